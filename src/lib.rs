@@ -1,0 +1,7 @@
+//! Kvorum: a Redis-protocol cache and store that never loses a write it acknowledged.
+
+pub mod clock;
+pub mod cluster;
+pub mod protocol;
+pub mod raft;
+pub mod slot;
