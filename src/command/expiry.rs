@@ -10,7 +10,7 @@ use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
 use super::number::integer_argument;
-use super::op::{Apply, BodyTooShort, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 use super::row::ReadOutcome;
 
 /// What a time argument counts, and from where.
@@ -121,7 +121,7 @@ fn plan_expire_in(
     Ok(())
 }
 
-pub fn apply_expire(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_expire(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let expire_at = Timestamp(op.i64()?);
     let conditions = op.u8()?;
@@ -154,7 +154,7 @@ pub fn plan_persist(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> 
     Ok(())
 }
 
-pub fn apply_persist(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_persist(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let had_one = apply.bucket.live(key, apply.stamp).is_some_and(|entry| entry.expire_at().is_some());
     if had_one {
@@ -173,7 +173,7 @@ pub fn plan_expire_due<'a>(keys: impl IntoIterator<Item = &'a [u8]>, op: &mut Op
 
 /// § Deletes by the entry's stamp alone: a key whose expire time was moved meanwhile stays. Looking a key up with
 /// `live` is what deletes it when it is due.
-pub fn apply_expire_due(op: &mut OpReader<'_>, apply: &mut Apply<'_>, _reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_expire_due(op: &mut OpReader<'_>, apply: &mut Apply<'_>, _reply: &mut Reply) -> Result<(), DamagedBody> {
     while !op.is_empty() {
         let key = op.bytes()?;
         apply.bucket.live(key, apply.stamp);

@@ -228,7 +228,7 @@ fn round_shifted(negative: bool, value: Big, exponent: i64, sticky: bool) -> Flo
     let bits = value.bit_length() as i64;
     let target = (exponent + bits - PRECISION).max(EXPONENT_MIN);
     let drop = target - exponent;
-    if exponent > EXPONENT_MAX {
+    if target > EXPONENT_MAX {
         return Float80::Infinite { negative };
     }
     let mut value = value;
@@ -494,6 +494,8 @@ mod tests {
         assert!(Float80::parse(b"1.18973149535723176502e+4932").is_some());
         assert_eq!(Float80::parse(b"1.19e+4932"), None);
         assert!(Float80::parse(b"3.7e-4951").is_some());
+        assert!(Float80::parse(b"0x1p16383").is_some() && Float80::parse(b"0x1p-16445").is_some());
+        assert!(Float80::parse(b"0x1p16384").is_none() && Float80::parse(b"0x1p-16447").is_none());
         assert_eq!(
             Float80::parse(b"1.0").unwrap(),
             Float80::Finite { negative: false, significand: 1 << 63, exponent: -63 }

@@ -59,6 +59,10 @@ fn reply_row(row: &Row, reply: &mut Reply) {
     for spec in row.key_specs {
         reply_key_spec(spec, reply);
     }
+    // As Redis does: the empty list is a set.
+    if row.subcommands.is_empty() {
+        return reply.set(0);
+    }
     reply.array(row.subcommands.len());
     for subcommand in row.subcommands {
         reply_row(subcommand, reply);
@@ -110,7 +114,7 @@ fn reply_list(args: &Args<'_>, reply: &mut Reply) {
             .collect(),
         Err(error) => return error.reply(reply),
     };
-    reply.set(names.len());
+    reply.array(names.len());
     for name in names {
         reply.bulk(name.as_bytes());
     }

@@ -8,7 +8,7 @@ use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
 use super::number::integer_argument;
-use super::op::{Apply, BodyTooShort, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 use super::row::ReadOutcome;
 
 /// How many databases COPY's `DB` knows by number, as in Redis's default configuration; all but 0 are refused.
@@ -27,7 +27,7 @@ pub fn plan_unlink(args: &Args<'_>, now: Timestamp, op: &mut OpWriter<'_>) -> Re
     plan_del(args, now, op)
 }
 
-pub fn apply_del(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_del(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let mut count = 0;
     while !op.is_empty() {
         let key = op.bytes()?;
@@ -90,7 +90,7 @@ pub fn plan_renamenx(args: &Args<'_>, now: Timestamp, op: &mut OpWriter<'_>) -> 
     plan_rename(args, now, op)
 }
 
-pub fn apply_rename(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_rename(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let source = op.bytes()?;
     let destination = op.bytes()?;
     let Some(moved) = Moved::of(source, apply) else {
@@ -105,7 +105,7 @@ pub fn apply_rename(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Re
     Ok(())
 }
 
-pub fn apply_renamenx(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_renamenx(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let source = op.bytes()?;
     let destination = op.bytes()?;
     if apply.bucket.live(source, apply.stamp).is_none() {
@@ -156,7 +156,7 @@ pub fn plan_copy(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> Res
     Ok(())
 }
 
-pub fn apply_copy(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_copy(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let source = op.bytes()?;
     let destination = op.bytes()?;
     let replace = op.u8()? != 0;

@@ -9,7 +9,7 @@ use crate::protocol::{Args, Reply};
 use super::errors::WireError;
 use super::float80::Float80;
 use super::number::{IntegerText, integer_argument, parse_integer};
-use super::op::{Apply, BodyTooShort, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 
 pub fn plan_incr(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> Result<(), WireError> {
     write_increment(op, &args[1], 1);
@@ -38,7 +38,7 @@ fn write_increment(op: &mut OpWriter<'_>, key: &[u8], increment: i64) {
     op.i64(increment);
 }
 
-pub fn apply_incrby(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_incrby(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let increment = op.i64()?;
 
@@ -68,9 +68,9 @@ pub fn plan_incrbyfloat(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>)
     Ok(())
 }
 
-pub fn apply_incrbyfloat(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_incrbyfloat(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
-    let increment = Float80::parse(op.bytes()?).expect("plan let only floats through");
+    let increment = Float80::parse(op.bytes()?).ok_or(DamagedBody)?;
 
     let (old, expire_at) = match apply.bucket.live(key, apply.stamp) {
         None => (Float80::parse(b"0"), None),

@@ -176,10 +176,10 @@ pub fn decode(batch: &mut Bytes) -> Result<Option<Op>, DecodeError> {
     Ok(Some(Op { code: OpCode(code), key_slot, body }))
 }
 
-/// A body that its apply function cannot read.
+/// A body that its plan function cannot have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("op body ends early")]
-pub struct BodyTooShort;
+#[error("damaged op body")]
+pub struct DamagedBody;
 
 /// Reads an op's body; every access is bounds-checked.
 #[derive(Debug, Clone)]
@@ -197,33 +197,33 @@ impl<'a> OpReader<'a> {
         self.rest.is_empty()
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], BodyTooShort> {
-        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(BodyTooShort)?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DamagedBody> {
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(DamagedBody)?;
         self.rest = tail;
         Ok(*head)
     }
 
-    pub fn u8(&mut self) -> Result<u8, BodyTooShort> {
+    pub fn u8(&mut self) -> Result<u8, DamagedBody> {
         Ok(self.array::<1>()?[0])
     }
 
-    pub fn u32(&mut self) -> Result<u32, BodyTooShort> {
+    pub fn u32(&mut self) -> Result<u32, DamagedBody> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    pub fn i64(&mut self) -> Result<i64, BodyTooShort> {
+    pub fn i64(&mut self) -> Result<i64, DamagedBody> {
         Ok(i64::from_le_bytes(self.array()?))
     }
 
-    pub fn bytes(&mut self) -> Result<&'a [u8], BodyTooShort> {
+    pub fn bytes(&mut self) -> Result<&'a [u8], DamagedBody> {
         let length = self.u32()? as usize;
-        let (head, tail) = self.rest.split_at_checked(length).ok_or(BodyTooShort)?;
+        let (head, tail) = self.rest.split_at_checked(length).ok_or(DamagedBody)?;
         self.rest = tail;
         Ok(head)
     }
 
     /// A value to be stored: shared with the entry when it is large, else a slice to copy.
-    pub fn value(&mut self) -> Result<Value<'a>, BodyTooShort> {
+    pub fn value(&mut self) -> Result<Value<'a>, DamagedBody> {
         let bytes = self.bytes()?;
         // § Nothing over 1 ms under a bucket's lock: a 512 MB value is not copied there.
         Ok(if bytes.len() >= SHARED_VALUE_BYTES_MIN {
@@ -233,7 +233,7 @@ impl<'a> OpReader<'a> {
         })
     }
 
-    pub fn optional_timestamp(&mut self) -> Result<Option<Timestamp>, BodyTooShort> {
+    pub fn optional_timestamp(&mut self) -> Result<Option<Timestamp>, DamagedBody> {
         let at = self.i64()?;
         Ok((at != NO_TIMESTAMP).then_some(Timestamp(at)))
     }
@@ -252,7 +252,116 @@ pub fn apply(code: OpCode, body: &Bytes, apply: &mut Apply<'_>, reply: &mut Repl
 pub(super) const INTERNAL_OPS: &[(OpCode, ApplyFn)] =
     &[(OpCode::EXPIRE_DUE, expiry::apply_expire_due), (OpCode::FLUSH, apply_flush)];
 
-fn apply_flush(_op: &mut OpReader<'_>, apply: &mut Apply<'_>, _reply: &mut Reply) -> Result<(), BodyTooShort> {
+fn apply_flush(_op: &mut OpReader<'_>, apply: &mut Apply<'_>, _reply: &mut Reply) -> Result<(), DamagedBody> {
     apply.bucket.clear();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key_slot() -> KeySlot {
+        KeySlot::of_key(b"k")
+    }
+
+    #[test]
+    fn a_batch_is_laid_out_as_drawn() {
+        let mut batch = BytesMut::new();
+        encode(&mut batch, OpCode::SETEX, KeySlot::new(0x0102).unwrap(), |op| {
+            op.bytes(b"k");
+            op.optional_timestamp(Some(Timestamp(2)));
+            op.u8(3);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(batch[..], *b"\x06\0\x02\x01\x0e\0\0\0\x01\0\0\0k\x02\0\0\0\0\0\0\0\x03");
+    }
+
+    #[test]
+    fn a_refused_plan_leaves_the_batch_as_it_was() {
+        let mut batch = BytesMut::from(&b"before"[..]);
+        let refused = encode(&mut batch, OpCode::SET, key_slot(), |op| {
+            op.bytes(b"half");
+            Err(WireError::Syntax)
+        });
+        assert_eq!((refused, &batch[..]), (Err(WireError::Syntax), &b"before"[..]));
+    }
+
+    #[test]
+    fn ops_are_decoded_in_order_and_cut_ones_refused() {
+        let mut batch = BytesMut::new();
+        for code in [OpCode::DEL, OpCode::FLUSH] {
+            encode(&mut batch, code, key_slot(), |op| {
+                op.bytes(b"body");
+                Ok(())
+            })
+            .unwrap();
+        }
+        let whole = batch.freeze();
+        let mut rest = whole.clone();
+        assert_eq!(decode(&mut rest).unwrap().unwrap().code, OpCode::DEL);
+        assert_eq!(decode(&mut rest).unwrap().unwrap().code, OpCode::FLUSH);
+        assert_eq!(decode(&mut rest), Ok(None));
+        for cut in 1..whole.len() / 2 {
+            assert!(matches!(decode(&mut whole.slice(..cut)), Err(DecodeError::Short { .. })), "{cut}");
+        }
+        assert_eq!(decode(&mut Bytes::from_static(&[0; 8])), Err(DecodeError::Code(0)));
+        assert_eq!(decode(&mut Bytes::from_static(&[1, 0, 0xff, 0xff, 0, 0, 0, 0])), Err(DecodeError::KeySlot(0xffff)));
+    }
+
+    #[test]
+    fn large_values_share_the_entrys_memory() {
+        let mut batch = BytesMut::new();
+        encode(&mut batch, OpCode::SET, key_slot(), |op| {
+            op.bytes(&[7; SHARED_VALUE_BYTES_MIN]);
+            op.bytes(&[7; SHARED_VALUE_BYTES_MIN - 1]);
+            Ok(())
+        })
+        .unwrap();
+        let op = decode(&mut batch.freeze()).unwrap().unwrap();
+        let mut reader = OpReader::new(&op.body);
+        assert!(matches!(reader.value(), Ok(Value::Shared(value)) if value.as_ptr() == op.body[4..].as_ptr()));
+        assert!(matches!(reader.value(), Ok(Value::Slice(_))));
+        assert_eq!(reader.bytes(), Err(DamagedBody));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic_when_decoded(bytes: Vec<u8>) {
+            let mut batch = Bytes::from(bytes);
+            while let Ok(Some(_)) = decode(&mut batch) {}
+        }
+
+        #[test]
+        fn random_bodies_are_refused_or_applied(code in 1..OpCode::COUNT as u16, bytes: Vec<u8>) {
+            let body = Bytes::from(bytes);
+            let mut bucket = Bucket::default();
+            let mut target = Apply { bucket: &mut bucket, stamp: Timestamp(1) };
+            let function = table::apply_function(OpCode(code)).unwrap();
+            let _ = function(&mut OpReader::new(&body), &mut target, &mut Reply::discard());
+        }
+
+        #[test]
+        fn words_that_are_short_lengths_are_refused_or_applied(
+            code in 1..OpCode::COUNT as u16,
+            words: Vec<(u8, Vec<u8>)>,
+        ) {
+            let mut buffer = BytesMut::new();
+            let mut op = OpWriter::new(&mut buffer);
+            for (kind, word) in &words {
+                match kind % 3 {
+                    0 => op.u8(*kind),
+                    1 => op.optional_timestamp(Some(Timestamp(i64::from(*kind)))),
+                    _ => op.bytes(word),
+                }
+            }
+            let body = buffer.freeze();
+            let mut bucket = Bucket::default();
+            let mut target = Apply { bucket: &mut bucket, stamp: Timestamp(1) };
+            let function = table::apply_function(OpCode(code)).unwrap();
+            let _ = function(&mut OpReader::new(&body), &mut target, &mut Reply::discard());
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::protocol::{Args, Reply};
 use super::errors::WireError;
 use super::lcs::LcsJob;
 use super::node_command::NodeCommand;
-use super::op::{Apply, BodyTooShort, OpCode, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, OpCode, OpReader, OpWriter};
 
 /// One command, one container (`OBJECT`) or one subcommand (`OBJECT ENCODING`).
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub enum Run {
 
 pub type ReadFn = fn(&Args<'_>, &Bucket, Time, &mut Reply) -> ReadOutcome;
 pub type PlanFn = fn(&Args<'_>, Timestamp, &mut OpWriter<'_>) -> Result<(), WireError>;
-pub type ApplyFn = fn(&mut OpReader<'_>, &mut Apply<'_>, &mut Reply) -> Result<(), BodyTooShort>;
+pub type ApplyFn = fn(&mut OpReader<'_>, &mut Apply<'_>, &mut Reply) -> Result<(), DamagedBody>;
 
 /// What became of a read.
 #[derive(Debug)]

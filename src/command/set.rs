@@ -8,7 +8,7 @@ use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
 use super::expiry::{ExpireUnit, reply_value, value_expire_at};
-use super::op::{Apply, BodyTooShort, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 
 /// Set only if the key does not exist.
 const NX: u8 = 1;
@@ -105,7 +105,7 @@ fn write_set(op: &mut OpWriter<'_>, key: &[u8], value: &[u8], expire_at: Option<
     op.u8(flags);
 }
 
-pub fn apply_set(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_set(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let value = op.value()?;
     let new_expire_at = op.optional_timestamp()?;
@@ -147,7 +147,7 @@ pub fn plan_getex(args: &Args<'_>, now: Timestamp, op: &mut OpWriter<'_>) -> Res
     Ok(())
 }
 
-pub fn apply_getex(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_getex(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let expire_at = op.optional_timestamp()?;
     let flags = op.u8()?;

@@ -7,7 +7,7 @@ use crate::protocol::{Args, Reply};
 use super::errors::WireError;
 use super::expiry::reply_value;
 use super::number::integer_argument;
-use super::op::{Apply, BodyTooShort, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 use super::row::ReadOutcome;
 
 /// Longest string, Redis's default `proto-max-bulk-len`. A constant, not the setting: apply must give the same result
@@ -94,7 +94,7 @@ pub fn plan_getdel(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> R
     Ok(())
 }
 
-pub fn apply_getdel(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_getdel(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     match apply.bucket.live(key, apply.stamp) {
         None => reply.null(),
@@ -125,13 +125,13 @@ fn plan_pairs(args: &Args<'_>, command: &'static str, op: &mut OpWriter<'_>) -> 
     Ok(())
 }
 
-pub fn apply_mset(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_mset(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     insert_pairs(op, apply)?;
     reply.ok();
     Ok(())
 }
 
-pub fn apply_msetnx(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_msetnx(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let mut keys = op.clone();
     while !keys.is_empty() {
         let key = keys.bytes()?;
@@ -146,7 +146,7 @@ pub fn apply_msetnx(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Re
     Ok(())
 }
 
-fn insert_pairs(op: &mut OpReader<'_>, apply: &mut Apply<'_>) -> Result<(), BodyTooShort> {
+fn insert_pairs(op: &mut OpReader<'_>, apply: &mut Apply<'_>) -> Result<(), DamagedBody> {
     while !op.is_empty() {
         let key = op.bytes()?;
         let value = op.value()?;
@@ -162,7 +162,7 @@ pub fn plan_append(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> R
     Ok(())
 }
 
-pub fn apply_append(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_append(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let value = op.bytes()?;
     let old_length = apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value().len());
@@ -192,10 +192,13 @@ pub fn plan_setrange(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) ->
     Ok(())
 }
 
-pub fn apply_setrange(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), BodyTooShort> {
+pub fn apply_setrange(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let offset = op.u32()? as usize;
     let value = op.bytes()?;
+    if (offset + value.len()) as u64 > STRING_BYTES_MAX {
+        return Err(DamagedBody);
+    }
     let old_length = apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value().len());
     // An empty value changes nothing and creates no key.
     if value.is_empty() {
