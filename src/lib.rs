@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod cluster;
 pub mod command;
+pub mod keyspace;
 pub mod protocol;
 pub mod raft;
 pub mod slot;

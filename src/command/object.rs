@@ -24,7 +24,7 @@ pub fn read_refcount(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
 
 pub fn read_idletime(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
     read_entry(args, bucket, time, reply, |entry, reply| {
-        reply.integer(i64::try_from(entry.idle_seconds(time.clock)).unwrap_or(i64::MAX));
+        reply.integer(i64::from(entry.idle_seconds(time.clock)));
     })
 }
 

@@ -260,6 +260,7 @@ fn apply_flush(_op: &mut OpReader<'_>, apply: &mut Apply<'_>, _reply: &mut Reply
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::{HashSecret, Keyspace, Position, SlotState};
     use proptest::prelude::*;
 
     fn key_slot() -> KeySlot {
@@ -327,6 +328,21 @@ mod tests {
         assert_eq!(reader.bytes(), Err(DamagedBody));
     }
 
+    fn apply_body(code: OpCode, body: &Bytes) {
+        thread_local! {
+            static KEYSPACE: Keyspace = Keyspace::new(HashSecret([1, 2, 3, 4]));
+        }
+        let function = table::apply_function(code).unwrap();
+        KEYSPACE.with(|keyspace| {
+            keyspace.set_state(key_slot().slot(), SlotState::Owned);
+            let index = keyspace.read(key_slot(), Bucket::position).index + 1;
+            let _ = keyspace.apply(key_slot(), Position { index, op: 0 }, |bucket| {
+                let mut target = Apply { bucket, stamp: Timestamp(1) };
+                let _ = function(&mut OpReader::new(body), &mut target, &mut Reply::discard());
+            });
+        });
+    }
+
     proptest! {
         #[test]
         fn random_bytes_never_panic_when_decoded(bytes: Vec<u8>) {
@@ -337,10 +353,7 @@ mod tests {
         #[test]
         fn random_bodies_are_refused_or_applied(code in 1..OpCode::COUNT as u16, bytes: Vec<u8>) {
             let body = Bytes::from(bytes);
-            let mut bucket = Bucket::default();
-            let mut target = Apply { bucket: &mut bucket, stamp: Timestamp(1) };
-            let function = table::apply_function(OpCode(code)).unwrap();
-            let _ = function(&mut OpReader::new(&body), &mut target, &mut Reply::discard());
+            apply_body(OpCode(code), &body);
         }
 
         #[test]
@@ -358,10 +371,7 @@ mod tests {
                 }
             }
             let body = buffer.freeze();
-            let mut bucket = Bucket::default();
-            let mut target = Apply { bucket: &mut bucket, stamp: Timestamp(1) };
-            let function = table::apply_function(OpCode(code)).unwrap();
-            let _ = function(&mut OpReader::new(&body), &mut target, &mut Reply::discard());
+            apply_body(OpCode(code), &body);
         }
     }
 }

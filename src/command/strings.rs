@@ -171,8 +171,7 @@ pub fn apply_append(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Re
         WireError::StringTooLong.reply(reply);
         return Ok(());
     }
-    apply.bucket.append(key, value, apply.stamp);
-    reply.integer(length as i64);
+    reply.integer(apply.bucket.append(key, apply.stamp, value) as i64);
     Ok(())
 }
 
@@ -199,14 +198,13 @@ pub fn apply_setrange(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut 
     if (offset + value.len()) as u64 > STRING_BYTES_MAX {
         return Err(DamagedBody);
     }
-    let old_length = apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value().len());
     // An empty value changes nothing and creates no key.
-    if value.is_empty() {
-        reply.integer(old_length as i64);
-        return Ok(());
-    }
-    apply.bucket.set_range(key, offset, value, apply.stamp);
-    reply.integer(old_length.max(offset + value.len()) as i64);
+    let length = if value.is_empty() {
+        apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value().len())
+    } else {
+        apply.bucket.set_range(key, apply.stamp, offset, value)
+    };
+    reply.integer(length as i64);
     Ok(())
 }
 

@@ -14,14 +14,12 @@
 //! share a key slot. The replies were recorded from a real Redis in cluster mode; where Kvorum differs on purpose, the
 //! reason is a comment in the file. Other runners may run the same files against servers.
 
-use std::collections::HashMap;
-
 use bytes::BytesMut;
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Bucket, Time};
+use crate::keyspace::{Applied, HashSecret, Keyspace, Position, SlotState, Time};
 use crate::protocol::{ArgRange, Args, Protocol, Reply};
-use crate::slot::KeySlot;
+use crate::slot::{KeySlot, Slot};
 
 use super::op::{self, Apply};
 use super::row::{ReadOutcome, Run};
@@ -29,17 +27,18 @@ use super::{NodeCommand, OpCode, command_reply, help_reply, key_slot_of, table};
 
 /// Plans, encodes, decodes and applies requests one after the other, as a group of one replica would.
 struct Executor {
-    buckets: HashMap<KeySlot, Bucket>,
+    keyspace: Keyspace,
+    position: Position,
     now: Timestamp,
 }
 
 impl Executor {
     fn new() -> Self {
-        Self { buckets: HashMap::new(), now: Timestamp(1_700_000_000_000) }
-    }
-
-    fn bucket(&mut self, key_slot: KeySlot) -> &mut Bucket {
-        self.buckets.entry(key_slot).or_default()
+        let keyspace = Keyspace::new(HashSecret([1, 2, 3, 4]));
+        let now = Timestamp(1_700_000_000_000);
+        keyspace.set_access_clock(now);
+        Slot::all().for_each(|slot| keyspace.set_state(slot, SlotState::Owned));
+        Self { keyspace, position: Position::default(), now }
     }
 
     fn run(&mut self, args: &Args<'_>, reply: &mut Reply) {
@@ -65,11 +64,11 @@ impl Executor {
                 let mark = reply.len();
                 // The log has passed nothing yet, so that every expired key is Due at first.
                 let lagging = Time { stamp: Timestamp(0), clock: self.now };
-                let mut outcome = read(args, self.bucket(key_slot), lagging, reply);
+                let mut outcome = self.keyspace.read(key_slot, |bucket| read(args, bucket, lagging, reply));
                 if let ReadOutcome::Due = outcome {
                     reply.truncate(mark);
                     let at_apply = Time { stamp: self.now, clock: self.now };
-                    outcome = read(args, self.bucket(key_slot), at_apply, reply);
+                    outcome = self.keyspace.read(key_slot, |bucket| read(args, bucket, at_apply, reply));
                 }
                 match outcome {
                     ReadOutcome::Done => {}
@@ -87,7 +86,11 @@ impl Executor {
         let stamp = self.now;
         let mut batch = batch.freeze();
         while let Some(op) = op::decode(&mut batch).unwrap() {
-            op::apply(op.code, &op.body, &mut Apply { bucket: self.bucket(op.key_slot), stamp }, reply);
+            self.position.op += 1;
+            let applied = self.keyspace.apply(op.key_slot, self.position, |bucket| {
+                op::apply(op.code, &op.body, &mut Apply { bucket, stamp }, reply);
+            });
+            assert_eq!(applied, Applied::Done(()));
         }
     }
 }
