@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod config;
 pub mod protocol;
 pub mod raft;
 pub mod slot;
