@@ -4,6 +4,7 @@ pub mod admin;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod keyspace;
 pub mod metrics;
 pub mod protocol;
 pub mod raft;
