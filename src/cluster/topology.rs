@@ -143,6 +143,11 @@ impl Topology {
         self.slots[slot.index()]
     }
 
+    /// The group of each of the 1024 slots, in order.
+    pub fn slots(&self) -> &[GroupId] {
+        &self.slots
+    }
+
     /// Ascending.
     pub fn slots_of(&self, group: GroupId) -> impl Iterator<Item = Slot> + '_ {
         Slot::all().filter(move |slot| self.group_of(*slot) == group)
