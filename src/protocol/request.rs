@@ -252,9 +252,9 @@ fn number(line: &[u8]) -> Option<i64> {
     if digits.is_empty() || digits.len() > 18 || (digits[0] == b'0' && (digits.len() > 1 || negative)) {
         return None;
     }
-    let value = digits.iter().try_fold(0i64, |value, digit| {
-        digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0'))
-    })?;
+    let value = digits
+        .iter()
+        .try_fold(0i64, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))?;
     Some(if negative { -value } else { value })
 }
 
