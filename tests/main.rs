@@ -1,0 +1,3 @@
+//! The one integration-test binary: a single link, and tests that start real nodes can share their harness.
+
+mod tidy;
