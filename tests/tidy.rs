@@ -88,14 +88,15 @@ fn sources() -> Vec<Source> {
 
 fn collect(folder: &Path, found: &mut Vec<Source>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("the folder is readable").path()).collect();
     paths.sort();
     for path in paths {
         if path.is_dir() && !path.ends_with("target") {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
-            found.push(Source { path: name, text: fs::read_to_string(&path).unwrap() });
+            let name =
+                path.strip_prefix(root()).expect("it was found under the root").to_string_lossy().replace('\\', "/");
+            found.push(Source { path: name, text: fs::read_to_string(&path).expect("sources are UTF-8") });
         }
     }
 }
