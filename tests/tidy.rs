@@ -327,6 +327,23 @@ fn every_dependency_says_why_it_is_there() {
 }
 
 #[test]
+fn every_metric_is_described_in_one_place() {
+    let described = fs::read_to_string(root().join("src/metrics/names.rs")).unwrap();
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.is_library() && source.module() != "metrics") {
+        for (number, line) in source.code() {
+            for (rest, after) in identifiers_after(line, "\"kvorum_").filter(|(_, after)| after.starts_with('"')) {
+                let is_macro = ["counter!(", "gauge!(", "histogram!("].iter().any(|name| line.contains(name));
+                if is_macro && !described.contains(&format!("\"kvorum_{rest}{}", &after[..1])) {
+                    offences.push(format!("{}:{number}: kvorum_{rest}", source.path));
+                }
+            }
+        }
+    }
+    assert_none("Every metric's name and description is in src/metrics/names.rs.", &offences);
+}
+
+#[test]
 fn the_checks_see_what_they_look_for() {
     assert!(starts_function("    pub(crate) async fn run() {"));
     assert!(!starts_function("    let f: fn (u8) = g;"));
