@@ -36,7 +36,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const BANNED_NAME_PARTS: &[&str] =
     &["util", "utils", "common", "helper", "helpers", "manager", "partition", "region", "shard", "slave"];
 /// Names the wire protocol prints, and so may define functions for.
-const WIRE_NAMES: &[&str] = &["myshardid", "shard_id", "my_shard_id", "shards", "cluster_shards"];
+const WIRE_NAMES: &[&str] = &["myshardid", "shard_id", "my_shard_id", "shards", "cluster_shard", "cluster_shards"];
 const BANNED_NAME_STARTS: &[&str] = &["process_", "handle_"];
 /// Text with a better alternative, anywhere in the source. Split so that this file does not find itself.
 const BANNED_TEXT: &[(&str, &str)] = &[
