@@ -309,9 +309,9 @@ fn large_values_are_answered_after_the_lock_is_gone() {
     let Some(Run::Read(read)) = table::lookup(b"get").map(|row| row.run) else { panic!("GET reads") };
     let time = Time { stamp: executor.now, clock: executor.now };
     let mut reply = Reply::new(Protocol::Resp2);
-    let outcome = executor.keyspace.read(KeySlot::of_key(b"k"), |bucket| {
-        read(&Args::new(bytes, &ranges), bucket, time, &mut reply)
-    });
+    let outcome = executor
+        .keyspace
+        .read(KeySlot::of_key(b"k"), |bucket| read(&Args::new(bytes, &ranges), bucket, time, &mut reply));
     assert!(matches!(outcome, ReadOutcome::Later(_)) && reply.is_empty());
 }
 
