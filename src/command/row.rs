@@ -7,7 +7,8 @@ use crate::keyspace::{Bucket, Time};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
-use super::later::Later;
+use super::large::LargeReply;
+use super::lcs::LcsJob;
 use super::node_command::NodeCommand;
 use super::op::{Apply, DamagedBody, OpCode, OpReader, OpWriter};
 
@@ -55,9 +56,11 @@ pub enum ReadOutcome {
     /// A key is past due by the clock but not yet by the log: the caller rolls the reply back and sends the read
     /// through the log. § No read answers "expired" from a clock alone, or a later leader could bring the key back.
     Due,
-    /// The values were taken, large ones by reference count; the caller writes the reply with `Later::reply` after it
+    /// Values were taken, large ones by reference count; the caller writes the reply with `LargeReply::reply` after it
     /// has let go of the bucket. § Nothing over 1 ms or 256 KiB happens under a bucket's lock.
-    Later(Later),
+    Large(LargeReply),
+    /// Likewise, but the job may take a tenth of a second.
+    Compute(Box<LcsJob>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

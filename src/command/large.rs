@@ -1,25 +1,22 @@
-//! Replies that take too long to be written while a bucket is locked: large values, and LCS.
+//! Values too large to be copied into a reply while their bucket is locked.
 
 use bytes::Bytes;
 
 use crate::keyspace::Entry;
 use crate::protocol::Reply;
 
-use super::lcs::LcsJob;
-
 /// § At most 256 KiB are copied under a bucket's lock; a pipeline of smaller values takes the lock anew for each.
 const LARGE_BYTES_MIN: usize = 64 * 1024;
 
-/// The rest of a read, for when the bucket's lock is gone.
+/// The values of a read, for when the bucket's lock is gone.
 #[derive(Debug)]
-pub enum Later {
+pub enum LargeReply {
     Bulk(Bytes),
     /// Bulks and nulls, as MGET answers.
     Array(Vec<Option<Bytes>>),
-    Lcs(Box<LcsJob>),
 }
 
-impl Later {
+impl LargeReply {
     /// Appends the whole reply.
     pub fn reply(self, reply: &mut Reply) {
         match self {
@@ -33,7 +30,6 @@ impl Later {
                     }
                 }
             }
-            Self::Lcs(job) => job.run(reply),
         }
     }
 }
