@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod config;
+pub mod metrics;
 pub mod protocol;
 pub mod raft;
 pub mod slot;

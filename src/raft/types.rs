@@ -83,3 +83,5 @@ pub type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+/// Who led when an entry was appended: (term, replica), in the order in which a log holds them.
+pub type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;

@@ -1,0 +1,94 @@
+//! A chunk: a run of one connection's commands for one group, proposed together and answered together. Hot path.
+
+use bytes::BytesMut;
+
+use crate::command::{OpWriter, Row, WireError};
+use crate::protocol::{OwnedArgs, Protocol};
+use crate::slot::KeySlot;
+
+/// What one position of a chunk stands for.
+#[derive(Debug)]
+pub enum Item {
+    /// The next logged op; its reply is the client's.
+    Op,
+    /// The next logged op; nobody reads its reply (due keys that a read or the background found).
+    Silent,
+    /// A read that rides along unlogged and is answered at apply, after the ops before it.
+    Read { row: &'static Row, args: OwnedArgs, key_slot: KeySlot },
+}
+
+#[derive(Debug)]
+pub struct Chunk {
+    pub(super) protocol: Protocol,
+    /// Encoded ops, back to back.
+    pub(super) ops: BytesMut,
+    pub(super) op_count: u32,
+    pub(super) items: Vec<Item>,
+    /// Bytes held by ride-along reads.
+    read_bytes: usize,
+}
+
+/// What became of a chunk. There is no fourth outcome: see the rules (a)-(e) in `raft/pending.rs`.
+#[derive(Debug)]
+pub enum ChunkOutcome {
+    /// Reply `i` is `replies[ends[i - 1]..ends[i]]`, one per item that is not silent. An *empty* reply means that this item did not happen and is
+    /// to be routed again: the slot had left the group when the item's turn came.
+    Replied { replies: BytesMut, ends: Vec<u32> },
+    /// None of it happened, for certain: route it again, and plan it again.
+    Reroute,
+    /// Nothing is known. The connection must be closed without a reply: neither OK nor "did not happen" would be true.
+    Unknown,
+}
+
+impl Chunk {
+    pub fn new(protocol: Protocol) -> Self {
+        Self { protocol, ops: BytesMut::new(), op_count: 0, items: Vec::new(), read_bytes: 0 }
+    }
+
+    /// Adds one op that `plan` encodes; nothing is added when it errs.
+    pub fn push_op(&mut self, plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>) -> Result<(), WireError> {
+        self.plan(plan, Item::Op)
+    }
+
+    /// Like `push_op`, without a reply.
+    pub fn push_silent(
+        &mut self,
+        plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        self.plan(plan, Item::Silent)
+    }
+
+    pub fn push_read(&mut self, row: &'static Row, args: OwnedArgs, key_slot: KeySlot) {
+        self.read_bytes += args.args().iter().map(<[u8]>::len).sum::<usize>();
+        self.items.push(Item::Read { row, args, key_slot });
+    }
+
+    fn plan(
+        &mut self,
+        plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>,
+        item: Item,
+    ) -> Result<(), WireError> {
+        let start = self.ops.len();
+        let mut writer = OpWriter::new(&mut self.ops);
+        if let Err(error) = plan(&mut writer) {
+            self.ops.truncate(start);
+            return Err(error);
+        }
+        self.op_count += 1;
+        self.items.push(item);
+        Ok(())
+    }
+
+    /// Number of items, silent ones included.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.ops.len() + self.read_bytes
+    }
+}

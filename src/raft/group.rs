@@ -1,0 +1,216 @@
+//! One replica of one data group: what the rest of the node calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
+use crate::cluster::{GroupId, ReplicaId};
+use crate::keyspace::{Keyspace, Time};
+use crate::raft::batch::Origin;
+use crate::raft::chunk::{Chunk, ChunkOutcome};
+use crate::raft::lease::{LeaseCell, LeaseGuard};
+use crate::raft::machine::GroupRaft;
+use crate::raft::pending::{Pending, Submission};
+use crate::raft::types::{LogId, StoredMembership};
+
+/// The longest a client waits for an outcome; then its connection is closed (rule (e)).
+pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What the state machine and the handle share.
+#[derive(Debug)]
+pub struct GroupState {
+    pub id: GroupId,
+    pub replica: ReplicaId,
+    pub origin: Origin,
+    pub keyspace: Keyspace,
+    pub clock: GroupClock,
+    pub lease: LeaseCell,
+    pub pending: Pending,
+    /// Woken when an entry of a new leader id is applied: a new leader's lease may start.
+    pub leader_applied: Notify,
+    stamp: AtomicI64,
+    /// Boot time at which `stamp` was applied; 0 before the first entry of this process.
+    stamp_seen: AtomicU64,
+    applied: Mutex<Applied>,
+}
+
+/// How far this replica's state machine is.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    pub log_id: Option<LogId>,
+    pub membership: StoredMembership,
+    /// The group has been given its founding slots.
+    pub founded: bool,
+}
+
+impl GroupState {
+    pub fn new(id: GroupId, replica: ReplicaId, nonce: u64, keyspace: Keyspace) -> Self {
+        Self {
+            id,
+            replica,
+            origin: Origin { replica: replica.0, nonce },
+            keyspace,
+            clock: GroupClock::default(),
+            lease: LeaseCell::default(),
+            pending: Pending::default(),
+            leader_applied: Notify::new(),
+            stamp: AtomicI64::new(i64::MIN),
+            stamp_seen: AtomicU64::new(0),
+            applied: Mutex::default(),
+        }
+    }
+
+    /// The last stamp applied.
+    pub fn stamp(&self) -> Timestamp {
+        Timestamp(self.stamp.load(Ordering::Acquire))
+    }
+
+    pub fn last_stamp(&self) -> LastStamp {
+        let seen = self.stamp_seen.load(Ordering::Acquire);
+        LastStamp { stamp: self.stamp(), seen: (seen != 0).then_some(Boottime(seen)) }
+    }
+
+    /// Advances the last stamp, also for ops that replay skips; the stamp that counts is returned.
+    pub fn advance_stamp(&self, stamp: Timestamp) -> Timestamp {
+        let last = self.stamp.fetch_max(stamp.0, Ordering::AcqRel);
+        self.stamp_seen.store(Boottime::now().0, Ordering::Release);
+        Timestamp(last.max(stamp.0))
+    }
+
+    /// From a snapshot: the stamp was given at an unknown time before this process started.
+    pub fn restore_stamp(&self, stamp: Timestamp) {
+        self.stamp.store(stamp.0, Ordering::Release);
+    }
+
+    pub fn applied(&self) -> Applied {
+        self.applied.lock().clone()
+    }
+
+    pub fn applied_id(&self) -> Option<LogId> {
+        self.applied.lock().log_id
+    }
+
+    pub fn update_applied(&self, update: impl FnOnce(&mut Applied)) {
+        update(&mut self.applied.lock());
+    }
+}
+
+/// The group cannot answer here: it has no leader, or leads elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this replica does not lead its group")]
+pub struct NoLeader;
+
+/// What a transfer of leadership came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    #[error("this replica does not lead its group")]
+    NotLeader,
+    #[error("the target is not a voter of the group")]
+    NotVoter,
+    #[error("the target did not catch up in time")]
+    Lagging,
+    #[error("the target did not take over in time")]
+    TimedOut,
+}
+
+/// Asks the lease task for a transfer.
+#[derive(Debug)]
+pub struct TransferRequest {
+    pub target: ReplicaId,
+    pub done: oneshot::Sender<Result<(), TransferError>>,
+}
+
+#[derive(Debug)]
+pub struct Group {
+    state: Arc<GroupState>,
+    raft: GroupRaft,
+    queue: mpsc::Sender<Submission>,
+    transfers: mpsc::Sender<TransferRequest>,
+    leads: watch::Receiver<bool>,
+    read_index_wait: Duration,
+}
+
+impl Group {
+    pub fn new(
+        state: Arc<GroupState>,
+        raft: GroupRaft,
+        queue: mpsc::Sender<Submission>,
+        transfers: mpsc::Sender<TransferRequest>,
+        leads: watch::Receiver<bool>,
+        read_index_wait: Duration,
+    ) -> Self {
+        Self { state, raft, queue, transfers, leads, read_index_wait }
+    }
+
+    pub fn id(&self) -> GroupId {
+        self.state.id
+    }
+
+    pub fn replica(&self) -> ReplicaId {
+        self.state.replica
+    }
+
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.state.keyspace
+    }
+
+    pub(super) fn state(&self) -> &Arc<GroupState> {
+        &self.state
+    }
+
+    pub(super) fn raft(&self) -> &GroupRaft {
+        &self.raft
+    }
+
+    /// True while this replica leads and takes proposals.
+    pub fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+
+    /// Some if reads may be answered here now, subject to `LeaseGuard::confirm` afterwards.
+    pub fn lease(&self) -> Option<LeaseGuard<'_>> {
+        self.state.lease.get()
+    }
+
+    /// The times a read is answered at: what the log has passed, and the group clock.
+    pub fn time(&self) -> Time {
+        let stamp = self.state.stamp();
+        Time { stamp, clock: self.state.clock.now(Boottime::now()).max(stamp) }
+    }
+
+    /// Afterwards the local state covers everything acknowledged before the call (Raft section 6.4, ReadIndex).
+    pub async fn read_index(&self) -> Result<(), NoLeader> {
+        let read = async {
+            let linearizer =
+                self.raft.get_read_linearizer(openraft::ReadPolicy::ReadIndex).await.map_err(|_| NoLeader)?;
+            linearizer.await_ready(&self.raft).await.map_err(|_| NoLeader)?;
+            Ok(())
+        };
+        tokio::time::timeout(self.read_index_wait, read).await.unwrap_or(Err(NoLeader))
+    }
+
+    /// Proposes the chunk and waits for its outcome, at most [`OUTCOME_WAIT_MAX`]. Dropping the future abandons the reply,
+    /// not the ops.
+    pub async fn submit(&self, chunk: Chunk) -> ChunkOutcome {
+        let (outcome, receiver) = oneshot::channel();
+        let submit = async {
+            if self.queue.send(Submission { chunk, outcome }).await.is_err() {
+                // Never reached the proposer.
+                return ChunkOutcome::Reroute;
+            }
+            receiver.await.unwrap_or(ChunkOutcome::Unknown)
+        };
+        tokio::time::timeout(OUTCOME_WAIT_MAX, submit).await.unwrap_or(ChunkOutcome::Unknown)
+    }
+
+    /// Hands leadership to `target`; returns when the target leads or the transfer has failed.
+    pub async fn transfer(&self, target: ReplicaId) -> Result<(), TransferError> {
+        let (done, receiver) = oneshot::channel();
+        self.transfers.send(TransferRequest { target, done }).await.map_err(|_| TransferError::NotLeader)?;
+        receiver.await.unwrap_or(Err(TransferError::NotLeader))
+    }
+}

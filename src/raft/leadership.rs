@@ -1,0 +1,216 @@
+//! The task that turns openraft's view of leadership into the lease, the proposer's intake, the group clock and hints.
+//!
+//! § A leadership opens only when an entry of its own term has been applied: every earlier entry is applied then, so reads see
+//! all that was ever acknowledged, and the group clock starts at or past the last stamp of the log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::clock::{Boottime, Timestamp};
+use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::group::{GroupState, TransferError, TransferRequest};
+use crate::raft::lease::{AckClock, lease_of};
+use crate::raft::machine::GroupRaft;
+use crate::raft::proposer::{Intake, Leadership};
+use crate::raft::types::LeaderId;
+
+/// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
+const TICK: Duration = Duration::from_millis(20);
+/// How long a transfer waits for the target to catch up, with the intake paused.
+const CATCH_UP_WAIT_MAX: Duration = Duration::from_millis(500);
+const CATCH_UP_POLL: Duration = Duration::from_millis(1);
+
+/// What this replica knows of its group's leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderSighting {
+    pub group: GroupId,
+    pub term: u64,
+    /// `None` while an election is on.
+    pub leader: Option<ReplicaId>,
+    /// This replica leads, with its first entry applied.
+    pub leads_here: bool,
+}
+
+pub struct LeadershipTask {
+    pub state: Arc<GroupState>,
+    pub raft: GroupRaft,
+    pub intake: watch::Sender<Intake>,
+    pub leads: watch::Sender<bool>,
+    pub transfers: mpsc::Receiver<TransferRequest>,
+    pub sightings: mpsc::Sender<LeaderSighting>,
+    pub election_timeout_max: Duration,
+    pub acks: AckClock,
+    pub current: Option<Arc<Leadership>>,
+    pub last_sighting: Option<LeaderSighting>,
+}
+
+impl LeadershipTask {
+    /// Runs until the group's handle is dropped.
+    pub async fn run(mut self) {
+        let mut changes = self.raft.server_metrics();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.acks.sample();
+            self.evaluate().await;
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return self.close() },
+                () = self.state.leader_applied.notified() => (),
+                _ = tick.tick() => self.slew(),
+                request = self.transfers.recv() => match request {
+                    Some(request) => self.serve_transfer(request).await,
+                    None => return self.close(),
+                },
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.current = None;
+        self.state.lease.clear();
+        self.intake.send_replace(Intake::Closed);
+        self.leads.send_replace(false);
+    }
+
+    async fn evaluate(&mut self) {
+        let leader = self.raft.as_leader().ok();
+        let own = leader.as_ref().map(|leader| leader.to_committed_leader_id());
+        let applied = self.state.applied();
+        let first_entry_applied = own.is_some() && applied.log_id.map(|log_id| log_id.leader_id) == own;
+        let voters: BTreeSet<u64> = applied.membership.voter_ids().collect();
+        match (own, leader) {
+            (Some(own), Some(leader)) if first_entry_applied && voters.contains(&self.state.replica.0) => {
+                self.open(own);
+                self.prolong(own, leader.last_quorum_acked(), voters.len() == 1);
+            }
+            (Some(_) | None, Some(_) | None) => {
+                if self.current.is_some() {
+                    self.close();
+                }
+            }
+        }
+        self.report().await;
+    }
+
+    fn open(&mut self, own: LeaderId) {
+        if self.current.as_ref().is_some_and(|current| current.leader == own) {
+            return;
+        }
+        let alarm = self.state.clock.start(self.state.last_stamp(), Timestamp::wall_now(), Boottime::now());
+        if let Some(alarm) = alarm {
+            self.warn_of_clock(alarm);
+        }
+        let leadership = Arc::new(Leadership::new(own));
+        self.current = Some(leadership.clone());
+        self.intake.send_replace(Intake::Open(leadership));
+        self.leads.send_replace(true);
+        metrics::counter!("kvorum_leader_changes_total", "group" => self.state.id.to_string()).increment(1);
+        tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
+    }
+
+    fn prolong(&mut self, own: LeaderId, acked: Option<Instant>, sole_voter: bool) {
+        if sole_voter {
+            self.state.lease.extend(own, None);
+        } else if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {
+            let until = acked.saturating_add(lease_of(self.election_timeout_max));
+            self.state.lease.extend(own, Some(until));
+        }
+    }
+
+    fn slew(&self) {
+        if self.current.is_some()
+            && let Some(alarm) = self.state.clock.slew(Timestamp::wall_now(), Boottime::now())
+        {
+            self.warn_of_clock(alarm);
+        }
+    }
+
+    fn warn_of_clock(&self, alarm: crate::clock::ClockAlarm) {
+        metrics::gauge!("kvorum_clock_lead_ms", "group" => self.state.id.to_string()).set(alarm.0 as f64);
+    }
+
+    async fn report(&mut self) {
+        let (term, leader) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.vote.leader_id.term, metrics.current_leader.map(ReplicaId))
+        };
+        let sighting =
+            LeaderSighting { group: self.state.id, term, leader, leads_here: self.current.is_some() };
+        if self.last_sighting != Some(sighting) && self.sightings.send(sighting).await.is_ok() {
+            self.last_sighting = Some(sighting);
+        }
+    }
+
+    /// § Pause the intake, wait until the target has caught up, revoke our lease, transfer. openraft has no time-out for
+    /// a transfer, so the waits here have ours.
+    async fn serve_transfer(&mut self, request: TransferRequest) {
+        let result = self.transfer(request.target).await;
+        if let Err(error) = result {
+            tracing::info!(group = %self.state.id, target = %request.target, %error, "leadership was not handed over");
+        }
+        // The asker may have given up; the transfer stands either way.
+        let _ = request.done.send(result);
+        if result.is_err()
+            && let Some(current) = &self.current
+        {
+            self.intake.send_replace(Intake::Open(current.clone()));
+        }
+    }
+
+    async fn transfer(&mut self, target: ReplicaId) -> Result<(), TransferError> {
+        if self.current.is_none() {
+            return Err(TransferError::NotLeader);
+        }
+        if !self.state.applied().membership.voter_ids().any(|voter| voter == target.0) {
+            return Err(TransferError::NotVoter);
+        }
+        if target == self.state.replica {
+            return Ok(());
+        }
+        self.intake.send_replace(Intake::Paused);
+        self.wait_until_caught_up(target).await?;
+        self.state.lease.revoke();
+        self.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
+        let raft = self.raft.clone();
+        let took_over = async {
+            let mut changes = raft.server_metrics();
+            loop {
+                if changes.borrow_watched().current_leader == Some(target.0) {
+                    return true;
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        match tokio::time::timeout(self.election_timeout_max, took_over).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(TransferError::TimedOut),
+        }
+    }
+
+    async fn wait_until_caught_up(&self, target: ReplicaId) -> Result<(), TransferError> {
+        let deadline = Instant::now() + CATCH_UP_WAIT_MAX;
+        loop {
+            let caught_up = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let matched = metrics.replication.as_ref().and_then(|peers| peers.get(&target.0).copied().flatten());
+                matched.map(|log_id| log_id.index) == metrics.last_log_index
+            };
+            if caught_up {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(TransferError::Lagging);
+            }
+            tokio::time::sleep(CATCH_UP_POLL).await;
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The lease under which a leader answers reads without a round trip. Hot path.
+//!
+//! § The lease is one object per (term, leadership), swapped whole. A reader takes it, reads its values, then confirms: after a
+//! `fence(SeqCst)` it must find the same object, unrevoked and in time. Only the second check proves anything, since
+//! the process may have been paused between the first and the read.
+//!
+//! § Deadline: last quorum ack + 0.5 x the followers' lease (the election timeout's maximum), on CLOCK_BOOTTIME, which runs on
+//! while the machine sleeps. openraft counts acks on CLOCK_MONOTONIC, which does not; see [`AckClock`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
+
+use crate::clock::Boottime;
+use crate::raft::types::LeaderId;
+
+/// A deadline that never comes: a sole voter's lease always holds, since nobody else can be elected.
+const FOREVER: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub struct Lease {
+    leader: LeaderId,
+    /// Boot time in nanoseconds. Only ever raised.
+    deadline: AtomicU64,
+    revoked: AtomicBool,
+}
+
+/// Where a group keeps its lease; empty while this replica may not read locally.
+#[derive(Debug, Default)]
+pub struct LeaseCell(ArcSwapOption<Lease>);
+
+/// A lease that held when it was taken. What was read under it counts only if `confirm` says so afterwards.
+#[derive(Debug)]
+pub struct LeaseGuard<'a> {
+    cell: &'a LeaseCell,
+    lease: arc_swap::Guard<Option<Arc<Lease>>>,
+}
+
+impl Lease {
+    fn holds(&self) -> bool {
+        if self.revoked.load(Ordering::Acquire) {
+            return false;
+        }
+        let deadline = self.deadline.load(Ordering::Acquire);
+        deadline == FOREVER || Boottime::now().0 < deadline
+    }
+}
+
+impl LeaseCell {
+    /// Some if the lease holds now.
+    pub fn get(&self) -> Option<LeaseGuard<'_>> {
+        let lease = self.0.load();
+        lease.as_ref()?.holds().then_some(())?;
+        Some(LeaseGuard { cell: self, lease })
+    }
+
+    /// Starts the lease of a leadership, or prolongs it. `until` of `None` is a sole voter's.
+    pub fn extend(&self, leader: LeaderId, until: Option<Boottime>) {
+        let deadline = until.map_or(FOREVER, |boottime| boottime.0);
+        let current = self.0.load();
+        match current.as_ref() {
+            Some(lease) if lease.leader == leader => {
+                // A group that gained voters must lose its endless deadline; otherwise acks only prolong.
+                if lease.deadline.load(Ordering::Acquire) == FOREVER && deadline != FOREVER {
+                    lease.deadline.store(deadline, Ordering::Release);
+                } else {
+                    lease.deadline.fetch_max(deadline, Ordering::AcqRel);
+                }
+            }
+            Some(_) | None => {
+                self.0.store(Some(Arc::new(Lease {
+                    leader,
+                    deadline: AtomicU64::new(deadline),
+                    revoked: AtomicBool::new(false),
+                })));
+            }
+        }
+    }
+
+    /// § Revoked before a transfer, whose vote overrides every lease, and stays so for the rest of the term: the object
+    /// is kept, marked, so that `extend` of the same leadership cannot bring it back.
+    pub fn revoke(&self) {
+        if let Some(lease) = self.0.load().as_ref() {
+            lease.revoked.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// This replica no longer leads.
+    pub fn clear(&self) {
+        self.0.store(None);
+    }
+}
+
+impl LeaseGuard<'_> {
+    /// True if every value read since the guard was taken was read under the lease.
+    pub fn confirm(self) -> bool {
+        // § The fence keeps the value reads before the checks.
+        fence(Ordering::SeqCst);
+        let now = self.cell.0.load();
+        match (self.lease.as_ref(), now.as_ref()) {
+            (Some(taken), Some(current)) => Arc::ptr_eq(taken, current) && current.holds(),
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+/// Translates openraft's monotonic ack times to boot time without trusting a suspend in between.
+///
+/// Boot time minus monotonic time only grows, by the time spent suspended. For an ack at monotonic time `a`, any sample
+/// of the difference taken at or before `a` gives a boot time at or before the true one: the safe side.
+#[derive(Debug, Default)]
+pub struct AckClock {
+    samples: VecDeque<(Instant, Boottime)>,
+}
+
+/// Samples kept; at one per lease tick they reach back well over one heartbeat.
+const SAMPLE_COUNT_MAX: usize = 32;
+
+impl AckClock {
+    pub fn sample(&mut self) {
+        if self.samples.len() == SAMPLE_COUNT_MAX {
+            self.samples.pop_front();
+        }
+        // Boot time first: a pause between the two reads then makes the sample too early, never too late.
+        let boottime = Boottime::now();
+        self.samples.push_back((Instant::now(), boottime));
+    }
+
+    /// A boot time at or before the ack; `None` when the ack is older than every sample.
+    pub fn boottime_of(&self, ack: Instant) -> Option<Boottime> {
+        let (instant, boottime) = self.samples.iter().rev().find(|(instant, _)| *instant <= ack)?;
+        Some(boottime.saturating_add(ack.duration_since(*instant)))
+    }
+}
+
+/// The share of the followers' lease that ours lasts: half leaves room for clocks that drift and for late timers.
+pub fn lease_of(election_timeout_max: Duration) -> Duration {
+    election_timeout_max / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(term: u64) -> LeaderId {
+        LeaderId { term, node_id: 1 }
+    }
+
+    fn soon() -> Option<Boottime> {
+        Some(Boottime::now().saturating_add(Duration::from_secs(60)))
+    }
+
+    #[test]
+    fn a_read_counts_only_under_the_same_unrevoked_lease() {
+        let cell = LeaseCell::default();
+        assert!(cell.get().is_none());
+        cell.extend(leader(1), soon());
+        assert!(cell.get().expect("holds").confirm());
+        let guard = cell.get().expect("holds");
+        cell.extend(leader(2), soon());
+        assert!(!guard.confirm(), "another leadership's lease says nothing of this read");
+        let guard = cell.get().expect("holds");
+        cell.revoke();
+        assert!(!guard.confirm());
+    }
+
+    #[test]
+    fn a_pause_between_check_and_read_is_noticed_by_the_second_check() {
+        let cell = LeaseCell::default();
+        cell.extend(leader(1), Some(Boottime::now().saturating_add(Duration::from_millis(5))));
+        let guard = cell.get().expect("holds");
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(!guard.confirm());
+    }
+
+    #[test]
+    fn a_revoked_lease_stays_revoked_for_the_rest_of_the_term() {
+        let cell = LeaseCell::default();
+        cell.extend(leader(1), soon());
+        cell.revoke();
+        cell.extend(leader(1), soon());
+        assert!(cell.get().is_none());
+        cell.extend(leader(2), soon());
+        assert!(cell.get().is_some());
+    }
+
+    #[test]
+    fn a_sole_voters_lease_ends_when_the_group_gains_voters() {
+        let cell = LeaseCell::default();
+        cell.extend(leader(1), None);
+        assert!(cell.get().is_some());
+        cell.extend(leader(1), Some(Boottime(1)));
+        assert!(cell.get().is_none());
+    }
+
+    #[test]
+    fn an_ack_older_than_every_sample_is_not_translated() {
+        let mut clock = AckClock::default();
+        let before = Instant::now();
+        std::thread::sleep(Duration::from_millis(1));
+        clock.sample();
+        assert_eq!(clock.boottime_of(before), None);
+        assert!(clock.boottime_of(Instant::now()).expect("newer than the sample") <= Boottime::now());
+    }
+}

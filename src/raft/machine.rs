@@ -1,0 +1,209 @@
+//! The state machine of a data group: applies entries, answers the chunks proposed here, makes and installs snapshots.
+//! Hot path.
+//!
+//! Apply runs on every replica, reads no clock and is deterministic: everything it needs is in the entry. A panic here ends
+//! the process (see `node.rs`): a replica that may have diverged must stop.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+
+use crate::clock::Timestamp;
+use crate::command::{self, Apply, Op, OpCode, Ops, ReadOutcome};
+use crate::keyspace::{Applied, Position, SlotState, Time};
+use crate::protocol::Reply;
+use crate::raft::batch::{self, BatchKind};
+use crate::raft::chunk::{Chunk, ChunkOutcome, Item};
+use crate::raft::group::GroupState;
+use crate::raft::group_op;
+use crate::raft::pending::Submission;
+use crate::raft::snapshot::{GroupSnapshotBuilder, SnapshotStore};
+use crate::raft::types::{Batch, Entry, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::{GroupLog, SnapshotFile};
+use crate::slot::KeySlot;
+
+pub type GroupRaft = openraft::Raft<TypeConfig, GroupMachine>;
+
+#[derive(Debug)]
+pub struct GroupMachine {
+    pub state: Arc<GroupState>,
+    pub log: GroupLog,
+    pub snapshots: SnapshotStore,
+}
+
+impl GroupMachine {
+    fn apply_entry(&self, entry: &Entry) -> io::Result<()> {
+        let leader = entry.log_id.leader_id;
+        match &entry.payload {
+            EntryPayload::Blank => self.state.pending.discard_older(leader),
+            EntryPayload::Membership(membership) => {
+                self.state.pending.discard_older(leader);
+                let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.state.update_applied(|applied| applied.membership = stored);
+            }
+            EntryPayload::Normal(batch) => self.apply_batch(entry.log_id, batch)?,
+        }
+        let mut new_leader = false;
+        self.state.update_applied(|applied| {
+            new_leader = applied.log_id.map(|log_id| log_id.leader_id) != Some(leader);
+            applied.log_id = Some(entry.log_id);
+        });
+        if new_leader {
+            self.state.leader_applied.notify_one();
+        }
+        Ok(())
+    }
+
+    fn apply_batch(&self, log_id: LogId, batch: &Batch) -> io::Result<()> {
+        let (header, body) = batch::decode(batch).map_err(|error| corrupt(log_id, &error))?;
+        if header.kind != BatchKind::Ops {
+            return Err(corrupt(log_id, &"a meta op in a data group's log"));
+        }
+        let stamp = self.state.advance_stamp(header.stamp);
+        let own = if header.origin == self.state.origin {
+            self.state.pending.take_applied(log_id.leader_id, header.seq)
+        } else {
+            self.state.pending.discard_older(log_id.leader_id);
+            None
+        };
+        let mut run = Run { state: &self.state, index: log_id.index, stamp, ops: Ops::new(body), next_op: 0 };
+        match own {
+            Some(entry) => {
+                for submission in entry.submissions {
+                    run.answer(submission).map_err(|error| corrupt(log_id, &error))?;
+                }
+            }
+            None => {
+                let mut discard = Reply::discard();
+                while run.next_op < header.count {
+                    run.apply_next(&mut discard).map_err(|error| corrupt(log_id, &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn corrupt(log_id: LogId, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("entry {log_id}: {error}"))
+}
+
+/// One entry being applied.
+struct Run<'a> {
+    state: &'a GroupState,
+    index: u64,
+    stamp: Timestamp,
+    ops: Ops,
+    /// Number of ops of the entry applied so far.
+    next_op: u32,
+}
+
+impl Run<'_> {
+    /// Rule (b): applies a chunk proposed here and answers it.
+    fn answer(&mut self, submission: Submission) -> Result<(), command::OpError> {
+        let Submission { chunk, outcome } = submission;
+        let mut reply = Reply::new(chunk.protocol);
+        let mut ends = Vec::with_capacity(chunk.items.len());
+        let Chunk { items, .. } = chunk;
+        for item in items {
+            match item {
+                Item::Op => self.apply_next(&mut reply)?,
+                Item::Silent => {
+                    self.apply_next(&mut Reply::discard())?;
+                    continue;
+                }
+                Item::Read { row, args, key_slot } => self.read(row, &args, key_slot, &mut reply),
+            }
+            ends.push(u32::try_from(reply.len()).expect("a turn's replies stay below 4 GiB"));
+        }
+        // The connection may be gone; the ops stand.
+        let _ = outcome.send(ChunkOutcome::Replied { replies: reply.take(), ends });
+        Ok(())
+    }
+
+    fn apply_next(&mut self, reply: &mut Reply) -> Result<(), command::OpError> {
+        let op = self.ops.next()?;
+        let position = Position { index: self.index, op: self.next_op };
+        self.next_op += 1;
+        if op.code.is_group_wide() {
+            return group_op::apply(self.state, &op, position, reply);
+        }
+        self.apply_to_bucket(&op, position, reply)
+    }
+
+    fn apply_to_bucket(&self, op: &Op, position: Position, reply: &mut Reply) -> Result<(), command::OpError> {
+        let applied = self.state.keyspace.apply(op.key_slot, position, |bucket| {
+            let mut apply = Apply { bucket, stamp: self.stamp };
+            command::apply(op, &mut apply, reply)
+        });
+        match applied {
+            Applied::Done(result) => result,
+            // § A bucket restored from a snapshot may already hold this op.
+            Applied::Skipped => Ok(()),
+            // The slot has left the group: a no-op, and the empty reply re-routes it.
+            Applied::NotOwned => Ok(()),
+        }
+    }
+
+    /// § Answered in log order, by the log's own time: a ride-along read never consults a clock.
+    fn read(&self, row: &'static command::Row, args: &crate::protocol::OwnedArgs, key_slot: KeySlot, reply: &mut Reply) {
+        let time = Time { stamp: self.stamp, clock: self.stamp };
+        self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
+            SlotState::Owned => match row.read(&args.args(), bucket, time, reply) {
+                ReadOutcome::Done => (),
+                ReadOutcome::Due => unreachable!("nothing is due at clock = stamp"),
+            },
+            SlotState::Absent => (),
+        });
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for GroupMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = GroupSnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let applied = self.state.applied();
+        Ok((applied.log_id, applied.membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + openraft::OptionalSend,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            self.apply_entry(&entry)?;
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<GroupSnapshotBuilder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> GroupSnapshotBuilder {
+        // § The snapshot's index S is the one at its start: group-wide state is captured here, between two entries.
+        self.snapshots.builder(self.state.clone(), self.log.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        self.snapshots.install(&self.state, &self.log, meta, snapshot).await?;
+        // Rule (e).
+        if let Some(log_id) = meta.last_log_id {
+            self.state.pending.unknown_through(log_id.leader_id);
+        }
+        self.state.leader_applied.notify_one();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
+        Ok(self.snapshots.current())
+    }
+}
