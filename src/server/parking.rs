@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::clock::Boottime;
+use crate::metrics::NodeMetrics;
 
 #[derive(Debug)]
 pub struct Parking {
@@ -14,9 +15,9 @@ pub struct Parking {
 }
 
 /// A request that waits; leaving is dropping it.
-#[derive(Debug)]
 pub struct Parked<'a> {
     parking: &'a Parking,
+    metrics: &'a NodeMetrics,
     bytes: usize,
     since: Boottime,
 }
@@ -27,12 +28,13 @@ impl Parking {
     }
 
     /// `None` when too much waits already.
-    pub fn enter(&self, bytes: usize) -> Option<Parked<'_>> {
+    pub fn enter<'a>(&'a self, bytes: usize, metrics: &'a NodeMetrics) -> Option<Parked<'a>> {
         let fits = |held: usize| held.checked_add(bytes).filter(|total| *total <= self.bytes_max);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        metrics::gauge!("kvorum_parked_requests").increment(1.0);
-        Some(Parked { parking: self, bytes, since: Boottime::now() })
+        metrics.parked_requests.increment(1.0);
+        metrics.parked_requests_total.increment(1);
+        Some(Parked { parking: self, metrics, bytes, since: Boottime::now() })
     }
 
     /// (connections with a parked request, bytes, worst wait in ms), for INFO.
@@ -54,8 +56,8 @@ impl Drop for Parked<'_> {
         self.parking.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.parking.requests.fetch_sub(1, Ordering::Relaxed);
         let worst_ms = self.parking.worst_ms.fetch_max(waited_ms, Ordering::Relaxed).max(waited_ms);
-        metrics::gauge!("kvorum_parked_requests").decrement(1.0);
-        metrics::gauge!("kvorum_parked_ms_max").set(worst_ms as f64);
+        self.metrics.parked_requests.decrement(1.0);
+        self.metrics.parked_seconds_max.set(worst_ms as f64 / 1000.0);
     }
 }
 
@@ -66,10 +68,11 @@ mod tests {
     #[test]
     fn parking_is_bounded_in_bytes_and_freed_by_leaving() {
         let parking = Parking::new(1000);
-        let parked = parking.enter(1000).expect("fits");
-        assert!(parking.enter(1).is_none());
+        let metrics = NodeMetrics::new();
+        let parked = parking.enter(1000, &metrics).expect("fits");
+        assert!(parking.enter(1, &metrics).is_none());
         drop(parked);
-        assert!(parking.enter(1).is_some());
+        assert!(parking.enter(1, &metrics).is_some());
         assert_eq!(parking.figures().0, 0);
     }
 }
