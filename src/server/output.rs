@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, BytesMut};
-use tokio::net::TcpStream;
+use tokio::net::tcp::WriteHalf;
 
 use crate::protocol::{Protocol, Reply};
 
@@ -20,7 +20,7 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
 pub struct Output<'a> {
-    stream: &'a TcpStream,
+    stream: WriteHalf<'a>,
     /// Replies of the turn under way.
     pub reply: Reply,
     /// Replies of earlier turns that the socket has not taken yet.
@@ -32,7 +32,7 @@ pub struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    pub fn new(stream: &'a TcpStream, node_bytes: &'a AtomicUsize) -> Self {
+    pub fn new(stream: WriteHalf<'a>, node_bytes: &'a AtomicUsize) -> Self {
         let reply = Reply::new(Protocol::Resp2);
         Self { stream, reply, waiting: BytesMut::new(), counted: 0, node_bytes, written_bytes: 0 }
     }
@@ -44,14 +44,14 @@ impl<'a> Output<'a> {
     /// Sends what the socket takes without waiting; keeps the rest.
     pub fn send(&mut self) -> io::Result<()> {
         if self.waiting.is_empty() {
-            if self.reply.len() == 0 {
+            if self.reply.is_empty() {
                 return Ok(());
             }
-            let sent = try_write(self.stream, self.reply.buffer())?;
+            let sent = try_write(&self.stream, self.reply.buffer())?;
             self.written_bytes += sent as u64;
             if sent == self.reply.len() {
                 if sent > KEPT_BYTES_MAX {
-                    drop(self.reply.take());
+                    *self.reply.buffer_mut() = BytesMut::new();
                 } else {
                     self.reply.truncate(0);
                 }
@@ -60,11 +60,11 @@ impl<'a> Output<'a> {
             self.waiting = self.reply.take();
             self.waiting.advance(sent);
         } else {
-            if self.reply.len() > 0 {
+            if !self.reply.is_empty() {
                 self.waiting.extend_from_slice(self.reply.buffer());
                 self.reply.truncate(0);
             }
-            let sent = try_write(self.stream, &self.waiting)?;
+            let sent = try_write(&self.stream, &self.waiting)?;
             self.written_bytes += sent as u64;
             self.waiting.advance(sent);
         }
@@ -89,6 +89,21 @@ impl<'a> Output<'a> {
     pub fn has_room(&self, bytes_max: usize) -> bool {
         let small = self.waiting.len() < SMALL_BYTES;
         small || (self.waiting.len() < bytes_max && self.node_bytes.load(Ordering::Relaxed) < NODE_BYTES_MAX)
+    }
+
+    /// Ends when the socket takes bytes again; never if nothing waits. Cancel-safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return std::future::pending().await;
+        }
+        self.stream.writable().await
+    }
+
+    /// Gives unused memory back.
+    pub fn trim(&mut self) {
+        if self.reply.is_empty() {
+            *self.reply.buffer_mut() = BytesMut::new();
+        }
     }
 
     /// Sends until there is room again. Cancel-safe.
@@ -118,7 +133,7 @@ impl Drop for Output<'_> {
     }
 }
 
-fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn try_write(stream: &WriteHalf<'_>, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
         match stream.try_write(&bytes[sent..]) {
@@ -134,18 +149,18 @@ fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
     #[tokio::test]
     async fn replies_the_socket_does_not_take_wait_and_leave_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (server, client) =
+        let (mut server, client) =
             tokio::join!(async { listener.accept().await.unwrap().0 }, TcpStream::connect(listener.local_addr().unwrap()));
         let mut client = client.unwrap();
         let node_bytes = AtomicUsize::new(0);
-        let mut output = Output::new(&server, &node_bytes);
+        let mut output = Output::new(server.split().1, &node_bytes);
         let block: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
         for _ in 0..64 {
             output.reply.append_raw(&block);

@@ -8,6 +8,9 @@ use bytes::BytesMut;
 
 use crate::protocol::Reply;
 
+/// From this size on a chunk's buffer is sent as it is instead of being copied.
+const ADOPTED_BYTES_MIN: usize = 16 << 10;
+
 /// Where one reply lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -31,12 +34,18 @@ pub enum Assembled {
 }
 
 /// Leaves the replies, in request order, in `reply` from `mark` on.
-pub fn assemble(reply: &mut Reply, mark: usize, places: &[Place], buffers: &[BytesMut]) -> Assembled {
+pub fn assemble(reply: &mut Reply, mark: usize, places: &[Place], buffers: &mut [BytesMut]) -> Assembled {
     let (in_order, kept) = prefix_in_order(mark, places);
     if in_order == places.len() && kept == reply.len() {
         return Assembled::Complete;
     }
     let rest = &places[in_order..];
+    if kept == 0
+        && let Some(buffer) = sole_buffer(rest, buffers)
+    {
+        *reply.buffer_mut() = buffer;
+        return Assembled::Complete;
+    }
     let needs_own = rest.iter().any(|place| matches!(place, Place::Own { .. }));
     let own: Vec<u8> = if needs_own { reply.buffer()[kept..].to_vec() } else { Vec::new() };
     reply.truncate(kept);
@@ -51,6 +60,23 @@ pub fn assemble(reply: &mut Reply, mark: usize, places: &[Place], buffers: &[Byt
         }
     }
     Assembled::Complete
+}
+
+/// A large buffer that holds all these replies in order and nothing else is used as it is. Small ones are cheaper copied, since
+/// the connection's own buffer is there already.
+fn sole_buffer(places: &[Place], buffers: &mut [BytesMut]) -> Option<BytesMut> {
+    let [buffer] = buffers else { return None };
+    if buffer.len() < ADOPTED_BYTES_MIN {
+        return None;
+    }
+    let mut next = 0;
+    for place in places {
+        match *place {
+            Place::Foreign { start, end, buffer: _ } if start == next => next = end,
+            Place::Foreign { .. } | Place::Own { .. } | Place::Pending | Place::Unknown => return None,
+        }
+    }
+    (next as usize == buffer.len()).then(|| std::mem::take(buffer))
 }
 
 /// How many replies already lie in order after `mark`, and where they end.
@@ -90,8 +116,8 @@ mod tests {
     fn check(own_bytes: &str, mark: usize, places: &[Place], buffers: &[&str], expected: (&str, Assembled)) {
         let mut reply = Reply::new(Protocol::Resp2);
         reply.append_raw(own_bytes.as_bytes());
-        let buffers: Vec<BytesMut> = buffers.iter().map(|text| BytesMut::from(text.as_bytes())).collect();
-        let assembled = assemble(&mut reply, mark, places, &buffers);
+        let mut buffers: Vec<BytesMut> = buffers.iter().map(|text| BytesMut::from(text.as_bytes())).collect();
+        let assembled = assemble(&mut reply, mark, places, &mut buffers);
         assert_eq!((std::str::from_utf8(reply.buffer()).unwrap(), assembled), expected, "{places:?}");
     }
 
@@ -112,6 +138,16 @@ mod tests {
         check("badgood", 0, &[own(3, 7)], &[], ("good", Assembled::Complete));
         check("abad", 0, &[own(0, 1), foreign(0, 0, 1)], &["X"], ("aX", Assembled::Complete));
         check("abad", 0, &[own(0, 1)], &[], ("a", Assembled::Complete));
+    }
+
+    #[test]
+    fn a_large_buffer_that_holds_everything_is_taken_over() {
+        let large = "x".repeat(ADOPTED_BYTES_MIN);
+        let end = large.len() as u32;
+        check("", 0, &[foreign(0, 0, 1), foreign(0, 1, end)], &[&large], (&large, Assembled::Complete));
+        check("", 0, &[foreign(0, 1, end)], &[&large], (&large[1..], Assembled::Complete));
+        let after = format!("a{large}");
+        check("a", 1, &[foreign(0, 0, end)], &[&large], (&after, Assembled::Complete));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::command::WireError;
 use crate::protocol::Reply;
-use crate::raft::{Chunk, ChunkOutcome, Group, Route};
+use crate::raft::{ChunkOutcome, Group, Route};
 use crate::server::dispatch::moved;
 use crate::server::latency::LatencyEvent;
 use crate::server::places::Place;
@@ -113,8 +113,8 @@ impl Stretch {
             if load.chunk.is_empty() {
                 continue;
             }
-            let protocol = load.chunk.protocol();
-            let chunk = std::mem::replace(&mut load.chunk, Chunk::new(protocol));
+            let empty = load.new_chunk();
+            let chunk = std::mem::replace(&mut load.chunk, empty);
             waiting.push((load.group.clone(), chunk, std::mem::take(&mut load.items)));
         }
         if waiting.len() == 1 {
@@ -159,13 +159,13 @@ impl Stretch {
         let pause = give_up.min(Instant::now() + backoff);
         // Either a change of leadership or the back-off: the route may be the same and yet work now.
         let _ = tokio::time::timeout_at(pause, changes.changed()).await;
-        self.loads.clear();
+        self.close_loads();
         for step in again {
             let Task::Keyed { key_slot, .. } = self.steps[*step].task else { continue };
             let routed = wait_for_route(key_slot, pass.bytes.len(), pass.shared, give_up).await;
             let error = match routed {
                 Routed::Local(group) if Instant::now() < give_up => {
-                    let routed_to = self.load_of(group, pass.session);
+                    let routed_to = self.load_of(group, pass.shared, pass.session);
                     if let Task::Keyed { load, .. } = &mut self.steps[*step].task {
                         *load = routed_to;
                     }

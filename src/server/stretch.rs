@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::config::ReadMode;
 use crate::command::{self, LcsJob, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
 use crate::keyspace::{SlotState, Time};
-use crate::protocol::{Args, OwnedArgs, Reply, Requests};
+use crate::protocol::{Args, OwnedArgs, Protocol, Reply, Requests};
 use crate::raft::{Chunk, Group, LeaseGuard};
 use crate::server::commands::{self, CommandContext};
 use crate::server::dispatch::Keyed;
@@ -47,6 +48,8 @@ pub struct Step {
 pub enum Trust {
     /// Under the lease, confirmed after the pass.
     Lease,
+    /// Not by a lease (`--read-mode read-index`).
+    NoLease,
     /// § The lease was missing or did not hold to the end: what was read under it counts for nothing.
     Doubtful,
     /// A ReadIndex covers all reads of the group in this stretch.
@@ -61,6 +64,7 @@ pub struct Load {
     /// The step behind each item of the chunk that is answered.
     pub items: Vec<usize>,
     pub trust: Trust,
+    protocol: Protocol,
 }
 
 /// A read whose values were taken under the lock and whose work is still to be done.
@@ -77,6 +81,8 @@ pub struct Stretch {
     pub jobs: Vec<Job>,
     /// Replies made elsewhere; see [`Place::Foreign`].
     pub buffers: Vec<BytesMut>,
+    /// Loads before this one are history: their steps were answered or have moved on to a later load.
+    first_open_load: usize,
 }
 
 /// What a pass works with.
@@ -92,8 +98,12 @@ pub struct Pass<'a> {
 /// One group's lease during a pass.
 enum Lease<'g> {
     Untaken,
+    /// Nothing was read yet, and a lease will not do.
+    Unwanted,
     Held(LeaseGuard<'g>),
+    /// A ReadIndex covers the reads.
     Covered,
+    /// Something should have been read and could not be.
     Missing,
 }
 
@@ -118,6 +128,7 @@ impl Stretch {
         self.loads.clear();
         self.jobs.clear();
         self.buffers.clear();
+        self.first_open_load = 0;
         if self.steps.capacity() > 128 {
             self.steps = Vec::new();
         }
@@ -127,22 +138,30 @@ impl Stretch {
         self.steps.push(Step { request, task, place: Place::Pending });
     }
 
-    pub fn push_keyed(&mut self, request: usize, keyed: Keyed, session: &Session) {
+    pub fn push_keyed(&mut self, request: usize, keyed: Keyed, shared: &Shared, session: &Session) {
         let Keyed { row, key_slot, group } = keyed;
-        let load = self.load_of(group, session);
+        let load = self.load_of(group, shared, session);
         self.push(request, Task::Keyed { row, key_slot, load });
     }
 
-    /// The load of `group`, added if the stretch had none.
-    pub fn load_of(&mut self, group: Arc<Group>, session: &Session) -> usize {
-        match self.loads.iter().position(|load| Arc::ptr_eq(&load.group, &group)) {
-            Some(load) => load,
-            None => {
-                let chunk = Chunk::new(session.protocol);
-                self.loads.push(Load { group, chunk, items: Vec::new(), trust: Trust::Lease });
-                self.loads.len() - 1
-            }
+    /// The open load of `group`, added if there is none.
+    pub fn load_of(&mut self, group: Arc<Group>, shared: &Shared, session: &Session) -> usize {
+        let open = &self.loads[self.first_open_load..];
+        if let Some(load) = open.iter().position(|load| Arc::ptr_eq(&load.group, &group)) {
+            return self.first_open_load + load;
         }
+        let trust = match shared.config.read_mode {
+            ReadMode::Lease => Trust::Lease,
+            ReadMode::ReadIndex => Trust::NoLease,
+        };
+        let protocol = session.protocol;
+        self.loads.push(Load { group, chunk: Chunk::new(protocol), items: Vec::new(), trust, protocol });
+        self.loads.len() - 1
+    }
+
+    /// Every load so far has been submitted and answered; steps that are still pending get new ones.
+    pub fn close_loads(&mut self) {
+        self.first_open_load = self.loads.len();
     }
 
     /// Runs the steps with these indices, in order, until one of the stretch's bounds is met. Returns how many it ran.
@@ -203,11 +222,17 @@ impl Stretch {
     fn doubt(&mut self, doubtful: usize) {
         let load = &mut self.loads[doubtful];
         load.trust = Trust::Doubtful;
-        load.chunk = Chunk::new(load.chunk.protocol());
+        load.chunk = load.new_chunk();
         load.items.clear();
         let steps = &mut self.steps;
         self.jobs.retain(|job| !is_of_load(&steps[job.step], doubtful));
         steps.iter_mut().filter(|step| is_of_load(step, doubtful)).for_each(|step| step.place = Place::Pending);
+    }
+}
+
+impl Load {
+    pub fn new_chunk(&self) -> Chunk {
+        Chunk::new(self.protocol)
     }
 }
 
@@ -222,27 +247,26 @@ impl<'g> Lease<'g> {
     fn of(trust: Trust) -> Self {
         match trust {
             Trust::Lease => Self::Untaken,
-            Trust::Doubtful => Self::Missing,
+            Trust::NoLease | Trust::Doubtful => Self::Unwanted,
             Trust::Indexed => Self::Covered,
         }
     }
 
     /// Takes the lease the first time a pass reads from the group. False if there is none.
     fn take(&mut self, group: &'g Group) -> bool {
-        if matches!(self, Self::Untaken) {
-            *self = group.lease().map_or(Self::Missing, Self::Held);
-        }
         match self {
-            Self::Held(_) | Self::Covered => true,
-            Self::Untaken | Self::Missing => false,
+            Self::Untaken => *self = group.lease().map_or(Self::Missing, Self::Held),
+            Self::Unwanted => *self = Self::Missing,
+            Self::Held(_) | Self::Covered | Self::Missing => (),
         }
+        matches!(self, Self::Held(_) | Self::Covered)
     }
 
     /// § The second check, after all values were read.
     fn confirm(self) -> bool {
         match self {
             Self::Held(guard) => guard.confirm(),
-            Self::Untaken | Self::Covered => true,
+            Self::Untaken | Self::Unwanted | Self::Covered => true,
             Self::Missing => false,
         }
     }

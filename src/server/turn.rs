@@ -104,7 +104,7 @@ impl Turn<'_, '_> {
                     continue;
                 }
                 Dispatch::Keyed(keyed) => {
-                    self.stretch.push_keyed(request, keyed, self.session);
+                    self.stretch.push_keyed(request, keyed, self.shared, self.session);
                     continue;
                 }
                 Dispatch::Alone { row, command } => Stop::Alone { row, command },
@@ -139,7 +139,8 @@ impl Turn<'_, '_> {
         }
         self.account(began, worked);
         let places: Vec<Place> = self.stretch.steps.iter().map(|step| step.place).collect();
-        let assembled = assemble(&mut self.output.reply, mark, &places, &self.stretch.buffers);
+        let assembled = assemble(&mut self.output.reply, mark, &places, &mut self.stretch.buffers);
+        self.stretch.buffers.clear();
         self.mute(mark);
         match assembled {
             Assembled::Complete => (answered, Flow::Continue),
