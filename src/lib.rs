@@ -1,5 +1,6 @@
 //! Kvorum: a Redis-protocol cache and store that never loses a write it acknowledged.
 
+pub mod admin;
 pub mod clock;
 pub mod cluster;
 pub mod config;

@@ -1,0 +1,184 @@
+//! One peer over the life of its connections: dialling, accepting, running a link until it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::errors::LinkError;
+use super::handshake;
+use super::inbound::Inbound;
+use super::link::Link;
+use super::stats::PeerStats;
+use super::transport::Shared;
+use crate::cluster::NodeId;
+
+const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
+const REDIAL_MS_MIN: u64 = 20;
+const REDIAL_MS_MAX: u64 = 500;
+/// Unsent bytes the kernel holds per connection: what a control frame can have to wait behind besides one write.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+
+pub struct Peer {
+    pub node: NodeId,
+    pub stats: Arc<PeerStats>,
+    pub address: Mutex<Option<(String, u16)>>,
+    pub link: ArcSwapOption<Link>,
+    /// Set when the peer is removed or the node stops.
+    pub gone: watch::Sender<bool>,
+}
+
+impl Peer {
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            stats: Arc::new(PeerStats::new(node)),
+            address: Mutex::default(),
+            link: ArcSwapOption::empty(),
+            gone: watch::Sender::new(false),
+        }
+    }
+
+    pub async fn gone(&self) {
+        // The sender is in `self`, so waiting cannot fail.
+        self.gone.subscribe().wait_for(|gone| *gone).await.ok();
+    }
+}
+
+/// Keeps one connection to `peer` until it is removed. Of two nodes the one with the smaller id runs this.
+pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let mut wait_ms = REDIAL_MS_MIN;
+    let mut last_error = String::new();
+    loop {
+        let attempt = tokio::select! {
+            () = peer.gone() => return,
+            attempt = dial(&shared, &peer) => attempt,
+        };
+        match attempt {
+            Ok(stream) => {
+                wait_ms = REDIAL_MS_MIN;
+                last_error.clear();
+                run(&shared, &peer, stream).await;
+            }
+            Err(error) => {
+                // Each cause once, not at each attempt.
+                let error = error.to_string();
+                if error != last_error {
+                    tracing::warn!(peer = %peer.node, error, "cannot connect to peer");
+                    last_error = error;
+                }
+            }
+        }
+        tokio::select! {
+            () = peer.gone() => return,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+        }
+        wait_ms = (wait_ms * 2).min(REDIAL_MS_MAX);
+    }
+}
+
+async fn dial(shared: &Shared, peer: &Peer) -> Result<TcpStream, LinkError> {
+    let address = peer.address.lock().clone();
+    let Some((host, port)) = address else {
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "address not known").into());
+    };
+    let connect = TcpStream::connect((host.as_str(), port));
+    let mut stream = tokio::time::timeout(DIAL_WAIT_MAX, connect)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+    configure(&stream)?;
+    handshake::dial(&mut stream, &shared.hello, peer.node).await?;
+    Ok(stream)
+}
+
+fn configure(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
+/// Accepts connections until the node stops.
+pub async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stopping() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => match Arc::clone(&shared.handshakes).try_acquire_owned() {
+                Ok(place) => {
+                    let serving = Arc::clone(&shared);
+                    shared.tasks.spawn_on(&shared.runtime, async move { serve(&serving, stream, from, place).await });
+                }
+                Err(_) => tracing::warn!(%from, "too many peers are shaking hands: connection closed"),
+            },
+            Err(error) => {
+                // Out of file descriptors, most likely: let others free some.
+                tracing::warn!(%error, "cannot accept a peer's connection");
+                tokio::time::sleep(Duration::from_millis(REDIAL_MS_MAX)).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    from: SocketAddr,
+    place: tokio::sync::OwnedSemaphorePermit,
+) {
+    let greeting = async {
+        configure(&stream)?;
+        handshake::accept(&mut stream, &shared.hello, |node| shared.objection(node)).await
+    };
+    let greeted = tokio::select! {
+        () = shared.stopping() => return,
+        greeted = greeting => greeted,
+    };
+    drop(place);
+    match greeted {
+        Ok(node) => {
+            let Some(peer) = shared.peer_or_new(node) else { return };
+            run(shared, &peer, stream).await;
+        }
+        Err(error) => tracing::warn!(%from, %error, "a peer's connection was not accepted"),
+    }
+}
+
+/// Runs one connection to its end.
+async fn run(shared: &Shared, peer: &Arc<Peer>, mut stream: TcpStream) {
+    let link = Arc::new(Link::new(Arc::clone(&peer.stats)));
+    // The newest connection counts: the old one may be half dead without either side knowing.
+    if let Some(old) = peer.link.swap(Some(Arc::clone(&link))) {
+        old.close(LinkError::Replaced);
+    }
+    peer.stats.connected();
+    tracing::info!(peer = %peer.node, "peer connected");
+    if let Some(hint) = shared.hint.lock().clone() {
+        link.send_hint(hint);
+    }
+    shared.receiver.connection_changed(peer.node, true);
+
+    let (mut read, mut write) = stream.split();
+    let inbound = Inbound::new(shared, peer, &link);
+    let ended = tokio::select! {
+        ended = inbound.read_loop(&mut read) => ended,
+        ended = link.write_loop(&mut write) => ended,
+        ended = link.watch_loop(shared.silent_max) => ended,
+        reason = link.closed() => Err(reason),
+        () = peer.gone() => Err(if *shared.stop.borrow() { LinkError::Stopping } else { LinkError::Removed }),
+    };
+    // Requests fail now; those sent from here on see a closed link.
+    link.close(LinkError::Closed);
+    let current = peer.link.compare_and_swap(&link, None);
+    let was_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
+    if let Err(reason) = ended {
+        tracing::info!(peer = %peer.node, %reason, "peer disconnected");
+    }
+    if was_current {
+        shared.receiver.connection_changed(peer.node, false);
+    }
+}

@@ -1,0 +1,147 @@
+//! A snapshot coming in: chunks to a temporary file, length and checksum compared, then installed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+use super::codec::{self, SnapshotBegin, SnapshotChunk, SnapshotEnd};
+use super::errors::Refusal;
+use super::link::Link;
+use super::registry::Registered;
+use super::tasks::Tasks;
+use crate::raft::SnapshotFile;
+
+/// Steps that wait for the disk; twice what a sender may have in flight.
+const STEPS_WAITING_MAX: usize = 2 * super::send_snapshot::CHUNKS_IN_FLIGHT_MAX;
+/// A transfer that brings nothing for so long is given up.
+const STEP_WAIT_MAX: Duration = Duration::from_secs(30);
+
+pub enum Step {
+    Chunk(u64, SnapshotChunk),
+    End(u64, SnapshotEnd),
+}
+
+/// The link's end of a transfer. Dropping it ends the transfer.
+pub struct Transfer {
+    pub id: u64,
+    steps: mpsc::Sender<Step>,
+}
+
+impl Transfer {
+    pub fn begin(
+        registered: Arc<Registered>,
+        begin: SnapshotBegin,
+        request: u64,
+        link: Arc<Link>,
+        tasks: &Tasks,
+    ) -> Self {
+        let (sender, steps) = mpsc::channel(STEPS_WAITING_MAX);
+        let id = begin.transfer;
+        let runtime = registered.runtime.clone();
+        let name = format!("incoming-{}-{}-{id:016x}.tmp", registered.group, registered.replica);
+        let path = registered.snapshot_directory.join(name);
+        tasks.spawn_on(&runtime, async move {
+            let incoming = Incoming { registered, begin, steps, link, path: RemoveOnDrop(path) };
+            incoming.run(request).await;
+        });
+        Self { id, steps: sender }
+    }
+
+    pub fn push(&self, step: Step, link: &Link) {
+        if let Err(unsent) = self.steps.try_send(step) {
+            let (step, refusal) = match unsent {
+                mpsc::error::TrySendError::Full(step) => (step, Refusal::Busy),
+                mpsc::error::TrySendError::Closed(step) => (step, Refusal::NoTransfer),
+            };
+            match step {
+                Step::Chunk(request, _) | Step::End(request, _) => link.refuse(request, refusal),
+            }
+        }
+    }
+}
+
+/// Also when the task is aborted, no temporary file stays.
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+struct Incoming {
+    registered: Arc<Registered>,
+    begin: SnapshotBegin,
+    steps: mpsc::Receiver<Step>,
+    link: Arc<Link>,
+    path: RemoveOnDrop,
+}
+
+impl Incoming {
+    async fn run(mut self, request: u64) {
+        let mut file = match File::create(&self.path.0).await {
+            Ok(file) => file,
+            Err(error) => return self.fail(request, Some(&error), Refusal::Storage),
+        };
+        self.link.answer(request, codec::encode_answer(&[]));
+        let mut crc32 = crc32fast::Hasher::new();
+        let mut received = 0;
+        loop {
+            let step = tokio::select! {
+                step = tokio::time::timeout(STEP_WAIT_MAX, self.steps.recv()) => step,
+                () = self.registered.gone() => return,
+            };
+            match step {
+                Ok(Some(Step::Chunk(request, chunk))) => {
+                    let end = chunk.offset.checked_add(chunk.bytes.len() as u64);
+                    if chunk.offset != received || end.is_none_or(|end| end > self.begin.len) {
+                        return self.fail(request, None, Refusal::SnapshotDamaged);
+                    }
+                    crc32.update(&chunk.bytes);
+                    if let Err(error) = file.write_all(&chunk.bytes).await {
+                        return self.fail(request, Some(&error), Refusal::Storage);
+                    }
+                    received += chunk.bytes.len() as u64;
+                    self.link.answer(request, codec::encode_answer(&[]));
+                }
+                Ok(Some(Step::End(request, end))) => {
+                    if received != self.begin.len || crc32.finalize() != end.crc32 {
+                        return self.fail(request, None, Refusal::SnapshotDamaged);
+                    }
+                    // The state machine renames the file into place, so its bytes must be on disk before that.
+                    if let Err(error) = sync(&mut file).await {
+                        return self.fail(request, Some(&error), Refusal::Storage);
+                    }
+                    return self.install(request).await;
+                }
+                Ok(None) | Err(_) => {
+                    tracing::info!(group = %self.registered.group, received, len = self.begin.len, "a snapshot's transfer was broken off");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn install(self, request: u64) {
+        let file = SnapshotFile { path: self.path.0.clone(), len: self.begin.len };
+        match self.registered.port.install_snapshot(self.begin.vote, self.begin.meta, file).await {
+            Some(answer) => self.link.answer(request, codec::encode_answer(&codec::encode_rare(&answer))),
+            None => self.link.refuse(request, Refusal::Stopped),
+        }
+    }
+
+    fn fail(&self, request: u64, error: Option<&std::io::Error>, refusal: Refusal) {
+        let path: &Path = &self.path.0;
+        tracing::warn!(group = %self.registered.group, path = %path.display(), ?error, %refusal, "a snapshot could not be received");
+        self.link.refuse(request, refusal);
+    }
+}
+
+async fn sync(file: &mut File) -> std::io::Result<()> {
+    file.flush().await?;
+    file.sync_all().await
+}

@@ -1,0 +1,125 @@
+//! The replicas of this node that take part, and how a frame reaches one.
+//!
+//! § Replica ids are never reused, and a frame names the one it is for: whatever was meant for an earlier replica of the
+//! same group on this node is refused here, before it can reach a Raft core.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::Fatal;
+use openraft::raft::{SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
+use openraft::storage::RaftStateMachine;
+use openraft::{Raft, Snapshot};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::codec::{AppendRequest, AppendResult};
+use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::{SnapshotFile, SnapshotMeta, TypeConfig, Vote};
+
+/// What the transport asks of a Raft instance, whatever its state machine is.
+pub trait RaftPort: Send + Sync + 'static {
+    fn stream_append(
+        &self,
+        input: BoxStream<'static, AppendRequest>,
+    ) -> BoxStream<'static, Result<AppendResult, Fatal<TypeConfig>>>;
+    fn vote(&self, request: VoteRequest<TypeConfig>) -> BoxFuture<'static, Option<VoteResponse<TypeConfig>>>;
+    fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> BoxFuture<'static, Option<VoteResponse<TypeConfig>>>;
+    fn transfer_leader(
+        &self,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> BoxFuture<'static, Option<TransferLeaderResponse<TypeConfig>>>;
+    fn install_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        file: SnapshotFile,
+    ) -> BoxFuture<'static, Option<SnapshotResponse<TypeConfig>>>;
+}
+
+/// Answers are `None` when the core has stopped.
+impl<SM> RaftPort for Raft<TypeConfig, SM>
+where
+    SM: RaftStateMachine<TypeConfig, SnapshotData = SnapshotFile>,
+{
+    fn stream_append(
+        &self,
+        input: BoxStream<'static, AppendRequest>,
+    ) -> BoxStream<'static, Result<AppendResult, Fatal<TypeConfig>>> {
+        Raft::stream_append(self, input).boxed()
+    }
+
+    fn vote(&self, request: VoteRequest<TypeConfig>) -> BoxFuture<'static, Option<VoteResponse<TypeConfig>>> {
+        let raft = self.clone();
+        Box::pin(async move { raft.vote(request).await.ok() })
+    }
+
+    fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> BoxFuture<'static, Option<VoteResponse<TypeConfig>>> {
+        let raft = self.clone();
+        Box::pin(async move { raft.pre_vote(request).await.ok() })
+    }
+
+    fn transfer_leader(
+        &self,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> BoxFuture<'static, Option<TransferLeaderResponse<TypeConfig>>> {
+        let raft = self.clone();
+        Box::pin(async move { raft.handle_transfer_leader(request).await.ok() })
+    }
+
+    fn install_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        file: SnapshotFile,
+    ) -> BoxFuture<'static, Option<SnapshotResponse<TypeConfig>>> {
+        let raft = self.clone();
+        Box::pin(async move { raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await.ok() })
+    }
+}
+
+/// A replica that takes part.
+pub struct Registered {
+    pub group: GroupId,
+    pub replica: ReplicaId,
+    pub port: Arc<dyn RaftPort>,
+    /// Where received snapshots are written until they are installed.
+    pub snapshot_directory: PathBuf,
+    /// The runtime the replica lives on; its requests are served there.
+    pub runtime: Handle,
+    /// Closed when the replica is deregistered.
+    gone: watch::Sender<()>,
+}
+
+impl Registered {
+    /// Resolves when the replica is deregistered.
+    pub async fn gone(&self) {
+        self.gone.closed().await;
+    }
+}
+
+#[derive(Default)]
+pub struct Registry {
+    replicas: RwLock<HashMap<(GroupId, ReplicaId), (Arc<Registered>, watch::Receiver<()>)>>,
+}
+
+impl Registry {
+    /// Must be called on the runtime the replica lives on. Replaces an earlier registration of the same id.
+    pub fn register(&self, group: GroupId, replica: ReplicaId, port: Arc<dyn RaftPort>, snapshot_directory: PathBuf) {
+        let (gone, alive) = watch::channel(());
+        let registered = Registered { group, replica, port, snapshot_directory, runtime: Handle::current(), gone };
+        self.replicas.write().insert((group, replica), (Arc::new(registered), alive));
+    }
+
+    pub fn deregister(&self, group: GroupId, replica: ReplicaId) {
+        self.replicas.write().remove(&(group, replica));
+    }
+
+    pub fn find(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Registered>> {
+        self.replicas.read().get(&(group, replica)).map(|(registered, _)| Arc::clone(registered))
+    }
+}
