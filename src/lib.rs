@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod metrics;
+pub mod keyspace;
 pub mod protocol;
 pub mod raft;
 pub mod slot;
