@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod metrics;
 pub mod keyspace;
+pub mod command;
 pub mod protocol;
 pub mod raft;
 pub mod slot;
