@@ -38,3 +38,6 @@ pub use inbound::{AskReply, Receiver};
 pub use network::{GroupNetwork, PeerNetwork};
 pub use registry::RaftPort;
 pub use transport::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};
+
+#[cfg(test)]
+mod tests;
