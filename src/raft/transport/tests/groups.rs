@@ -53,8 +53,10 @@ async fn group(nodes: &[Node], voters: usize) -> Vec<Replica> {
 }
 
 async fn leader(replicas: &[Replica]) -> &Replica {
-    until("a leader is elected", || replicas.iter().any(|replica| replica.raft.is_leader())).await;
-    replicas.iter().find(|replica| replica.raft.is_leader()).unwrap()
+    // Elected is not enough: openraft refuses writes until a quorum has acknowledged the leader.
+    let leads = |replica: &&Replica| replica.raft.as_leader().is_ok_and(|leader| leader.last_quorum_acked().is_some());
+    until("a leader is elected", || replicas.iter().any(|replica| leads(&replica))).await;
+    replicas.iter().find(leads).unwrap()
 }
 
 async fn stop(nodes: Vec<Node>, replicas: Vec<Replica>) {
