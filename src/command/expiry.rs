@@ -63,7 +63,7 @@ pub fn value_expire_at(
 /// The whole value as a bulk; a large one by reference count.
 pub fn reply_value(entry: &Entry<'_>, reply: &mut Reply) {
     match entry.shared() {
-        Some(value) => reply.bulk_shared(value),
+        Some(value) => reply.bulk_shared(&value),
         None => reply.bulk(entry.value()),
     }
 }

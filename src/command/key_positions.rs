@@ -104,6 +104,6 @@ mod tests {
         assert_eq!(positions("del", 4), [1, 2, 3]);
         assert_eq!(positions("rename", 3), [1, 2]);
         assert_eq!(positions("object|encoding", 3), [2]);
-        assert_eq!(positions("ping", 2), []);
+        assert!(positions("ping", 2).is_empty());
     }
 }

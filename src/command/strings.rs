@@ -6,6 +6,7 @@ use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
 use super::expiry::reply_value;
+use super::later::{Later, keep, large};
 use super::number::integer_argument;
 use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 use super::row::ReadOutcome;
@@ -20,6 +21,9 @@ pub fn read_get(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
         Lookup::Miss => reply.null(),
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
+            if let Some(value) = large(&entry) {
+                return ReadOutcome::Later(Later::Bulk(value));
+            }
             reply_value(&entry, reply);
         }
     }
@@ -27,6 +31,7 @@ pub fn read_get(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
 }
 
 pub fn read_mget(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
+    let mark = reply.len();
     reply.array(args.len() - 1);
     for key in args.iter().skip(1) {
         match bucket.get(key, time) {
@@ -34,11 +39,31 @@ pub fn read_mget(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply
             Lookup::Miss => reply.null(),
             Lookup::Hit(entry) => {
                 entry.touch(time.clock);
+                if large(&entry).is_some() {
+                    reply.truncate(mark);
+                    return keep_values(args, bucket, time);
+                }
                 reply_value(&entry, reply);
             }
         }
     }
     ReadOutcome::Done
+}
+
+/// MGET with a large value among them.
+fn keep_values(args: &Args<'_>, bucket: &Bucket, time: Time) -> ReadOutcome {
+    let mut values = Vec::with_capacity(args.len() - 1);
+    for key in args.iter().skip(1) {
+        match bucket.get(key, time) {
+            Lookup::Due => return ReadOutcome::Due,
+            Lookup::Miss => values.push(None),
+            Lookup::Hit(entry) => {
+                entry.touch(time.clock);
+                values.push(Some(keep(&entry)));
+            }
+        }
+    }
+    ReadOutcome::Later(Later::Array(values))
 }
 
 pub fn read_strlen(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
@@ -69,8 +94,8 @@ pub fn read_getrange(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
             let range = clamp_range(start, end, entry.value().len());
-            match entry.shared() {
-                Some(value) => reply.bulk_shared(value.slice(range)),
+            match large(&entry) {
+                Some(value) => return ReadOutcome::Later(Later::Bulk(value.slice(range))),
                 None => reply.bulk(&entry.value()[range]),
             }
         }

@@ -72,7 +72,7 @@ impl Executor {
                 }
                 match outcome {
                     ReadOutcome::Done => {}
-                    ReadOutcome::Compute(job) => job.run(reply),
+                    ReadOutcome::Later(later) => later.reply(reply),
                     ReadOutcome::Due => panic!("a read at the stamp is never Due"),
                 }
             }
@@ -291,6 +291,28 @@ fn keys_of_two_slots_are_refused() {
     let crossslot = ["(error) CROSSSLOT Keys in request don't hash to the same slot"];
     assert_eq!(run_line(&mut executor, "MGET a b"), crossslot);
     assert_eq!(run_line(&mut executor, "RENAME a b"), crossslot);
+}
+
+#[test]
+fn large_values_are_answered_after_the_lock_is_gone() {
+    let mut executor = Executor::new();
+    let large = "x".repeat(100_000);
+    run_line(&mut executor, &format!("SET k {large}"));
+    run_line(&mut executor, "SET {k}small v");
+    let quoted = format!("\"{large}\"");
+    assert_eq!(run_line(&mut executor, "GET k"), [quoted.as_str()]);
+    assert_eq!(run_line(&mut executor, "GETRANGE k 99998 -1"), ["\"xx\""]);
+    let all = run_line(&mut executor, "MGET {k}small {k}none k");
+    assert_eq!(all, ["1) \"v\"", "2) (nil)", &format!("3) {quoted}")]);
+    let bytes = b"GETk";
+    let ranges = [ArgRange { start: 0, end: 3 }, ArgRange { start: 3, end: 4 }];
+    let Some(Run::Read(read)) = table::lookup(b"get").map(|row| row.run) else { panic!("GET reads") };
+    let time = Time { stamp: executor.now, clock: executor.now };
+    let mut reply = Reply::new(Protocol::Resp2);
+    let outcome = executor
+        .keyspace
+        .read(KeySlot::of_key(b"k"), |bucket| read(&Args::new(bytes, &ranges), bucket, time, &mut reply));
+    assert!(matches!(outcome, ReadOutcome::Later(_)) && reply.is_empty());
 }
 
 #[test]
