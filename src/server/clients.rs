@@ -148,7 +148,9 @@ impl Client {
         let now = now_ms();
         let names = self.names.lock();
         let mut flags = String::new();
-        for (set, flag) in [(&self.switches.readonly, 'r'), (&self.switches.no_evict, 'e'), (&self.switches.no_touch, 'T')] {
+        for (set, flag) in
+            [(&self.switches.readonly, 'r'), (&self.switches.no_evict, 'e'), (&self.switches.no_touch, 'T')]
+        {
             if set.load(Ordering::Relaxed) {
                 flags.push(flag);
             }
@@ -235,7 +237,8 @@ impl Clients {
 
     /// The clients the filter covers, oldest first.
     pub fn select(&self, filter: &ClientFilter) -> Vec<Arc<Client>> {
-        let mut clients: Vec<_> = self.connected.lock().values().filter(|client| filter.covers(client)).cloned().collect();
+        let mut clients: Vec<_> =
+            self.connected.lock().values().filter(|client| filter.covers(client)).cloned().collect();
         clients.sort_unstable_by_key(|client| client.id);
         clients
     }
@@ -293,7 +296,8 @@ mod tests {
         for port in 1..=3 {
             clients.register(addr(port), addr(6379), 3, 10).expect("fits");
         }
-        let ids = |filter: ClientFilter| -> Vec<u64> { clients.select(&filter).iter().map(|client| client.id).collect() };
+        let ids =
+            |filter: ClientFilter| -> Vec<u64> { clients.select(&filter).iter().map(|client| client.id).collect() };
         assert_eq!(ids(ClientFilter::default()), [1, 2, 3]);
         assert_eq!(ids(ClientFilter { except: Some(2), ..ClientFilter::default() }), [1, 3]);
         assert_eq!(ids(ClientFilter { ids: Some(vec![2, 9]), ..ClientFilter::default() }), [2]);
@@ -318,7 +322,9 @@ mod tests {
         let client = clients.register(addr(7), addr(6379), 9, 1).expect("fits");
         client.rename(|names| names.name = (*b"worker").into());
         let line = String::from_utf8(client.describe("client|list")).expect("text");
-        assert!(line.starts_with("id=1 addr=127.0.0.1:7 laddr=127.0.0.1:6379 fd=9 name=worker age=0 idle=0 flags=N db=0 sub=0"));
+        assert!(line.starts_with(
+            "id=1 addr=127.0.0.1:7 laddr=127.0.0.1:6379 fd=9 name=worker age=0 idle=0 flags=N db=0 sub=0"
+        ));
         assert!(line.ends_with(" events=r cmd=client|list user=default redir=-1 resp=2 lib-name= lib-ver="), "{line}");
     }
 }

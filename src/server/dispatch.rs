@@ -25,11 +25,20 @@ pub struct Keyed {
 #[derive(Debug)]
 pub enum Dispatch {
     /// Answered with this error, without running. `row` is `None` for an unknown command.
-    Refused { row: Option<&'static Row>, error: WireError },
+    Refused {
+        row: Option<&'static Row>,
+        error: WireError,
+    },
     /// Answered by this node at once, reading nothing replicated.
-    InPlace { row: &'static Row, command: NodeCommand },
+    InPlace {
+        row: &'static Row,
+        command: NodeCommand,
+    },
     /// Answered by this node after everything before it has been.
-    Alone { row: &'static Row, command: NodeCommand },
+    Alone {
+        row: &'static Row,
+        command: NodeCommand,
+    },
     Keyed(Keyed),
     /// The group has no leader that is known: waits.
     Park(KeySlot),
@@ -73,13 +82,17 @@ fn dispatch_keyed(row: &'static Row, args: &Args<'_>, shared: &Shared) -> Dispat
         Ok(None) => refused(WireError::WrongArity(row.name)),
         Ok(Some(key_slot)) => match shared.replication.route(key_slot) {
             Route::Local(group) => Dispatch::Keyed(Keyed { row, key_slot, group }),
-            Route::Moved(address) => refused(moved(key_slot, address)),
+            Route::Moved(address) => refused(moved(key_slot, &address)),
             Route::Park => Dispatch::Park(key_slot),
             Route::Down => refused(WireError::ClusterDown),
         },
     }
 }
 
-pub fn moved(key_slot: KeySlot, address: Arc<str>) -> WireError {
-    WireError::Moved { key_slot: key_slot.get(), address }
+/// `address` is `host:port`.
+pub fn moved(key_slot: KeySlot, address: &str) -> WireError {
+    match address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => WireError::Moved { key_slot: key_slot.get(), host: host.to_string(), port },
+        None => WireError::ClusterDown,
+    }
 }

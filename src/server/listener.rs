@@ -67,7 +67,7 @@ impl Listener {
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stop) => break,
                 _ = sweep.tick() => {
                     let timeout_s = self.shared.parameters.tunables().timeout_s;
                     self.shared.clients.sweep(u64::from(timeout_s) * 1000);
@@ -90,6 +90,11 @@ impl Listener {
         }
         Ok(())
     }
+}
+
+/// Ends when the node stops, or whoever could say so is gone. Cancel-safe.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn bind_one(host: IpAddr, port: u16) -> io::Result<std::net::TcpListener> {
@@ -124,7 +129,7 @@ async fn accept(
     let limit_reached = NodeMetrics::limit_reached("maxclients");
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return tasks,
+            () = stopped(&mut stop) => return tasks,
             Some(_) = tasks.join_next() => (),
             accepted = listener.accept() => match accepted {
                 Ok((stream, addr)) => {

@@ -156,8 +156,10 @@ mod tests {
     #[tokio::test]
     async fn replies_the_socket_does_not_take_wait_and_leave_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (mut server, client) =
-            tokio::join!(async { listener.accept().await.unwrap().0 }, TcpStream::connect(listener.local_addr().unwrap()));
+        let (mut server, client) = tokio::join!(
+            async { listener.accept().await.unwrap().0 },
+            TcpStream::connect(listener.local_addr().unwrap())
+        );
         let mut client = client.unwrap();
         let node_bytes = AtomicUsize::new(0);
         let mut output = Output::new(server.split().1, &node_bytes);

@@ -129,7 +129,13 @@ mod tests {
         check("earlier,ab", 8, &[own(8, 9), own(9, 10)], &[], ("earlier,ab", Complete));
         check("", 0, &[foreign(0, 0, 2), foreign(0, 2, 3)], &["xyz"], ("xyz", Complete));
         check("ab", 0, &[own(0, 1), foreign(0, 0, 1), own(1, 2)], &["X"], ("aXb", Complete));
-        check("e,ab", 2, &[foreign(0, 0, 1), own(2, 3), foreign(1, 0, 1), own(3, 4)], &["X", "Y"], ("e,XaYb", Complete));
+        check(
+            "e,ab",
+            2,
+            &[foreign(0, 0, 1), own(2, 3), foreign(1, 0, 1), own(3, 4)],
+            &["X", "Y"],
+            ("e,XaYb", Complete),
+        );
         check("ab", 0, &[own(1, 2), own(0, 1)], &[], ("ba", Complete));
     }
 

@@ -123,9 +123,9 @@ impl Stretch {
             self.take_in(outcome, &items);
             return;
         }
-        let outcomes = join_all(waiting.into_iter().map(|(group, chunk, items)| async move {
-            (group.submit(chunk).await, items)
-        }));
+        let outcomes = join_all(
+            waiting.into_iter().map(|(group, chunk, items)| async move { (group.submit(chunk).await, items) }),
+        );
         for (outcome, items) in outcomes.await {
             self.take_in(outcome, &items);
         }
@@ -199,7 +199,7 @@ pub async fn wait_for_route(key_slot: KeySlot, bytes: usize, shared: &Shared, gi
     loop {
         match shared.replication.route(key_slot) {
             Route::Local(group) => return Routed::Local(group),
-            Route::Moved(address) => return Routed::Elsewhere(moved(key_slot, address)),
+            Route::Moved(address) => return Routed::Elsewhere(moved(key_slot, &address)),
             Route::Down => return Routed::Down,
             Route::Park => (),
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::config::ReadMode;
 use crate::command::{self, LcsJob, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
+use crate::config::ReadMode;
 use crate::keyspace::{SlotState, Time};
 use crate::protocol::{Args, OwnedArgs, Protocol, Reply, Requests};
 use crate::raft::{Chunk, Group, LeaseGuard};
@@ -29,10 +29,20 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// What one request of the stretch needs.
 #[derive(Debug)]
 pub enum Task {
-    Refused { row: Option<&'static Row>, error: WireError },
-    InPlace { row: &'static Row, command: NodeCommand },
+    Refused {
+        row: Option<&'static Row>,
+        error: WireError,
+    },
+    InPlace {
+        row: &'static Row,
+        command: NodeCommand,
+    },
     /// `load` is an index into [`Stretch::loads`].
-    Keyed { row: &'static Row, key_slot: KeySlot, load: usize },
+    Keyed {
+        row: &'static Row,
+        key_slot: KeySlot,
+        load: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -113,12 +123,6 @@ enum LocalRead {
     Due,
     NotOwned,
     Compute(Box<LcsJob>),
-}
-
-impl Pass<'_> {
-    pub fn args(&self, request: usize) -> Args<'_> {
-        self.requests.get(request, self.bytes)
-    }
 }
 
 impl Stretch {
@@ -208,11 +212,8 @@ impl Stretch {
             }
             step.place = Place::Own { start, end: pass.reply.len() };
         }
-        let doubtful: Vec<usize> = leases
-            .into_iter()
-            .enumerate()
-            .filter_map(|(load, lease)| (!lease.confirm()).then_some(load))
-            .collect();
+        let doubtful: Vec<usize> =
+            leases.into_iter().enumerate().filter_map(|(load, lease)| (!lease.confirm()).then_some(load)).collect();
         doubtful.into_iter().for_each(|load| self.doubt(load));
         ran
     }
@@ -341,10 +342,10 @@ fn ride_along(keyed: &KeyedStep<'_>, load: &mut Load) -> KeyedOutcome {
 /// answered behind that.
 fn ask_the_log(keyed: &KeyedStep<'_>, load: &mut Load) -> KeyedOutcome {
     let positions = command::key_positions(keyed.row, keyed.args.len());
-    let keys: Vec<&[u8]> = positions.filter_map(|position| keyed.args.get(position)).collect();
+    let keys = positions.filter_map(|position| keyed.args.get(position));
     load.chunk
         .push_silent(command::OpCode::EXPIRE_DUE, keyed.key_slot, |writer| {
-            command::plan_expire_due(&keys, writer);
+            command::plan_expire_due(keys, writer);
             Ok(())
         })
         .expect("keys that arrived in a request can be named in an op");

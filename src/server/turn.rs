@@ -41,7 +41,10 @@ pub struct Turn<'a, 'o> {
 enum Stop {
     /// The turn's end, or the stretch's bound.
     Bound,
-    Alone { row: &'static Row, command: NodeCommand },
+    Alone {
+        row: &'static Row,
+        command: NodeCommand,
+    },
     Parked(KeySlot),
     Paused,
 }
