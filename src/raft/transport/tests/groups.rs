@@ -52,11 +52,14 @@ async fn group(nodes: &[Node], voters: usize) -> Vec<Replica> {
     replicas
 }
 
+/// Elected is not enough: openraft refuses writes until a quorum has acknowledged the leader.
+fn leads(replica: &Replica) -> bool {
+    replica.raft.as_leader().is_ok_and(|leader| leader.last_quorum_acked().is_some())
+}
+
 async fn leader(replicas: &[Replica]) -> &Replica {
-    // Elected is not enough: openraft refuses writes until a quorum has acknowledged the leader.
-    let leads = |replica: &&Replica| replica.raft.as_leader().is_ok_and(|leader| leader.last_quorum_acked().is_some());
-    until("a leader is elected", || replicas.iter().any(|replica| leads(&replica))).await;
-    replicas.iter().find(leads).unwrap()
+    until("a leader is elected", || replicas.iter().any(leads)).await;
+    replicas.iter().find(|replica| leads(replica)).unwrap()
 }
 
 async fn stop(nodes: Vec<Node>, replicas: Vec<Replica>) {
@@ -91,7 +94,7 @@ async fn three_replicas_elect_replicate_and_transfer_leadership() {
     let next = replicas.iter().find(|replica| replica.id != first.id).unwrap();
     let start = Instant::now();
     first.raft.trigger().transfer_leader(next.id).await.unwrap();
-    until("the other leads", || next.raft.is_leader()).await;
+    until("the other leads", || leads(next)).await;
     assert!(start.elapsed() < Duration::from_millis(250), "transferred, not elected: {:?}", start.elapsed());
     next.raft.client_write(Batch(Bytes::from_static(b"after"))).await.unwrap();
     stop(nodes, replicas).await;
