@@ -10,3 +10,5 @@ pub mod metrics;
 pub mod protocol;
 pub mod raft;
 pub mod slot;
+pub mod rebalance;
+pub mod workers;

@@ -118,6 +118,26 @@ pub enum WireError {
     HelloOption(String),
     #[error("ERR Client names cannot contain spaces, newlines or special characters.")]
     ClientName,
+    #[error("ERR No such client")]
+    NoSuchClient,
+    #[error("ERR Invalid client ID")]
+    InvalidClientId,
+    #[error("ERR client-id should be greater than 0")]
+    ClientIdNotPositive,
+    #[error("ERR Unknown client type '{0}'")]
+    UnknownClientType(String),
+    #[error("ERR No such user '{0}'")]
+    NoSuchUser(String),
+    #[error("ERR timeout is not an integer or out of range")]
+    TimeoutNotAnInteger,
+    #[error("ERR timeout is negative")]
+    TimeoutNegative,
+    #[error("ERR {0} cannot contain spaces, newlines or special characters.")]
+    ClientAttribute(String),
+    #[error("ERR Unrecognized option '{0}'")]
+    UnrecognizedOption(String),
+    #[error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")]
+    UnblockReason,
     #[error("ERR max number of clients reached")]
     MaxClients,
 }
@@ -149,6 +169,11 @@ impl WireError {
 
     pub fn unsupported_option(option: &[u8]) -> Self {
         Self::UnsupportedOption(printable(option, usize::MAX))
+    }
+
+    /// What a client sent, as an error repeats it.
+    pub fn echo(bytes: &[u8]) -> String {
+        printable(bytes, ECHO_BYTES_MAX)
     }
 
     /// Appends the error to `reply`.

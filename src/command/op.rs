@@ -67,8 +67,15 @@ impl OpCode {
     pub const EXPIRE_DUE: Self = Self(27);
     /// Empties one bucket. The group expands it over all its buckets.
     pub const FLUSH: Self = Self(28);
+    /// Gives a new group its slots. Group-wide: see `raft/group_op.rs`.
+    pub const FOUND: Self = Self(29);
     /// One more than the highest code.
-    pub const COUNT: usize = 29;
+    pub const COUNT: usize = 30;
+
+    /// Ops that the group carries out itself, over all its buckets.
+    pub fn is_group_wide(self) -> bool {
+        self == Self::FLUSH || self == Self::FOUND
+    }
 }
 
 /// What an op is applied to.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Timestamp;
-use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology};
+use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_meta};
 use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
 use crate::raft::snapshot_files::{PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
@@ -77,7 +77,7 @@ impl MetaState {
         let Some(topology) = topology else { return };
         self.topology.send_if_modified(|known| {
             // Replay after a restart passes through older states, which must not undo what the node has written down.
-            let newer = known.as_ref().is_none_or(|known| known.epoch < topology.epoch);
+            let newer = known.as_ref().is_none_or(|known| known.epoch() < topology.epoch());
             if newer {
                 *known = Some(Arc::new(topology.clone()));
             }
@@ -165,7 +165,7 @@ impl MetaMachine {
             return Err(io::Error::other("ops of a data group in the meta group's log"));
         }
         let op: MetaOp = postcard::from_bytes(&body).map_err(io::Error::other)?;
-        let answer = Topology::apply(topology, op);
+        let answer = apply_meta(topology, &op);
         self.state.publish(topology.as_ref());
         if header.origin == self.state.origin
             && let Some(waiting) = self.state.waiting.lock().remove(&header.seq)
@@ -205,9 +205,7 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
         let mut writer = SnapshotWriter::create(&path)?;
         writer.block(&bytes)?;
         writer.finish()?;
-        if let Some(log_id) = meta.last_log_id {
-            self.log.flush_through(log_id.index).await?;
-        }
+        self.log.flush().await?;
         match self.files.publish(meta, &path) {
             Ok(snapshot) => {
                 if let Some(log_id) = snapshot.meta.last_log_id {

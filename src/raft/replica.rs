@@ -121,7 +121,7 @@ impl Replica {
         let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log.clone());
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        seed.transport.register(group, replica, Arc::new(raft.clone()), received);
+        seed.transport.register(group, replica, raft.clone(), received);
         initialize(&raft, replica, &founding).await?;
 
         let (queue, queued) = mpsc::channel(QUEUE_CHUNKS_MAX);
@@ -230,7 +230,7 @@ impl MetaReplica {
         let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        seed.transport.register(group, replica, Arc::new(raft.clone()), received);
+        seed.transport.register(group, replica, raft.clone(), received);
         if let Some(founding) = founding {
             initialize(&raft, replica, &founding).await?;
         }

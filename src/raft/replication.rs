@@ -25,7 +25,7 @@ use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::{Membership, NodeFile};
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed};
-use crate::raft::{LinkState, Transport};
+use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
 /// Hints are sent at every change, and this often for peers that missed one.
@@ -44,7 +44,6 @@ pub enum Route {
     Down,
 }
 
-#[derive(Debug)]
 pub struct Replication {
     node: NodeId,
     meta_raft: MetaRaft,
@@ -55,6 +54,12 @@ pub struct Replication {
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
     routes: ArcSwap<RouteTable>,
     changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Replication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replication({:?})", self.node)
+    }
 }
 
 impl Replication {
@@ -100,8 +105,8 @@ impl Replication {
         self.groups.load().values().filter(|group| group.leads()).cloned().collect()
     }
 
-    pub fn links(&self) -> Vec<LinkState> {
-        self.transport.links()
+    pub fn peers(&self) -> Vec<PeerState> {
+        self.transport.peers()
     }
 
     /// True while this node leads the meta group.
@@ -266,7 +271,7 @@ impl Coordinator {
                     }
                 }
                 Some(started) = self.started.1.recv() => self.take_replica(started).await,
-                _ = interval.tick() => self.replication.transport.broadcast_hint(self.hints.encode().into()),
+                _ = interval.tick() => self.announce(),
             }
         }
         for (_, (_, replica)) in self.replicas {
@@ -299,8 +304,13 @@ impl Coordinator {
         }
         if changed {
             self.publish();
-            self.replication.transport.broadcast_hint(self.hints.encode().into());
+            self.announce();
         }
+    }
+
+    fn announce(&self) {
+        let fits = self.replication.transport.broadcast_hint(self.hints.encode().into());
+        debug_assert!(fits, "hints of every group fit a frame");
     }
 
     fn learn_hints(&mut self, bytes: &[u8]) {
