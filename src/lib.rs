@@ -9,6 +9,7 @@ pub mod keyspace;
 pub mod metrics;
 pub mod protocol;
 pub mod raft;
-pub mod slot;
 pub mod rebalance;
+pub mod server;
+pub mod slot;
 pub mod workers;

@@ -17,7 +17,7 @@ use crate::raft::group::{GroupState, TransferError, TransferRequest};
 use crate::raft::lease::{AckClock, lease_of};
 use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
-use crate::raft::types::LeaderId;
+use crate::raft::types::{LeaderId, MonotonicInstant};
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
 const TICK: Duration = Duration::from_millis(20);
@@ -113,7 +113,7 @@ impl LeadershipTask {
         tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
     }
 
-    fn prolong(&mut self, own: LeaderId, acked: Option<Instant>, sole_voter: bool) {
+    fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>, sole_voter: bool) {
         if sole_voter {
             self.state.lease.extend(own, None);
         } else if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {

@@ -157,14 +157,16 @@ impl EntryRun<'_> {
     fn read(&self, row: &'static Row, args: &crate::protocol::OwnedArgs, key_slot: KeySlot, reply: &mut Reply) {
         let Run::Read(read) = row.run else { unreachable!("only reads ride along") };
         let time = Time { stamp: self.stamp, clock: self.stamp };
-        self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
-            SlotState::Owned => match read(&args.args(), bucket, time, reply) {
-                ReadOutcome::Done => (),
-                ReadOutcome::Due => unreachable!("nothing is due at clock = stamp"),
-                ReadOutcome::Compute(job) => job.run(reply),
-            },
-            SlotState::Absent => (),
+        let outcome = self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
+            SlotState::Owned => Some(read(&args.args(), bucket, time, reply)),
+            SlotState::Absent => None,
         });
+        match outcome {
+            // The empty reply re-routes it.
+            None | Some(ReadOutcome::Done) => (),
+            Some(ReadOutcome::Due) => unreachable!("nothing is due at clock = stamp"),
+            Some(ReadOutcome::Later(later)) => later.reply(reply),
+        }
     }
 }
 
