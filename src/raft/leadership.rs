@@ -140,8 +140,7 @@ impl LeadershipTask {
             let metrics = metrics.borrow_watched();
             (metrics.vote.leader_id.term, metrics.current_leader.map(ReplicaId))
         };
-        let sighting =
-            LeaderSighting { group: self.state.id, term, leader, leads_here: self.current.is_some() };
+        let sighting = LeaderSighting { group: self.state.id, term, leader, leads_here: self.current.is_some() };
         if self.last_sighting != Some(sighting) && self.sightings.send(sighting).await.is_ok() {
             self.last_sighting = Some(sighting);
         }

@@ -102,7 +102,8 @@ pub async fn propose(raft: &MetaRaft, state: &MetaState, op: &MetaOp) -> Result<
     let leader = raft.as_leader().map_err(|_| ProposeError::NotLeader)?.to_committed_leader_id();
     let seq = state.seq.fetch_add(1, Ordering::Relaxed);
     let body = postcard::to_stdvec(op).expect("a meta op encodes");
-    let header = BatchHeader { kind: BatchKind::Meta, count: 1, stamp: Timestamp::wall_now(), origin: state.origin, seq };
+    let header =
+        BatchHeader { kind: BatchKind::Meta, count: 1, stamp: Timestamp::wall_now(), origin: state.origin, seq };
     let (answer, receiver) = oneshot::channel();
     state.waiting.lock().insert(seq, answer);
     let (refused, refusal) = oneshot::channel();
@@ -198,8 +199,7 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotFile>> {
-        let meta =
-            SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
         let path = self.files.temporary();
         let bytes = postcard::to_stdvec(&self.content).map_err(io::Error::other)?;
         let mut writer = SnapshotWriter::create(&path)?;
@@ -267,4 +267,3 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
         Ok(self.files.current())
     }
 }
-

@@ -23,12 +23,6 @@ mod transport;
 mod types;
 mod upkeep;
 
-pub use snapshot_file::SnapshotFile;
-pub use transport::{
-    ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Transport,
-    TransportConfig,
-};
-pub use types::{Batch, Completion, Entry, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 pub use chunk::{Chunk, ChunkOutcome};
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
 pub use lease::LeaseGuard;
@@ -38,3 +32,9 @@ pub use meta::ProposeError;
 pub use node_file::{Membership, NodeFile, NodeRecord};
 pub use replica::{ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
+pub use snapshot_file::SnapshotFile;
+pub use transport::{
+    ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Transport,
+    TransportConfig,
+};
+pub use types::{Batch, Completion, Entry, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, Vote};

@@ -47,7 +47,10 @@ impl NodeFile {
         let path = directory.join(FILE_NAME);
         let record = match fs::read(&path) {
             Ok(bytes) => decode(&bytes).ok_or_else(|| {
-                let text = format!("{} is damaged: restore it from a backup, or wipe the directory to join anew", path.display());
+                let text = format!(
+                    "{} is damaged: restore it from a backup, or wipe the directory to join anew",
+                    path.display()
+                );
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -367,7 +367,9 @@ impl Coordinator {
             Err(error) => self.fail(format!("cannot write the node file: {error}")),
         }
         if topology.node(node).is_none() {
-            self.fail("this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned());
+            self.fail(
+                "this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned(),
+            );
         }
         self.replication.topology.store(topology);
         self.stop_removed().await;
@@ -463,7 +465,8 @@ impl Replication {
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();
             let own = leader.leader_id().node_id;
-            let best = status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
+            let best =
+                status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
             if let Some(target) = best {
                 // Nothing is served under a lease of the meta group, so there is none to revoke.
                 let _ = self.meta_raft.trigger().transfer_leader(target.0).await;

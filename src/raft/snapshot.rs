@@ -165,7 +165,10 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         let written = tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
         if !written {
             let _ = std::fs::remove_file(&path);
-            return self.files.current().ok_or_else(|| io::Error::other("a snapshot build was cancelled without a newer one"));
+            return self
+                .files
+                .current()
+                .ok_or_else(|| io::Error::other("a snapshot build was cancelled without a newer one"));
         }
         // § Buckets may hold ops past S: the log must be durable through the highest of them, in every fsync mode, or a power
         // loss could leave a snapshot ahead of the log it continues. All of them were appended before this.
@@ -186,12 +189,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
 }
 
 /// Writes and fsyncs the file; false when the build was cancelled.
-fn write(
-    head: &Head,
-    keyspace: &Keyspace,
-    path: &Path,
-    wanted: impl Fn() -> bool,
-) -> io::Result<bool> {
+fn write(head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<bool> {
     let mut writer = SnapshotWriter::create(path)?;
     writer.block(&postcard::to_stdvec(head).map_err(io::Error::other)?)?;
     let mut piece = Vec::new();

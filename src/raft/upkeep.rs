@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::cluster::GroupId;
 use crate::command::{OpCode, plan_expire_due};
 use crate::protocol::Protocol;
+use crate::raft::GroupLog;
 use crate::raft::chunk::Chunk;
 use crate::raft::group::Group;
-use crate::raft::GroupLog;
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);

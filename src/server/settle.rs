@@ -91,7 +91,7 @@ impl Stretch {
         for job in std::mem::take(&mut self.jobs) {
             let computed = tokio::task::spawn_blocking(move || {
                 let mut reply = Reply::new(protocol);
-                job.job.run(&mut reply);
+                job.job.reply(&mut reply);
                 reply.take()
             });
             // A panic there is a bug that has been reported; to the client the outcome of a read is simply not known.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::command::{self, LcsJob, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
+use crate::command::{self, Later, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
 use crate::config::ReadMode;
 use crate::keyspace::{SlotState, Time};
 use crate::protocol::{Args, OwnedArgs, Protocol, Reply, Requests};
@@ -81,7 +81,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Job {
     pub step: usize,
-    pub job: Box<LcsJob>,
+    pub job: Later,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ enum LocalRead {
     Answered,
     Due,
     NotOwned,
-    Compute(Box<LcsJob>),
+    Compute(Later),
 }
 
 impl Stretch {
@@ -286,7 +286,7 @@ enum KeyedOutcome {
     InChunk,
     /// Has to be tried again: there is no lease.
     Pending,
-    Compute(Box<LcsJob>),
+    Compute(Later),
 }
 
 fn run_keyed<'g>(
@@ -344,11 +344,7 @@ fn ask_the_log(keyed: &KeyedStep<'_>, load: &mut Load) -> KeyedOutcome {
     let positions = command::key_positions(keyed.row, keyed.args.len());
     let keys = positions.filter_map(|position| keyed.args.get(position));
     load.chunk
-        .push_silent(command::OpCode::EXPIRE_DUE, keyed.key_slot, |writer| {
-            command::plan_expire_due(keys, writer);
-            Ok(())
-        })
-        .expect("keys that arrived in a request can be named in an op");
+        .push_silent(command::OpCode::EXPIRE_DUE, keyed.key_slot, |writer| command::plan_expire_due(keys, writer));
     ride_along(keyed, load)
 }
 
@@ -364,7 +360,12 @@ fn read_locally(keyed: &KeyedStep<'_>, read: ReadFn, group: &Group, reply: &mut 
     let local = match outcome {
         Some(ReadOutcome::Done) => return LocalRead::Answered,
         Some(ReadOutcome::Due) => LocalRead::Due,
-        Some(ReadOutcome::Compute(job)) => LocalRead::Compute(job),
+        Some(ReadOutcome::Later(job @ Later::Lcs(_))) => LocalRead::Compute(job),
+        // Only taken by refcount under the lock: copied to the client here.
+        Some(ReadOutcome::Later(values @ (Later::Bulk(_) | Later::Array(_)))) => {
+            values.reply(reply);
+            return LocalRead::Answered;
+        }
         None => LocalRead::NotOwned,
     };
     reply.truncate(start);

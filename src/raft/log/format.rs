@@ -52,7 +52,10 @@ pub enum Record {
     Snapshot(LogId),
     Last(LogId),
     Remove,
-    Start { synced: bool, boot_id: Vec<u8> },
+    Start {
+        synced: bool,
+        boot_id: Vec<u8>,
+    },
     Stop,
 }
 

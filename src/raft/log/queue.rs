@@ -14,11 +14,20 @@ use crate::raft::types::{Entry, TypeConfig};
 
 /// One thing to write, and whom to tell.
 pub enum Item {
-    Entries { entries: Vec<Entry>, done: Option<IOFlushed<TypeConfig>> },
+    Entries {
+        entries: Vec<Entry>,
+        done: Option<IOFlushed<TypeConfig>>,
+    },
     /// `sync`: fdatasync whatever the mode.
-    Record { record: Record, sync: bool, done: Option<oneshot::Sender<std::io::Result<()>>> },
+    Record {
+        record: Record,
+        sync: bool,
+        done: Option<oneshot::Sender<std::io::Result<()>>>,
+    },
     /// Nothing to write: everything before it on disk, whatever the mode.
-    Barrier { done: oneshot::Sender<std::io::Result<()>> },
+    Barrier {
+        done: oneshot::Sender<std::io::Result<()>>,
+    },
 }
 
 #[derive(Default)]

@@ -88,8 +88,10 @@ impl Replayed {
             let length = HEADER_BYTES + body.len();
             while !body.is_empty() {
                 let taken = take_record(&mut body);
-                let (key, record) = taken.map_err(|_| LogError::Undecodable { path: path.to_owned(), offset: offset as u64 })?;
-                self.record(key, record).map_err(|_| LogError::Undecodable { path: path.to_owned(), offset: offset as u64 })?;
+                let (key, record) =
+                    taken.map_err(|_| LogError::Undecodable { path: path.to_owned(), offset: offset as u64 })?;
+                self.record(key, record)
+                    .map_err(|_| LogError::Undecodable { path: path.to_owned(), offset: offset as u64 })?;
             }
             (self.lsn, self.previous_crc) = (header.lsn, crc);
             offset += length;
