@@ -9,7 +9,7 @@ use crate::keyspace::{Bucket, Lookup, Time};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
-use super::large::keep;
+use super::later::{Later, keep};
 use super::number::integer_argument;
 use super::row::ReadOutcome;
 use super::strings::STRING_BYTES_MAX;
@@ -49,7 +49,7 @@ pub fn read_lcs(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
         }
     }
     let [a, b] = values;
-    ReadOutcome::Compute(Box::new(LcsJob { a, b, show }))
+    ReadOutcome::Later(Later::Lcs(Box::new(LcsJob { a, b, show })))
 }
 
 fn parse(args: &Args<'_>) -> Result<Show, WireError> {

@@ -7,8 +7,7 @@ use crate::keyspace::{Bucket, Time};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
-use super::large::LargeReply;
-use super::lcs::LcsJob;
+use super::later::Later;
 use super::node_command::NodeCommand;
 use super::op::{Apply, DamagedBody, OpCode, OpReader, OpWriter};
 
@@ -56,11 +55,9 @@ pub enum ReadOutcome {
     /// A key is past due by the clock but not yet by the log: the caller rolls the reply back and sends the read
     /// through the log. § No read answers "expired" from a clock alone, or a later leader could bring the key back.
     Due,
-    /// Values were taken, large ones by reference count; the caller writes the reply with `LargeReply::reply` after it
+    /// The values were taken, large ones by reference count; the caller writes the reply with `Later::reply` after it
     /// has let go of the bucket. § Nothing over 1 ms or 256 KiB happens under a bucket's lock.
-    Large(LargeReply),
-    /// Likewise, but the job may take a tenth of a second.
-    Compute(Box<LcsJob>),
+    Later(Later),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
 use super::expiry::reply_value;
-use super::large::{LargeReply, keep, large};
+use super::later::{Later, keep, large};
 use super::number::integer_argument;
 use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 use super::row::ReadOutcome;
@@ -22,7 +22,7 @@ pub fn read_get(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
             if let Some(value) = large(&entry) {
-                return ReadOutcome::Large(LargeReply::Bulk(value));
+                return ReadOutcome::Later(Later::Bulk(value));
             }
             reply_value(&entry, reply);
         }
@@ -63,7 +63,7 @@ fn keep_values(args: &Args<'_>, bucket: &Bucket, time: Time) -> ReadOutcome {
             }
         }
     }
-    ReadOutcome::Large(LargeReply::Array(values))
+    ReadOutcome::Later(Later::Array(values))
 }
 
 pub fn read_strlen(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
@@ -95,7 +95,7 @@ pub fn read_getrange(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
             entry.touch(time.clock);
             let range = clamp_range(start, end, entry.value().len());
             match large(&entry) {
-                Some(value) => return ReadOutcome::Large(LargeReply::Bulk(value.slice(range))),
+                Some(value) => return ReadOutcome::Later(Later::Bulk(value.slice(range))),
                 None => reply.bulk(&entry.value()[range]),
             }
         }

@@ -72,8 +72,7 @@ impl Executor {
                 }
                 match outcome {
                     ReadOutcome::Done => {}
-                    ReadOutcome::Large(large) => large.reply(reply),
-                    ReadOutcome::Compute(job) => job.run(reply),
+                    ReadOutcome::Later(later) => later.reply(reply),
                     ReadOutcome::Due => panic!("a read at the stamp is never Due"),
                 }
             }
@@ -313,7 +312,7 @@ fn large_values_are_answered_after_the_lock_is_gone() {
     let outcome = executor
         .keyspace
         .read(KeySlot::of_key(b"k"), |bucket| read(&Args::new(bytes, &ranges), bucket, time, &mut reply));
-    assert!(matches!(outcome, ReadOutcome::Large(_)) && reply.is_empty());
+    assert!(matches!(outcome, ReadOutcome::Later(_)) && reply.is_empty());
 }
 
 #[test]

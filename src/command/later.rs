@@ -1,22 +1,25 @@
-//! Values too large to be copied into a reply while their bucket is locked.
+//! Replies that take too long to be written while a bucket is locked: large values, and LCS.
 
 use bytes::Bytes;
 
 use crate::keyspace::Entry;
 use crate::protocol::Reply;
 
+use super::lcs::LcsJob;
+
 /// § At most 256 KiB are copied under a bucket's lock; a pipeline of smaller values takes the lock anew for each.
 const LARGE_BYTES_MIN: usize = 64 * 1024;
 
-/// The values of a read, for when the bucket's lock is gone.
+/// The rest of a read, for when the bucket's lock is gone.
 #[derive(Debug)]
-pub enum LargeReply {
+pub enum Later {
     Bulk(Bytes),
     /// Bulks and nulls, as MGET answers.
     Array(Vec<Option<Bytes>>),
+    Lcs(Box<LcsJob>),
 }
 
-impl LargeReply {
+impl Later {
     /// Appends the whole reply.
     pub fn reply(self, reply: &mut Reply) {
         match self {
@@ -30,6 +33,7 @@ impl LargeReply {
                     }
                 }
             }
+            Self::Lcs(job) => job.run(reply),
         }
     }
 }
