@@ -1,7 +1,14 @@
 //! Kvorum: a Redis-protocol cache and store that never loses a write it acknowledged.
 
+pub mod admin;
 pub mod clock;
 pub mod cluster;
+pub mod command;
+pub mod config;
+pub mod keyspace;
+pub mod metrics;
 pub mod protocol;
 pub mod raft;
 pub mod slot;
+pub mod rebalance;
+pub mod workers;

@@ -1,5 +1,27 @@
 //! The topology (slot -> group -> replicas), leader hints and routing. Pure: no sockets, no files, no clock.
 
+#[cfg(test)]
+mod fixture;
+mod founding;
+mod hints;
 mod ids;
+mod meta;
+mod plan;
+mod route;
+mod settings;
+mod status;
+mod topology;
+mod view;
 
+pub use founding::{Action, FormingNode, PlanRefusal, Probe, WaitReason};
+pub use hints::{Ballot, Hints, HintsError, LeaderHint};
 pub use ids::{ClusterId, Epoch, GroupId, NodeId, ReplicaId};
+pub use meta::{MetaError, MetaOp, MetaOutcome, apply_meta};
+pub use plan::{Founder, FoundingPlan, Intent, PlanError, PlanSeed, PlanWarning, REPLICA_COUNT_MAX};
+pub use route::{Route, RouteTable};
+pub use settings::{Settings, SettingsMismatch, WantedSettings};
+pub use status::{ClusterStatus, GroupStatus, NodeState, NodeStatus, ReplicaStatus};
+pub use topology::{
+    Address, GroupInfo, META_VOTER_COUNT_MAX, MetaRole, NODE_COUNT_MAX, NodeInfo, Topology, TopologyError,
+};
+pub use view::{ClusterShard, ClusterView, SlotRange};

@@ -1,8 +1,27 @@
 //! Replication: the log, the transport, groups and the meta group. openraft appears here alone.
 
+mod batch;
+mod chunk;
+mod group;
+mod group_op;
+mod leadership;
+mod lease;
+mod log;
+mod machine;
+mod membership;
+mod meta;
+mod node_file;
+mod pending;
+mod proposer;
+mod replica;
+mod replication;
+mod snapshot;
 mod snapshot_file;
+mod snapshot_files;
+mod snapshot_io;
 mod transport;
 mod types;
+mod upkeep;
 
 pub use snapshot_file::SnapshotFile;
 pub use transport::{
@@ -10,3 +29,12 @@ pub use transport::{
     TransportConfig,
 };
 pub use types::{Batch, Completion, Entry, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+pub use chunk::{Chunk, ChunkOutcome};
+pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
+pub use lease::LeaseGuard;
+pub use log::{Fsync, GroupLog, LogError, LogOptions, NodeLog, Recovered};
+pub use membership::{ChangeError, MembershipStatus};
+pub use meta::ProposeError;
+pub use node_file::{Membership, NodeFile, NodeRecord};
+pub use replica::{ReplicaSeed, Timers};
+pub use replication::{Coordinator, Replication, Route, Start};

@@ -1,0 +1,204 @@
+//! The command line: which subcommand, and what becomes the process's exit status.
+//!
+//! 0 is success, 1 a failure that is told on standard error, 2 wrong flags or settings.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{client, local, status};
+use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load};
+
+const HEALTH_TIME_MAX: Duration = Duration::from_secs(3);
+const WRONG_USAGE: u8 = 2;
+
+pub type NodeError = Box<dyn Error + Send + Sync>;
+/// Runs a node until it is stopped; `main` supplies it, because the node is made of layers above this one.
+pub type RunNode = fn(LoadedConfig) -> Result<(), NodeError>;
+
+/// A Redis-protocol cache and store that never loses a write it acknowledged.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kvorum",
+    version,
+    subcommand_required = true,
+    term_width = 100,
+    after_help = "\
+Try it:
+  kvorum local                        a cluster of three nodes on this machine
+  redis-cli -c -p 7001 set hello world
+  kvorum cluster status --node 127.0.0.1:7001
+
+In production, one on each of three machines:
+  kvorum server --bind 10.0.0.1 --initial-cluster 10.0.0.1:6379,10.0.0.2:6379,10.0.0.3:6379
+
+Without a command, `kvorum [FLAGS]` is `kvorum server [FLAGS]`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node (the default); `kvorum server --help` lists its settings.
+    Server(Box<Config>),
+    /// Run a whole cluster on this machine, to try things out; Ctrl-C stops it.
+    Local(LocalFlags),
+    /// Look at a running cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Exit with 0 if a node answers and its cluster serves all slots: for container health checks.
+    Health(NodeFlags),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Nodes, groups, leaders, slot ranges, lag and epoch, as one node sees them.
+    Status(StatusFlags),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LocalFlags {
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub nodes: u16,
+    /// Client port of the first node; the others follow.
+    #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=55_000))]
+    pub port: u16,
+    /// Directory for data and logs; a second run with the same nodes and ports finds its data again.
+    #[arg(long, default_value = "./kvorum-local")]
+    pub dir: PathBuf,
+    /// Further flags for every node, after `--`, as in: kvorum local -- --appendfsync everysec
+    #[arg(last = true, value_name = "SERVER FLAGS")]
+    pub server_flags: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct NodeFlags {
+    /// Client address of a node.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6379")]
+    node: HostPort,
+    /// The cluster's password; KVORUM_REQUIREPASS in the environment does the same and shows in no process list.
+    #[arg(long, env = "KVORUM_REQUIREPASS", hide_env_values = true)]
+    password: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct StatusFlags {
+    #[command(flatten)]
+    node: NodeFlags,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command that `words` (program name first) ask for.
+pub fn run(words: Vec<String>, run_node: RunNode) -> ExitCode {
+    if let Some(flags) = server_flags(&words) {
+        return run_server(flags, run_node);
+    }
+    match Cli::parse_from(&words).command {
+        Command::Server(_) => unreachable!("`server_flags` recognizes every spelling of this command"),
+        Command::Local(flags) => local::run_local(&flags),
+        Command::Cluster(ClusterCommand::Status(StatusFlags { node, json })) => {
+            told(status::cluster_status(&node.node, node.password.as_deref(), json))
+        }
+        Command::Health(NodeFlags { node, password }) => {
+            told(client::check_health(&node, password.as_deref(), HEALTH_TIME_MAX).map(|()| "ok\n".to_string()))
+        }
+    }
+}
+
+/// The words after `kvorum server`, if that is meant: said, or implied by a flag, or by nothing at all.
+fn server_flags(words: &[String]) -> Option<&[String]> {
+    let rest = words.get(1..).unwrap_or_default();
+    match rest.first().map(String::as_str) {
+        Some("server") => Some(&rest[1..]),
+        Some("-h" | "--help" | "-V" | "--version") => None,
+        Some(word) => word.starts_with('-').then_some(rest),
+        None => Some(rest),
+    }
+}
+
+/// Settings of a node from its flags and this process's environment and files.
+pub(super) fn load_settings(flags: &[String]) -> Result<LoadedConfig, ConfigError> {
+    load(flags, &|name| std::env::var(name).ok(), &|path| std::fs::read_to_string(path))
+}
+
+fn run_server(flags: &[String], run_node: RunNode) -> ExitCode {
+    let loaded = match load_settings(flags) {
+        Ok(loaded) => loaded,
+        Err(ConfigError::Flags(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
+    told(run_node(loaded).map(|()| String::new()).map_err(|error| chain(error.as_ref())))
+}
+
+/// An error with its causes, outermost first.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |outer: &&(dyn Error + 'static)| (**outer).source());
+    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
+    // Some errors already print their source.
+    texts.dedup_by(|inner, outer| outer.ends_with(inner.as_str()));
+    texts.join(": ")
+}
+
+fn told(outcome: Result<String, String>) -> ExitCode {
+    match outcome {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_is_what_no_command_means() {
+        let table: [(&[&str], Option<&[&str]>); 7] = [
+            (&["kvorum"], Some(&[])),
+            (&["kvorum", "--port", "7001"], Some(&["--port", "7001"])),
+            (&["kvorum", "server", "--help"], Some(&["--help"])),
+            (&["kvorum", "--help"], None),
+            (&["kvorum", "-V"], None),
+            (&["kvorum", "local"], None),
+            (&["kvorum", "srever"], None),
+        ];
+        for (words, expected) in table {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_string()).collect();
+            let expected: Option<Vec<String>> =
+                expected.map(|flags| flags.iter().map(|flag| (*flag).to_string()).collect());
+            assert_eq!(server_flags(&words).map(<[String]>::to_vec), expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open the log")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("disk on fire"));
+        assert_eq!(chain(&error), "cannot open the log: disk on fire");
+    }
+}

@@ -1,0 +1,42 @@
+//! Log lines to standard error, as text or JSON, with a level that CONFIG SET loglevel changes.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::config::{LogFormat, LogLevel};
+
+/// Changes the level while the node runs.
+#[derive(Clone)]
+pub struct LogControl {
+    filter: reload::Handle<LevelFilter, Registry>,
+}
+
+/// Sets up the process's logging; a second call (several nodes in one test process) leaves the first in place.
+pub fn init_logging(level: LogLevel, format: LogFormat) -> LogControl {
+    let (filter, handle) = reload::Layer::new(filter_of(level));
+    let lines = match format {
+        LogFormat::Text => fmt::layer().with_ansi(false).with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
+    };
+    // The only error is that a subscriber is already set.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    LogControl { filter: handle }
+}
+
+fn filter_of(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
+}
+
+impl LogControl {
+    /// Without effect where `init_logging` found another subscriber in place.
+    pub fn set_level(&self, level: LogLevel) {
+        let _ = self.filter.reload(filter_of(level));
+    }
+}

@@ -1,0 +1,185 @@
+//! `kvorum cluster status`: the cluster as one node sees it, for a tired person or, with --json, for a program.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::client::NodeClient;
+use crate::cluster::{ClusterStatus, GroupStatus, NodeState};
+use crate::config::HostPort;
+
+const REPLY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The text to print.
+pub fn cluster_status(node: &HostPort, password: Option<&str>, json: bool) -> Result<String, String> {
+    let mut client = NodeClient::connect(node, password, REPLY_TIME_MAX).map_err(|error| error.to_string())?;
+    let reply = client.request(&["CLUSTER", "KVORUM", "STATUS"]).map_err(|error| error.to_string())?;
+    let status: ClusterStatus =
+        serde_json::from_str(&reply).map_err(|error| format!("{node} is not a Kvorum of this version: {error}"))?;
+    if json {
+        return Ok(serde_json::to_string_pretty(&status).expect("a status has only string keys"));
+    }
+    Ok(table(&status))
+}
+
+/// First what is wrong, then the nodes, then the groups.
+pub fn table(status: &ClusterStatus) -> String {
+    let names = short_names(status);
+    let mut text = String::new();
+    let mut line = |words: std::fmt::Arguments<'_>| {
+        writeln!(text, "{words}").expect("writing into a String cannot fail");
+    };
+    let cluster = if status.cluster_id.is_empty() { "not formed yet" } else { status.cluster_id.as_str() };
+    line(format_args!("cluster {cluster}   epoch {}   {}", status.epoch, verdict(status)));
+    line(format_args!(""));
+
+    let nodes = status.nodes.iter().map(|node| {
+        let leads = status.groups.iter().filter(|group| group.leader.as_ref() == Some(&node.id)).count();
+        let state = match node.state {
+            NodeState::Up => "up",
+            NodeState::Down => "DOWN",
+            NodeState::Joining => "joining",
+        };
+        let asked = if node.id == status.asked { "*" } else { "" };
+        let id = node.id.chars().take(8).collect();
+        vec![format!("{}{asked}", node.address), state.to_string(), leads.to_string(), node.peer_address.clone(), id]
+    });
+    line(format_args!("{}", columns(&["NODE", "STATE", "LEADS", "PEER ADDRESS", "ID"], nodes.collect()).trim_end()));
+    line(format_args!(""));
+
+    let groups = status.groups.iter().map(|group| group_row(group, &names));
+    let titles = ["GROUP", "LEADER", "TERM", "KEYS", "SLOTS", "REPLICAS (entries behind)"];
+    line(format_args!("{}", columns(&titles, groups.collect()).trim_end()));
+    text
+}
+
+fn group_row(group: &GroupStatus, names: &BTreeMap<&str, &str>) -> Vec<String> {
+    let name = |id: &str| names.get(id).map_or_else(|| id.chars().take(8).collect(), |name| (*name).to_string());
+    let replicas = group.replicas.iter().map(|replica| {
+        let learner = if replica.voter { "" } else { " learner" };
+        let lag = replica.lag_entries.map_or_else(|| "?".to_string(), |lag| lag.to_string());
+        let is_leader = group.leader.as_ref() == Some(&replica.node);
+        if is_leader { name(&replica.node) } else { format!("{}{learner} ({lag})", name(&replica.node)) }
+    });
+    let ranges = group.slot_ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+    let ranges: Vec<_> = ranges.collect();
+    let slots = match (group.slot_count, ranges.as_slice()) {
+        (0, _) => "-".to_string(),
+        (count, [first, second, third, _, ..]) => {
+            format!("{count}: {first} {second} {third} and {} more", ranges.len() - 3)
+        }
+        (count, few) => format!("{count}: {}", few.join(" ")),
+    };
+    vec![
+        if group.id == 0 { "meta".to_string() } else { group.id.to_string() },
+        group.leader.as_deref().map_or_else(|| "NONE".to_string(), name),
+        group.term.to_string(),
+        group.keys.map_or_else(|| "-".to_string(), |keys| keys.to_string()),
+        slots,
+        replicas.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+/// One phrase: ok, or what to look at.
+fn verdict(status: &ClusterStatus) -> String {
+    let leaderless = status.groups.iter().filter(|group| group.leader.is_none()).count();
+    let down = status.nodes.iter().filter(|node| node.state == NodeState::Down).count();
+    let slots: u32 = status.groups.iter().map(|group| group.slot_count).sum();
+    let mut troubles = Vec::new();
+    if leaderless > 0 {
+        troubles.push(format!("{leaderless} group(s) WITHOUT LEADER"));
+    }
+    if down > 0 {
+        troubles.push(format!("{down} node(s) DOWN"));
+    }
+    if slots as usize != crate::slot::SLOT_COUNT {
+        troubles.push(format!("{slots} of {} slots assigned", crate::slot::SLOT_COUNT));
+    }
+    if troubles.is_empty() { "all well".to_string() } else { troubles.join(", ") }
+}
+
+fn short_names(status: &ClusterStatus) -> BTreeMap<&str, &str> {
+    status.nodes.iter().map(|node| (node.id.as_str(), node.address.as_str())).collect()
+}
+
+/// Left-aligned columns, two blanks apart.
+fn columns(titles: &[&str], rows: Vec<Vec<String>>) -> String {
+    let titles = titles.iter().map(|title| (*title).to_string()).collect();
+    let all: Vec<Vec<String>> = std::iter::once(titles).chain(rows).collect();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..all[0].len()).map(width).collect();
+    let mut text = String::new();
+    for row in &all {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+pub(super) fn example() -> ClusterStatus {
+    use crate::cluster::{NodeStatus, ReplicaStatus};
+    let id = |number: u32| format!("{number:040x}");
+    let node = |number: u32, state| NodeStatus {
+        id: id(number),
+        address: format!("10.0.0.{number}:7001"),
+        peer_address: format!("10.0.0.{number}:17001"),
+        state,
+    };
+    let replica =
+        |number: u32, lag| ReplicaStatus { id: number.into(), node: id(number), voter: number != 3, lag_entries: lag };
+    let group = |number, leader: Option<u32>, slot_count, slot_ranges| GroupStatus {
+        id: number,
+        leader: leader.map(id),
+        term: 4,
+        replicas: vec![replica(1, Some(0)), replica(2, Some(12)), replica(3, None)],
+        slot_count,
+        slot_ranges,
+        keys: (number > 0).then_some(1000),
+    };
+    ClusterStatus {
+        cluster_id: "c0ffee".to_string(),
+        epoch: 9,
+        asked: id(1),
+        nodes: vec![node(1, NodeState::Up), node(2, NodeState::Up), node(3, NodeState::Down)],
+        groups: vec![
+            group(0, Some(1), 0, vec![]),
+            group(1, Some(1), 512, vec![(0, 511)]),
+            group(2, None, 512, vec![(512, 600), (602, 700), (702, 800), (802, 1026)]),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_first_what_is_wrong() {
+        let expected = "\
+cluster c0ffee   epoch 9   1 group(s) WITHOUT LEADER, 1 node(s) DOWN
+
+NODE            STATE  LEADS  PEER ADDRESS    ID
+10.0.0.1:7001*  up     2      10.0.0.1:17001  00000000
+10.0.0.2:7001   up     0      10.0.0.2:17001  00000000
+10.0.0.3:7001   DOWN   0      10.0.0.3:17001  00000000
+
+GROUP  LEADER         TERM  KEYS  SLOTS                                     REPLICAS (entries behind)
+meta   10.0.0.1:7001  4     -     -                                         10.0.0.1:7001, 10.0.0.2:7001 (12), 10.0.0.3:7001 learner (?)
+1      10.0.0.1:7001  4     1000  512: 0-511                                10.0.0.1:7001, 10.0.0.2:7001 (12), 10.0.0.3:7001 learner (?)
+2      NONE           4     1000  512: 512-600 602-700 702-800 and 1 more   10.0.0.1:7001 (0), 10.0.0.2:7001 (12), 10.0.0.3:7001 learner (?)
+";
+        let shown = table(&example());
+        let squeezed = |text: &str| {
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(squeezed(&shown), squeezed(expected), "\n{shown}");
+    }
+
+    #[test]
+    fn a_status_survives_its_json_form() {
+        let json = serde_json::to_string(&example()).unwrap();
+        assert_eq!(serde_json::from_str::<ClusterStatus>(&json).unwrap(), example());
+    }
+}

@@ -1,0 +1,209 @@
+//! What the meta group logs, and what each entry does to the topology. Deterministic: every node applies the same
+//! entries in the same order and must end with the same bytes.
+//!
+//! An entry may be proposed twice (a proposer that saw no outcome tries again), so each is a no-op success when it is
+//! applied to a topology that already has its effect.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Address, ClusterId, Epoch, FoundingPlan, GroupId, GroupInfo, NodeId, NodeInfo, ReplicaId, SettingsMismatch,
+    Topology, WantedSettings,
+};
+use crate::cluster::topology::NODE_COUNT_MAX;
+
+/// One entry of the meta group. New variants go to the end: postcard numbers them in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaOp {
+    /// The first entry.
+    Found(Box<FoundingPlan>),
+    /// A node that is in no cluster asks to become a member. Under the address of a registered node it takes that node's
+    /// place, since the one that was there has lost its data directory; the meta leader proposes this only after it
+    /// failed to reach the registered incarnation there.
+    Join { node: NodeId, info: NodeInfo, settings: WantedSettings },
+    /// A member runs under another address than the one registered.
+    UpdateAddress { node: NodeId, info: NodeInfo },
+    /// Drops a node that holds no data replica.
+    Forget { node: NodeId },
+}
+
+/// What an applied entry did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetaOutcome {
+    Founded,
+    /// The node is a member with this meta replica, and no data yet.
+    Joined {
+        meta: ReplicaId,
+    },
+    /// The node has taken the place of `old` everywhere, with fresh replica ids.
+    Replaced {
+        old: NodeId,
+        meta: ReplicaId,
+        replicas: BTreeMap<GroupId, ReplicaId>,
+    },
+    AddressUpdated,
+    Forgotten,
+    /// The topology already was as asked; its epoch did not move.
+    Unchanged,
+}
+
+/// Why an entry changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetaError {
+    #[error("the cluster is not founded yet")]
+    NotFounded,
+    #[error("this cluster was founded as {0}")]
+    AlreadyFounded(ClusterId),
+    #[error(transparent)]
+    Settings(#[from] SettingsMismatch),
+    #[error("node {0} is not a member of this cluster")]
+    UnknownNode(NodeId),
+    #[error("node {0} was replaced or forgotten; empty its data directory to join as a new node")]
+    WasForgotten(NodeId),
+    #[error("address {address} belongs to node {holder}")]
+    AddressTaken { address: Address, holder: NodeId },
+    #[error("node {node} still holds a replica of group {group}")]
+    HoldsReplica { node: NodeId, group: GroupId },
+    #[error("the cluster has {NODE_COUNT_MAX} nodes, the most that are possible")]
+    ClusterFull,
+    #[error("the last node of a cluster cannot be forgotten")]
+    LastNode,
+}
+
+impl MetaOp {
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a meta op holds nothing that postcard cannot encode")
+    }
+
+    /// Never panics on damaged bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
+
+/// Applies one entry to the state of the meta group, which has no topology before its first entry.
+pub fn apply_meta(state: &mut Option<Topology>, op: &MetaOp) -> Result<MetaOutcome, MetaError> {
+    match (state.as_mut(), op) {
+        (None, MetaOp::Found(plan)) => {
+            *state = Some(plan.topology().clone());
+            Ok(MetaOutcome::Founded)
+        }
+        (None, MetaOp::Join { .. } | MetaOp::UpdateAddress { .. } | MetaOp::Forget { .. }) => {
+            Err(MetaError::NotFounded)
+        }
+        (Some(topology), op) => topology.apply(op),
+    }
+}
+
+impl Topology {
+    /// Applies one entry. Every change raises the epoch by one; an error or `Unchanged` leaves everything as it was.
+    pub fn apply(&mut self, op: &MetaOp) -> Result<MetaOutcome, MetaError> {
+        let outcome = match op {
+            MetaOp::Found(plan) if plan.topology().cluster_id == self.cluster_id => MetaOutcome::Unchanged,
+            MetaOp::Found(_) => return Err(MetaError::AlreadyFounded(self.cluster_id)),
+            MetaOp::Join { node, info, settings } => self.join(*node, info, *settings)?,
+            MetaOp::UpdateAddress { node, info } => self.update_address(*node, info)?,
+            MetaOp::Forget { node } => self.forget(*node)?,
+        };
+        if outcome != MetaOutcome::Unchanged {
+            self.epoch = Epoch(self.epoch.0 + 1);
+            assert_eq!(self.validate(), Ok(()), "a meta entry must leave a consistent topology");
+        }
+        Ok(outcome)
+    }
+
+    fn join(&mut self, node: NodeId, info: &NodeInfo, settings: WantedSettings) -> Result<MetaOutcome, MetaError> {
+        if self.nodes.contains_key(&node) {
+            // A late duplicate: the address in it may be older than the registered one.
+            return Ok(MetaOutcome::Unchanged);
+        }
+        if self.forgotten.contains(&node) {
+            return Err(MetaError::WasForgotten(node));
+        }
+        settings.check(self.settings)?;
+        let old = self.node_at(&info.address());
+        if old.is_none() && self.nodes.len() == NODE_COUNT_MAX {
+            return Err(MetaError::ClusterFull);
+        }
+        // § A wiped node is a new member, never its old self: fresh ids everywhere, since the votes and entries that the
+        // old ids stand for are gone.
+        let replicas = old.map(|old| self.replace_replicas(old, node)).unwrap_or_default();
+        if let Some(old) = old {
+            self.remove_node(old);
+        }
+        let meta = self.draw_replica_id();
+        self.meta.insert(meta, node);
+        self.nodes.insert(node, info.clone());
+        Ok(match old {
+            Some(old) => MetaOutcome::Replaced { old, meta, replicas },
+            None => MetaOutcome::Joined { meta },
+        })
+    }
+
+    /// Moves every data replica of `old` to a fresh id on `new`.
+    fn replace_replicas(&mut self, old: NodeId, new: NodeId) -> BTreeMap<GroupId, ReplicaId> {
+        let replaced: Vec<(GroupId, ReplicaId)> = self.replicas_on(old).collect();
+        let mut fresh_ids = BTreeMap::new();
+        for (group, stale) in replaced {
+            let fresh = self.draw_replica_id();
+            let info = self.groups.get_mut(&group).expect("replicas_on lists groups that exist");
+            info.replace_replica(stale, fresh, new);
+            fresh_ids.insert(group, fresh);
+        }
+        fresh_ids
+    }
+
+    fn update_address(&mut self, node: NodeId, info: &NodeInfo) -> Result<MetaOutcome, MetaError> {
+        let registered = self.nodes.get(&node).ok_or(MetaError::UnknownNode(node))?;
+        if registered == info {
+            return Ok(MetaOutcome::Unchanged);
+        }
+        let address = info.address();
+        if let Some(holder) = self.node_at(&address).filter(|holder| *holder != node) {
+            return Err(MetaError::AddressTaken { address, holder });
+        }
+        self.nodes.insert(node, info.clone());
+        Ok(MetaOutcome::AddressUpdated)
+    }
+
+    fn forget(&mut self, node: NodeId) -> Result<MetaOutcome, MetaError> {
+        if self.forgotten.contains(&node) {
+            return Ok(MetaOutcome::Unchanged);
+        }
+        if !self.nodes.contains_key(&node) {
+            return Err(MetaError::UnknownNode(node));
+        }
+        if let Some((group, _)) = self.replicas_on(node).next() {
+            return Err(MetaError::HoldsReplica { node, group });
+        }
+        if self.nodes.len() == 1 {
+            return Err(MetaError::LastNode);
+        }
+        self.remove_node(node);
+        Ok(MetaOutcome::Forgotten)
+    }
+
+    fn remove_node(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+        self.meta.retain(|_, home| *home != node);
+        self.forgotten.insert(node);
+    }
+}
+
+impl GroupInfo {
+    fn replace_replica(&mut self, stale: ReplicaId, fresh: ReplicaId, home: NodeId) {
+        self.replicas.remove(&stale);
+        self.replicas.insert(fresh, home);
+        if self.preferred == stale {
+            self.preferred = fresh;
+        }
+        if self.initializer == stale {
+            // If the lost node had not created the group yet, somebody else of the founding members must. If none is left, the
+            // group's data is lost and it must not be created again as if it were new: the initializer stays as it was.
+            let survivor = self.founding.keys().find(|replica| self.replicas.contains_key(replica));
+            self.initializer = survivor.copied().unwrap_or(stale);
+        }
+    }
+}

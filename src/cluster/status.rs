@@ -1,0 +1,62 @@
+//! What `CLUSTER KVORUM STATUS` answers, as one JSON bulk string: the state of the cluster as the asked node sees it.
+//! `kvorum cluster status` prints it, the status page shows it. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// 32 hex digits; empty while the cluster forms.
+    pub cluster_id: String,
+    pub epoch: u64,
+    /// The node that answered.
+    pub asked: String,
+    pub nodes: Vec<NodeStatus>,
+    /// The meta group (0) first, then the data groups.
+    pub groups: Vec<GroupStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// 40 hex digits.
+    pub id: String,
+    /// host:port for clients.
+    pub address: String,
+    /// host:port for other nodes.
+    pub peer_address: String,
+    pub state: NodeState,
+}
+
+/// As seen by the asked node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    Up,
+    /// No connection to it stands.
+    Down,
+    /// Known to the cluster but not yet a member of its groups.
+    Joining,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    pub id: u32,
+    /// Node id of the last known leader.
+    pub leader: Option<String>,
+    pub term: u64,
+    pub replicas: Vec<ReplicaStatus>,
+    pub slot_count: u32,
+    /// First and last slot of each run, rising; slots, not key slots.
+    pub slot_ranges: Vec<(u16, u16)>,
+    /// `None` where the asked node has no replica of the group.
+    pub keys: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    pub id: u64,
+    /// Node id.
+    pub node: String,
+    pub voter: bool,
+    /// Log entries that the replica is behind the leader; only the leader knows.
+    pub lag_entries: Option<u64>,
+}

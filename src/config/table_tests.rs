@@ -1,0 +1,155 @@
+//! CONFIG GET and SET against Redis's texts.
+
+use super::*;
+
+fn table() -> ConfigTable {
+    ConfigTable::new(&Config::default())
+}
+
+fn get(table: &ConfigTable, pattern: &str) -> Vec<(String, String)> {
+    table.get(pattern).into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+fn one(table: &ConfigTable, name: &str) -> String {
+    let found = get(table, name);
+    assert_eq!(found.len(), 1, "{name}: {found:?}");
+    found[0].1.clone()
+}
+
+#[test]
+fn every_initial_value_is_one_that_set_would_take() {
+    let table = table();
+    for parameter in PARAMETERS {
+        let value = &table.initial[parameter.name];
+        assert_eq!(parameter.kind.normalized(value).as_ref(), Ok(value), "{}", parameter.name);
+    }
+}
+
+#[test]
+fn names_and_aliases_are_unique() {
+    let mut names: Vec<_> = PARAMETERS.iter().flat_map(|row| [Some(row.name), row.alias]).flatten().collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+#[test]
+fn every_file_key_is_a_setting() {
+    let settings = crate::config::load::setting_names();
+    for key in PARAMETERS.iter().filter_map(|row| row.file_key) {
+        assert!(settings.iter().any(|name| name == key), "{key}");
+    }
+}
+
+#[test]
+fn what_clients_ask_first_is_answered_as_a_cluster_node_without_snapshots_would() {
+    let table = table();
+    let expected = [
+        ("save", ""),
+        ("appendonly", "yes"),
+        ("databases", "1"),
+        ("timeout", "0"),
+        ("replica-read-only", "yes"),
+        ("slave-read-only", "yes"),
+        ("maxmemory", "0"),
+        ("maxmemory-policy", "noeviction"),
+        ("cluster-enabled", "yes"),
+        ("proto-max-bulk-len", "536870912"),
+        ("appendfsync", "always"),
+        ("loglevel", "notice"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(one(&table, name), value, "{name}");
+    }
+}
+
+#[test]
+fn get_takes_globs_in_any_case_and_finds_nothing_for_an_unknown_name() {
+    let table = table();
+    assert_eq!(one(&table, "MAXCLIENTS"), "10000");
+    let names: Vec<_> = get(&table, "*max-listpack-e*").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["hash-max-listpack-entries", "set-max-listpack-entries", "zset-max-listpack-entries"]);
+    assert_eq!(get(&table, "slowlog-max-le[mno]").len(), 1);
+    assert_eq!(get(&table, "slowlog-max-le[^n]").len(), 0);
+    assert_eq!(get(&table, "timeou?").len(), 1);
+    assert_eq!(get(&table, "no-such-thing"), []);
+    assert!(get(&table, "*").len() > PARAMETERS.len());
+}
+
+#[test]
+fn a_hostile_glob_ends_soon() {
+    let pattern = "*a".repeat(5_000) + "b";
+    assert!(!glob_matches(pattern.as_bytes(), &[b'a'; 6_000]));
+}
+
+#[test]
+fn set_changes_what_tunables_and_get_show() {
+    let table = table();
+    table.set(&[("SlowLog-Log-Slower-Than", "-1"), ("requirepass", "s3cret"), ("proto-max-bulk-len", "1MB")]).unwrap();
+    let tunables = table.tunables();
+    assert_eq!(tunables.slowlog_log_slower_than_us, -1);
+    assert_eq!(tunables.requirepass, Some(Secret("s3cret".to_string())));
+    assert_eq!(one(&table, "proto-max-bulk-len"), "1048576");
+    table.set(&[("requirepass", "")]).unwrap();
+    assert_eq!(table.tunables().requirepass, None);
+}
+
+#[test]
+fn an_alias_sets_the_same_value() {
+    let table = table();
+    table.set(&[("hash-max-ziplist-entries", "7")]).unwrap();
+    assert_eq!(one(&table, "hash-max-listpack-entries"), "7");
+}
+
+#[test]
+fn refusals_are_in_the_words_of_redis() {
+    let failed =
+        |name: &str, reason: &str| format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}");
+    let policies = "argument(s) must be one of the following: volatile-lru, volatile-lfu, volatile-random, \
+                    volatile-ttl, allkeys-lru, allkeys-lfu, allkeys-random, noeviction";
+    let table: [(&str, &str, String); 10] = [
+        ("nope", "1", "ERR Unknown option or number of arguments for CONFIG SET - 'nope'".to_string()),
+        ("port", "1", failed("port", "can't set immutable config")),
+        ("maxclients", "x", failed("maxclients", "argument couldn't be parsed into an integer")),
+        ("maxclients", "0", failed("maxclients", "argument must be between 1 and 1000000 inclusive")),
+        ("latency-tracking", "maybe", failed("latency-tracking", "argument must be 'yes' or 'no'")),
+        ("maxmemory-policy", "x", failed("maxmemory-policy", policies)),
+        ("proto-max-bulk-len", "x", failed("proto-max-bulk-len", "argument must be a memory value")),
+        (
+            "proto-max-bulk-len",
+            "1",
+            failed("proto-max-bulk-len", "argument must be between 1048576 and 536870912 inclusive"),
+        ),
+        ("save", "900 1", failed("save", "Kvorum supports only ''")),
+        (
+            "latency-tracking-info-percentiles",
+            "101",
+            failed("latency-tracking-info-percentiles", "argument(s) must be at most 16 numbers from 0 to 100"),
+        ),
+    ];
+    for (name, value, expected) in table {
+        assert_eq!(self::table().set(&[(name, value)]), Err(expected));
+    }
+}
+
+#[test]
+fn one_bad_value_leaves_all_as_it_was() {
+    let table = table();
+    let error = table.set(&[("timeout", "5"), ("maxclients", "no")]).unwrap_err();
+    assert!(error.contains("'maxclients'"), "{error}");
+    assert_eq!(one(&table, "timeout"), "0");
+    let error = table.set(&[("timeout", "5"), ("TIMEOUT", "6")]).unwrap_err();
+    assert_eq!(error, "ERR CONFIG SET failed (possibly related to argument 'TIMEOUT') - duplicate parameter");
+}
+
+#[test]
+fn rewrite_writes_changed_settings_and_the_result_loads() {
+    let table = table();
+    table.set(&[("loglevel", "warning"), ("timeout", "9"), ("hz", "20")]).unwrap();
+    let text = table.rewritten("# mine\nport = 7001\n");
+    assert_eq!(text, "# mine\nport = 7001\ntimeout = \"9\"\nlog-level = \"warning\"\n");
+    let words = ["--config".to_string(), "x".to_string()];
+    let loaded = crate::config::load(&words, &|_| None, &|_| Ok(text.clone())).unwrap().config;
+    assert_eq!((loaded.timeout, loaded.log_level, loaded.port), (9, LogLevel::Warn, 7001));
+}

@@ -1,0 +1,245 @@
+//! Writes replies, in RESP2 or RESP3, straight into a connection's or a chunk's buffer. Hot path.
+//!
+//! Aggregates are written as a header and then their elements, so no frame is built in memory first; redis-protocol's encoders want the whole
+//! frame. Tests decode what is written here with redis-protocol.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What the client asked for with HELLO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    #[default]
+    Resp2,
+    Resp3,
+}
+
+#[derive(Debug, Default)]
+pub struct Reply {
+    buffer: BytesMut,
+    protocol: Protocol,
+    discarded: bool,
+}
+
+impl Reply {
+    pub fn new(protocol: Protocol) -> Self {
+        Self { buffer: BytesMut::new(), protocol, discarded: false }
+    }
+
+    /// Every method is a no-op: a replica that answers nobody.
+    pub fn discard() -> Self {
+        Self { buffer: BytesMut::new(), protocol: Protocol::Resp2, discarded: true }
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    pub fn is_discarded(&self) -> bool {
+        self.discarded
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Takes back what was written past `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.buffer.truncate(len);
+    }
+
+    pub fn buffer(&self) -> &BytesMut {
+        &self.buffer
+    }
+
+    pub fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    pub fn take(&mut self) -> BytesMut {
+        self.buffer.split()
+    }
+
+    /// Whether the reply written from `mark` on is an error.
+    pub fn is_error_since(&self, mark: usize) -> bool {
+        self.buffer.get(mark) == Some(&b'-')
+    }
+
+    pub fn ok(&mut self) {
+        self.append_raw(b"+OK\r\n");
+    }
+
+    pub fn simple(&mut self, text: &str) {
+        self.line(b'+', text.as_bytes());
+    }
+
+    /// `text` starts with the error's code, without the minus sign.
+    pub fn error(&mut self, text: &str) {
+        self.line(b'-', text.as_bytes());
+    }
+
+    pub fn integer(&mut self, value: i64) {
+        self.number(b':', value);
+    }
+
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.discarded {
+            return;
+        }
+        self.buffer.reserve(bytes.len() + 32);
+        self.number(b'$', bytes.len() as i64);
+        self.buffer.put_slice(bytes);
+        self.buffer.put_slice(b"\r\n");
+    }
+
+    pub fn bulk_shared(&mut self, bytes: &Bytes) {
+        self.bulk(bytes);
+    }
+
+    pub fn null(&mut self) {
+        self.append_raw(match self.protocol {
+            Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    pub fn null_array(&mut self) {
+        self.append_raw(match self.protocol {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// `count` elements follow.
+    pub fn array(&mut self, count: usize) {
+        self.number(b'*', count as i64);
+    }
+
+    /// `count` pairs follow; in RESP2 an array of twice as many elements.
+    pub fn map(&mut self, count: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.number(b'*', 2 * count as i64),
+            Protocol::Resp3 => self.number(b'%', count as i64),
+        }
+    }
+
+    pub fn set(&mut self, count: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.number(b'*', count as i64),
+            Protocol::Resp3 => self.number(b'~', count as i64),
+        }
+    }
+
+    pub fn push(&mut self, count: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.number(b'*', count as i64),
+            Protocol::Resp3 => self.number(b'>', count as i64),
+        }
+    }
+
+    /// The shortest decimal form that reads back as `value`.
+    pub fn double(&mut self, value: f64) {
+        let text = if value.is_nan() {
+            "nan".to_owned()
+        } else if value.is_infinite() {
+            if value > 0.0 { "inf" } else { "-inf" }.to_owned()
+        } else {
+            format!("{value}")
+        };
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => self.line(b',', text.as_bytes()),
+        }
+    }
+
+    pub fn boolean(&mut self, value: bool) {
+        self.append_raw(match (self.protocol, value) {
+            (Protocol::Resp2, true) => b":1\r\n",
+            (Protocol::Resp2, false) => b":0\r\n",
+            (Protocol::Resp3, true) => b"#t\r\n",
+            (Protocol::Resp3, false) => b"#f\r\n",
+        });
+    }
+
+    pub fn big_number(&mut self, digits: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(digits.as_bytes()),
+            Protocol::Resp3 => self.line(b'(', digits.as_bytes()),
+        }
+    }
+
+    /// Text for people; `format` has three letters, `txt` or `mkd`.
+    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+        if self.discarded {
+            return;
+        }
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text),
+            Protocol::Resp3 => {
+                self.number(b'=', text.len() as i64 + 4);
+                self.buffer.put_slice(format.as_bytes());
+                self.buffer.put_u8(b':');
+                self.buffer.put_slice(text);
+                self.buffer.put_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// Bytes that are encoded already.
+    pub fn append_raw(&mut self, bytes: &[u8]) {
+        if !self.discarded {
+            self.buffer.put_slice(bytes);
+        }
+    }
+
+    /// A line may hold no line break: what a client sent and an error repeats must not forge a reply.
+    fn line(&mut self, kind: u8, text: &[u8]) {
+        if self.discarded {
+            return;
+        }
+        self.buffer.reserve(text.len() + 3);
+        self.buffer.put_u8(kind);
+        let start = self.buffer.len();
+        self.buffer.put_slice(text);
+        for byte in &mut self.buffer[start..] {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.buffer.put_slice(b"\r\n");
+    }
+
+    fn number(&mut self, kind: u8, value: i64) {
+        if self.discarded {
+            return;
+        }
+        // Sign, 19 digits, kind, CRLF.
+        let mut text = [0u8; 24];
+        let mut at = text.len() - 2;
+        text[at..].copy_from_slice(b"\r\n");
+        let mut rest = value.unsigned_abs();
+        loop {
+            at -= 1;
+            text[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if value < 0 {
+            at -= 1;
+            text[at] = b'-';
+        }
+        at -= 1;
+        text[at] = kind;
+        self.buffer.put_slice(&text[at..]);
+    }
+}

@@ -1,0 +1,118 @@
+//! `node.kvn`: who this node is, and what it last knew of its cluster. Replaced whole: temporary file, fsync, rename,
+//! directory fsync.
+//!
+//! ```text
+//! "KVNODE01" | crc32 of the rest u32 | postcard of NodeRecord
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{FoundingPlan, NodeId, Topology};
+use crate::raft::snapshot_io::sync_directory;
+
+const MAGIC: &[u8; 8] = b"KVNODE01";
+const FILE_NAME: &str = "node.kvn";
+
+/// What survives a restart beside the log and the snapshots.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeRecord {
+    pub node: NodeId,
+    pub membership: Membership,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Membership {
+    /// Belongs to no cluster yet.
+    Empty,
+    /// § Has accepted a founding plan, durably, and acknowledged it; waits for the founder.
+    Planned(Box<FoundingPlan>),
+    /// Belongs to a cluster; the last topology it saw, so that it finds its peers and replicas without the meta group.
+    Member(Box<Topology>),
+}
+
+#[derive(Debug)]
+pub struct NodeFile {
+    directory: PathBuf,
+    pub record: NodeRecord,
+}
+
+impl NodeFile {
+    /// Reads the file; in an empty directory draws an incarnation and makes it durable first.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let path = directory.join(FILE_NAME);
+        let record = match fs::read(&path) {
+            Ok(bytes) => decode(&bytes).ok_or_else(|| {
+                let text = format!("{} is damaged: restore it from a backup, or wipe the directory to join anew", path.display());
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let record = NodeRecord { node: NodeId::random(), membership: Membership::Empty };
+                write(directory, &record)?;
+                record
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { directory: directory.to_owned(), record })
+    }
+
+    /// Returns once the change is durable.
+    pub fn update(&mut self, membership: Membership) -> io::Result<()> {
+        let record = NodeRecord { node: self.record.node, membership };
+        write(&self.directory, &record)?;
+        self.record = record;
+        Ok(())
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<NodeRecord> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (crc, body) = rest.split_first_chunk::<4>()?;
+    (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(())?;
+    postcard::from_bytes(body).ok()
+}
+
+fn write(directory: &Path, record: &NodeRecord) -> io::Result<()> {
+    let body = postcard::to_stdvec(record).map_err(io::Error::other)?;
+    let temporary = directory.join(format!("{FILE_NAME}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
+    file.write_all(&body)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(FILE_NAME))?;
+    sync_directory(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_directory_gets_an_incarnation_that_a_restart_keeps_and_a_wipe_does_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = NodeFile::open(directory.path()).expect("opens").record.node;
+        assert_eq!(NodeFile::open(directory.path()).expect("opens").record.node, first);
+        fs::remove_file(directory.path().join(FILE_NAME)).expect("removes");
+        assert_ne!(NodeFile::open(directory.path()).expect("opens").record.node, first);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_by_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        NodeFile::open(directory.path()).expect("opens");
+        let path = directory.path().join(FILE_NAME);
+        let whole = fs::read(&path).expect("reads");
+        for position in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[position] ^= 1;
+            fs::write(&path, bytes).expect("writes");
+            let error = NodeFile::open(directory.path()).expect_err("refused");
+            assert!(error.to_string().contains(FILE_NAME));
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Starting one replica of a group: its log, its snapshot, its Raft task and the tasks around it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
+use crate::keyspace::{HashSecret, Keyspace};
+use crate::raft::group::{Group, GroupState};
+use crate::raft::lease::AckClock;
+use crate::raft::leadership::{LeaderSighting, LeadershipTask};
+use crate::raft::machine::GroupMachine;
+use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
+use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
+use crate::raft::snapshot::SnapshotStore;
+use crate::raft::types::Member;
+use crate::raft::upkeep::{FoundingSlots, Upkeep};
+use crate::raft::{NodeLog, Transport};
+
+const TRANSFERS_MAX: usize = 8;
+
+/// What every replica of a node is started with.
+#[derive(Clone)]
+pub struct ReplicaSeed {
+    pub data_directory: PathBuf,
+    pub log: NodeLog,
+    pub transport: Transport,
+    pub raft_config: Arc<openraft::Config>,
+    pub timers: Timers,
+    /// Random, drawn at process start.
+    pub nonce: u64,
+    pub started: tokio::time::Instant,
+    pub log_bytes_max: u64,
+    pub sightings: mpsc::Sender<LeaderSighting>,
+    pub founding_slots: FoundingSlots,
+    /// Where a fatal error of a replica goes: the node must stop.
+    pub failed: mpsc::Sender<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Timers {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+/// Who founds a group, and with whom.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    pub initializer: ReplicaId,
+    pub members: BTreeMap<ReplicaId, NodeId>,
+}
+
+impl Timers {
+    /// openraft's configuration; see DESIGN "Timers". Errors name the value that does not fit.
+    pub fn raft_config(&self) -> Result<openraft::Config, openraft::ConfigError> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        openraft::Config {
+            cluster_name: "kvorum".to_owned(),
+            heartbeat_interval: ms(self.heartbeat),
+            heartbeat_min_interval: Some(ms(self.heartbeat)),
+            election_timeout_min: ms(self.election_min),
+            election_timeout_max: ms(self.election_max),
+            max_payload_entries: 64,
+            enable_pre_vote: Some(true),
+            // A restarted leader must win an election: it could otherwise serve what it had not applied.
+            enable_leader_restore: Some(false),
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            removed_leader_step_down: openraft::StepDownPolicy::Never,
+            ..Default::default()
+        }
+        .validate()
+    }
+}
+
+impl ReplicaSeed {
+    fn directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
+        self.data_directory.join("groups").join(format!("{group}-{replica}"))
+    }
+
+    /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any
+    /// non-empty vote it takes no part until 1.2 election timeouts after process start.
+    async fn wait_out_lost_leases(&self, has_voted: bool) {
+        if has_voted {
+            tokio::time::sleep_until(self.started + self.timers.election_max.mul_f32(1.2)).await;
+        }
+    }
+}
+
+/// A running replica of a data group and the tasks that serve it.
+#[derive(Debug)]
+pub struct Replica {
+    pub group: Arc<Group>,
+    tasks: JoinSet<()>,
+}
+
+impl Replica {
+    /// Takes up to 1.2 election timeouts, and as long as its snapshot needs to load.
+    pub async fn start(
+        seed: &ReplicaSeed,
+        runtime: &Handle,
+        group: GroupId,
+        replica: ReplicaId,
+        secret: HashSecret,
+        founding: Founding,
+    ) -> io::Result<Self> {
+        let log = seed.log.group(group, replica);
+        let state = Arc::new(GroupState::new(group, replica, seed.nonce, Keyspace::new(secret)));
+        let (loading, directory) = (state.clone(), seed.directory(group, replica));
+        let open = move || SnapshotStore::open(directory, &loading);
+        let snapshots = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
+        seed.wait_out_lost_leases(log.vote().is_some()).await;
+        let received = snapshots.directory().to_owned();
+        let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };
+        let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log.clone());
+        let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
+        let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        seed.transport.register(group, replica, raft.clone(), received);
+        initialize(&raft, replica, &founding).await?;
+
+        let (queue, queued) = mpsc::channel(QUEUE_CHUNKS_MAX);
+        let (transfers, transfer_requests) = mpsc::channel(TRANSFERS_MAX);
+        let (intake, intake_seen) = watch::channel(Intake::Closed);
+        let (leads, leads_seen) = watch::channel(false);
+        let handle =
+            Arc::new(Group::new(state.clone(), raft.clone(), queue, transfers, leads_seen, seed.timers.election_max));
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(Proposer::new(state.clone(), raft.clone(), queued, intake_seen).run(), runtime);
+        let leadership = LeadershipTask {
+            state,
+            raft: raft.clone(),
+            intake,
+            leads,
+            transfers: transfer_requests,
+            sightings: seed.sightings.clone(),
+            election_timeout_max: seed.timers.election_max,
+            acks: AckClock::default(),
+            current: None,
+            last_sighting: None,
+        };
+        tasks.spawn_on(leadership.run(), runtime);
+        let upkeep = Upkeep {
+            group: handle.clone(),
+            log,
+            founding_slots: seed.founding_slots.clone(),
+            log_bytes_max: seed.log_bytes_max,
+        };
+        tasks.spawn_on(upkeep.run(), runtime);
+        tasks.spawn_on(watch_for_failure(raft, group, seed.failed.clone()), runtime);
+        Ok(Self { group: handle, tasks })
+    }
+
+    /// Stops the Raft task; clients still waiting get "unknown".
+    pub async fn stop(mut self) {
+        // A core that has failed is stopped already.
+        let _ = self.group.raft().shutdown().await;
+        self.group.state().pending.unknown_all();
+        self.tasks.shutdown().await;
+    }
+}
+
+/// § Exactly one replica, named by the meta group, ever initializes a group. A wiped node has other replica ids, so it never does.
+async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
+    raft: &openraft::Raft<crate::raft::TypeConfig, SM>,
+    replica: ReplicaId,
+    founding: &Founding,
+) -> io::Result<()> {
+    let initialized = raft.is_initialized().await.map_err(io::Error::other)?;
+    if founding.initializer != replica || initialized {
+        return Ok(());
+    }
+    let members: BTreeMap<u64, Member> =
+        founding.members.iter().map(|(replica, node)| (replica.0, Member { node: *node })).collect();
+    raft.initialize(members).await.map_err(io::Error::other)
+}
+
+/// A replica whose core has stopped by itself (a failed log, a panic while applying) takes the node with it.
+async fn watch_for_failure<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
+    raft: openraft::Raft<crate::raft::TypeConfig, SM>,
+    group: GroupId,
+    failed: mpsc::Sender<String>,
+) {
+    let mut changes = raft.metrics();
+    loop {
+        let running = {
+            use openraft::async_runtime::watch::WatchReceiver;
+            changes.borrow_watched().running_state.clone()
+        };
+        if let Err(error) = running {
+            let _ = failed.send(format!("group {group}: {error}")).await;
+            return;
+        }
+        // Once in a while is enough, and cheaper than waking at every entry.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        use openraft::async_runtime::watch::WatchReceiver;
+        if matches!(tokio::time::timeout(Duration::ZERO, changes.changed()).await, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+/// The node's replica of the meta group.
+#[derive(Debug)]
+pub struct MetaReplica {
+    pub raft: MetaRaft,
+    pub state: Arc<MetaState>,
+    tasks: JoinSet<()>,
+}
+
+impl MetaReplica {
+    pub async fn start(
+        seed: &ReplicaSeed,
+        runtime: &Handle,
+        replica: ReplicaId,
+        known: Arc<Topology>,
+        founding: Option<Founding>,
+    ) -> io::Result<Self> {
+        let group = GroupId::META;
+        let log = seed.log.group(group, replica);
+        let state = Arc::new(MetaState::new(replica, seed.nonce, Some(known)));
+        let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
+        seed.wait_out_lost_leases(log.vote().is_some()).await;
+        let received = machine.files.directory().to_owned();
+        let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log);
+        let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
+        let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        seed.transport.register(group, replica, raft.clone(), received);
+        if let Some(founding) = founding {
+            initialize(&raft, replica, &founding).await?;
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(watch_for_failure(raft.clone(), group, seed.failed.clone()), runtime);
+        Ok(Self { raft, state, tasks })
+    }
+
+    pub async fn stop(mut self) {
+        let _ = self.raft.shutdown().await;
+        self.tasks.shutdown().await;
+    }
+}

@@ -1,0 +1,473 @@
+//! Replication of one node: its replicas, the topology, leader hints and routing, behind one handle.
+//!
+//! One coordinator task owns what changes: it hears sightings of leaders (from the replicas), hints (from peers) and topologies (from
+//! the meta group), starts replicas that the topology puts here, stops those it takes away, and swaps the route table.
+//! Everybody else reads swapped values and never waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::cluster::{
+    self, Ballot, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable, Topology,
+};
+use crate::keyspace::HashSecret;
+use crate::raft::group::{Group, TransferError};
+use crate::raft::leadership::LeaderSighting;
+use crate::raft::membership::{self, ChangeError, MembershipStatus};
+use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
+use crate::raft::node_file::{Membership, NodeFile};
+use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed};
+use crate::raft::{PeerState, Transport};
+use crate::slot::KeySlot;
+
+/// Hints are sent at every change, and this often for peers that missed one.
+const HINT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Where a key slot's commands go.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// This node leads the group.
+    Local(Arc<Group>),
+    /// Another node leads it: its client address, `host:port`.
+    Moved(Arc<str>),
+    /// No leader is known at this moment: wait for one, within bounds.
+    Park,
+    /// The topology has no place for the slot to go.
+    Down,
+}
+
+pub struct Replication {
+    node: NodeId,
+    meta_raft: MetaRaft,
+    meta: Arc<MetaState>,
+    transport: Transport,
+    topology: ArcSwap<Topology>,
+    hints: ArcSwap<Hints>,
+    groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
+    routes: ArcSwap<RouteTable>,
+    changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Replication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replication({:?})", self.node)
+    }
+}
+
+impl Replication {
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    pub fn hints(&self) -> Arc<Hints> {
+        self.hints.load_full()
+    }
+
+    /// Bumped at every change of leadership, hints or topology.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub fn route(&self, key_slot: KeySlot) -> Route {
+        match self.routes.load().route(key_slot) {
+            cluster::Route::Local(group) => match self.groups.load().get(&group) {
+                Some(group) => Route::Local(group.clone()),
+                None => Route::Park,
+            },
+            cluster::Route::Moved(address) => Route::Moved(address.clone()),
+            cluster::Route::Park(_) => Route::Park,
+            cluster::Route::Down => Route::Down,
+        }
+    }
+
+    /// This node's replicas of data groups.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.groups.load().values().cloned().collect()
+    }
+
+    pub fn group(&self, group: GroupId) -> Option<Arc<Group>> {
+        self.groups.load().get(&group).cloned()
+    }
+
+    pub fn led_groups(&self) -> Vec<Arc<Group>> {
+        self.groups.load().values().filter(|group| group.leads()).cloned().collect()
+    }
+
+    pub fn peers(&self) -> Vec<PeerState> {
+        self.transport.peers()
+    }
+
+    /// True while this node leads the meta group.
+    pub fn leads_meta(&self) -> bool {
+        self.meta_raft.as_leader().is_ok()
+    }
+
+    /// The client address of the meta group's leader, if one is known.
+    pub fn meta_leader(&self) -> Option<cluster::Address> {
+        let hint = self.hints().leader(GroupId::META)?;
+        self.topology().node(hint.node).map(cluster::NodeInfo::address)
+    }
+
+    pub async fn propose(&self, op: &MetaOp) -> Result<MetaOutcome, ProposeError> {
+        meta::propose(&self.meta_raft, &self.meta, op).await
+    }
+
+    pub fn meta_membership(&self) -> MembershipStatus {
+        membership::status(&self.meta_raft)
+    }
+
+    pub fn membership(&self, group: &Group) -> MembershipStatus {
+        membership::status(group.raft())
+    }
+
+    /// `group` of META changes the meta group; the caller leads it.
+    pub async fn add_learner(&self, group: GroupId, replica: ReplicaId, node: NodeId) -> Result<(), ChangeError> {
+        match self.group(group) {
+            Some(group) => membership::add_learner(group.raft(), replica, node).await,
+            None if group == GroupId::META => membership::add_learner(&self.meta_raft, replica, node).await,
+            None => Err(ChangeError(format!("group {group} has no replica here"))),
+        }
+    }
+
+    /// See `add_learner`. Learners of the meta group stay: every node has one. Those of data groups leave.
+    pub async fn change_voters(&self, group: GroupId, voters: &BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
+        match self.group(group) {
+            Some(group) => membership::change_voters(group.raft(), voters, false).await,
+            None if group == GroupId::META => membership::change_voters(&self.meta_raft, voters, true).await,
+            None => Err(ChangeError(format!("group {group} has no replica here"))),
+        }
+    }
+
+    /// Removes learners that the topology no longer has from the meta group.
+    pub async fn remove_meta_learners(&self, gone: BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
+        membership::remove_learners(&self.meta_raft, &gone).await
+    }
+}
+
+/// Everything the coordinator is started with.
+pub struct Start {
+    pub file: NodeFile,
+    pub topology: Topology,
+    /// Some on the one node that founds the cluster, which initializes the meta group.
+    pub founds: bool,
+    pub seed: ReplicaSeed,
+    pub transport: Transport,
+    /// Where replicas run, in turn.
+    pub runtimes: Vec<Handle>,
+    pub sightings: mpsc::Receiver<LeaderSighting>,
+    /// Hints from peers, encoded.
+    pub hints: mpsc::Receiver<bytes::Bytes>,
+}
+
+/// Owns the replicas; see the module's text.
+pub struct Coordinator {
+    replication: Arc<Replication>,
+    meta: MetaReplica,
+    replicas: BTreeMap<GroupId, (ReplicaId, Replica)>,
+    hints: Hints,
+    leads: BTreeSet<GroupId>,
+    start: StartRest,
+    /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
+    starting: BTreeSet<GroupId>,
+    started: (mpsc::Sender<StartedReplica>, mpsc::Receiver<StartedReplica>),
+}
+
+struct StartRest {
+    file: Arc<Mutex<NodeFile>>,
+    seed: ReplicaSeed,
+    runtimes: Vec<Handle>,
+    sightings: mpsc::Receiver<LeaderSighting>,
+    hint_messages: mpsc::Receiver<bytes::Bytes>,
+}
+
+type StartedReplica = (GroupId, ReplicaId, io::Result<Replica>);
+
+/// Replicas that may be starting at once; more wait for a place in the channel.
+const STARTING_MAX: usize = 64;
+
+impl Coordinator {
+    /// Starts the meta replica and returns; data replicas follow in `run`.
+    pub async fn start(start: Start) -> io::Result<Self> {
+        let node = start.file.record.node;
+        let topology = Arc::new(start.topology);
+        let replica = topology.meta_replica_on(node).ok_or_else(|| {
+            io::Error::other("this node is no longer a member of its cluster: wipe its data directory to join anew")
+        })?;
+        for (peer, info) in topology.nodes() {
+            start.transport.set_peer(*peer, &info.host, info.peer_port);
+        }
+        let founding = start.founds.then(|| Founding {
+            initializer: replica,
+            members: topology
+                .meta_members()
+                .into_iter()
+                .filter(|(_, (_, role))| *role == cluster::MetaRole::Voter)
+                .map(|(replica, (node, _))| (replica, node))
+                .collect(),
+        });
+        let runtime = &start.runtimes[0];
+        let meta = MetaReplica::start(&start.seed, runtime, replica, topology.clone(), founding).await?;
+        let routes = RouteTable::new(&topology, &Hints::default(), node, &BTreeSet::new());
+        let replication = Arc::new(Replication {
+            node,
+            meta_raft: meta.raft.clone(),
+            meta: meta.state.clone(),
+            transport: start.transport,
+            topology: ArcSwap::new(topology),
+            hints: ArcSwap::default(),
+            groups: ArcSwap::default(),
+            routes: ArcSwap::from_pointee(routes),
+            changes: watch::Sender::new(0),
+        });
+        Ok(Self {
+            replication,
+            meta,
+            replicas: BTreeMap::new(),
+            hints: Hints::default(),
+            leads: BTreeSet::new(),
+            start: StartRest {
+                file: Arc::new(Mutex::new(start.file)),
+                seed: start.seed,
+                runtimes: start.runtimes,
+                sightings: start.sightings,
+                hint_messages: start.hints,
+            },
+            starting: BTreeSet::new(),
+            started: mpsc::channel(STARTING_MAX),
+        })
+    }
+
+    pub fn replication(&self) -> Arc<Replication> {
+        self.replication.clone()
+    }
+
+    /// Runs until `stop` changes, then stops every replica.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut topologies = self.meta.state.topology();
+        let mut interval = tokio::time::interval(HINT_INTERVAL);
+        self.arrange_replicas();
+        loop {
+            tokio::select! {
+                // A closed channel stops the node as well.
+                _ = stop.changed() => break,
+                Some(sighting) = self.start.sightings.recv() => self.learn_sighting(sighting),
+                Some(bytes) = self.start.hint_messages.recv() => self.learn_hints(&bytes),
+                Ok(()) = topologies.changed() => {
+                    let topology = topologies.borrow_and_update().clone();
+                    if let Some(topology) = topology {
+                        self.take_topology(topology).await;
+                    }
+                }
+                Some(started) = self.started.1.recv() => self.take_replica(started).await,
+                _ = interval.tick() => self.announce(),
+            }
+        }
+        for (_, (_, replica)) in self.replicas {
+            replica.stop().await;
+        }
+        self.meta.stop().await;
+    }
+
+    fn learn_sighting(&mut self, sighting: LeaderSighting) {
+        let was_leading = self.leads.contains(&sighting.group);
+        if sighting.leads_here {
+            self.leads.insert(sighting.group);
+        } else {
+            self.leads.remove(&sighting.group);
+        }
+        let mut changed = was_leading != sighting.leads_here;
+        let own = self.own_replica(sighting.group);
+        // A leader hears of itself before its first entry is applied; it is announced when it can serve.
+        match sighting.leader.filter(|leader| Some(*leader) != own || sighting.leads_here) {
+            Some(replica) => {
+                if let Some(node) = self.node_of(sighting.group, replica) {
+                    let hint = LeaderHint { term: sighting.term, replica, node };
+                    changed |= self.hints.learn(sighting.group, hint);
+                }
+            }
+            None => {
+                let ballot = Ballot { term: sighting.term, replica: ReplicaId(0) };
+                changed |= self.hints.learn_election(sighting.group, ballot);
+            }
+        }
+        if changed {
+            self.publish();
+            self.announce();
+        }
+    }
+
+    fn announce(&self) {
+        let fits = self.replication.transport.broadcast_hint(self.hints.encode().into());
+        debug_assert!(fits, "hints of every group fit a frame");
+    }
+
+    fn learn_hints(&mut self, bytes: &[u8]) {
+        match Hints::decode(bytes) {
+            Ok(hints) => {
+                if self.hints.merge(&hints) {
+                    self.publish();
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a peer's leader hints were dropped"),
+        }
+    }
+
+    fn own_replica(&self, group: GroupId) -> Option<ReplicaId> {
+        if group == GroupId::META {
+            return Some(self.meta.state.replica);
+        }
+        self.replicas.get(&group).map(|(replica, _)| *replica)
+    }
+
+    /// The raft membership knows replicas that the topology has let go of already.
+    fn node_of(&self, group: GroupId, replica: ReplicaId) -> Option<NodeId> {
+        let status = match self.replicas.get(&group) {
+            Some((_, replica)) => membership::status(replica.group.raft()),
+            None => membership::status(&self.meta.raft),
+        };
+        status.members.get(&replica).copied()
+    }
+
+    /// Makes the current knowledge visible to requests.
+    fn publish(&self) {
+        let topology = self.replication.topology.load();
+        let routes = RouteTable::new(&topology, &self.hints, self.replication.node, &self.leads);
+        self.replication.hints.store(Arc::new(self.hints.clone()));
+        self.replication.routes.store(Arc::new(routes));
+        self.replication.changes.send_modify(|count| *count += 1);
+    }
+
+    async fn take_topology(&mut self, topology: Arc<Topology>) {
+        let node = self.replication.node;
+        for (peer, info) in topology.nodes() {
+            self.replication.transport.set_peer(*peer, &info.host, info.peer_port);
+        }
+        for peer in self.replication.topology.load().nodes().keys() {
+            if topology.node(*peer).is_none() {
+                self.replication.transport.remove_peer(*peer);
+            }
+        }
+        let (file, record) = (self.start.file.clone(), topology.clone());
+        let write = move || file.lock().update(Membership::Member(Box::new((*record).clone())));
+        match tokio::task::spawn_blocking(write).await {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => self.fail(format!("cannot write the node file: {error}")),
+            Err(error) => self.fail(format!("cannot write the node file: {error}")),
+        }
+        if topology.node(node).is_none() {
+            self.fail("this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned());
+        }
+        self.replication.topology.store(topology);
+        self.stop_removed().await;
+        self.arrange_replicas();
+        self.publish();
+    }
+
+    fn fail(&self, reason: String) {
+        // A full channel means that the node is stopping for another reason already.
+        let _ = self.start.seed.failed.try_send(reason);
+    }
+
+    /// Stops replicas that the topology no longer puts here.
+    async fn stop_removed(&mut self) {
+        let topology = self.replication.topology.load_full();
+        let wanted: BTreeMap<GroupId, ReplicaId> = topology.replicas_on(self.replication.node).collect();
+        let removed: Vec<GroupId> = self
+            .replicas
+            .iter()
+            .filter(|(group, (replica, _))| wanted.get(group) != Some(replica))
+            .map(|(group, _)| *group)
+            .collect();
+        for group in removed {
+            let Some((id, replica)) = self.replicas.remove(&group) else { continue };
+            self.leads.remove(&group);
+            self.publish_groups();
+            self.replication.transport.deregister(group, id);
+            replica.stop().await;
+            self.start.seed.log.remove_group(group, id);
+        }
+    }
+
+    /// Starts replicas that the topology puts here.
+    fn arrange_replicas(&mut self) {
+        let topology = self.replication.topology.load_full();
+        for (group, replica) in topology.replicas_on(self.replication.node) {
+            if self.replicas.contains_key(&group) || !self.starting.insert(group) {
+                continue;
+            }
+            let Some(info) = topology.group(group) else { continue };
+            let founding = Founding { initializer: info.initializer, members: info.founding.clone() };
+            let runtime = self.start.runtimes[group.0 as usize % self.start.runtimes.len()].clone();
+            let (seed, started) = (self.start.seed.clone(), self.started.0.clone());
+            let secret = HashSecret(topology.hash_secret());
+            let target = runtime.clone();
+            runtime.spawn(async move {
+                let result = Replica::start(&seed, &target, group, replica, secret, founding).await;
+                // The coordinator is gone only when the node stops.
+                let _ = started.send((group, replica, result)).await;
+            });
+        }
+    }
+
+    async fn take_replica(&mut self, (group, id, result): StartedReplica) {
+        self.starting.remove(&group);
+        match result {
+            Ok(replica) => {
+                self.replicas.insert(group, (id, replica));
+                self.publish_groups();
+                self.stop_removed().await;
+                self.publish();
+            }
+            Err(error) => self.fail(format!("replica {id} of group {group} does not start: {error}")),
+        }
+    }
+
+    fn publish_groups(&self) {
+        let groups = self.replicas.iter().map(|(group, (_, replica))| (*group, replica.group.clone())).collect();
+        self.replication.groups.store(Arc::new(groups));
+    }
+}
+
+impl Replication {
+    /// Hands every leadership of this node to a caught-up voter elsewhere; returns when that is done or `deadline` has passed.
+    pub async fn hand_over_leadership(&self, deadline: Instant) {
+        for group in self.led_groups() {
+            let status = self.membership(&group);
+            let mut targets: Vec<(u64, ReplicaId)> = status
+                .voters
+                .iter()
+                .filter(|voter| **voter != group.replica())
+                .map(|voter| (status.matched.get(voter).copied().unwrap_or(0), *voter))
+                .collect();
+            targets.sort_unstable_by(|left, right| right.cmp(left));
+            for (_, target) in targets {
+                match tokio::time::timeout_at(deadline, group.transfer(target)).await {
+                    Ok(Ok(())) | Err(_) => break,
+                    Ok(Err(TransferError::NotLeader)) => break,
+                    Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
+                }
+            }
+        }
+        if let Ok(leader) = self.meta_raft.as_leader() {
+            let status = self.meta_membership();
+            let own = leader.leader_id().node_id;
+            let best = status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
+            if let Some(target) = best {
+                // Nothing is served under a lease of the meta group, so there is none to revoke.
+                let _ = self.meta_raft.trigger().transfer_leader(target.0).await;
+            }
+        }
+    }
+}

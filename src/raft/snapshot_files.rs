@@ -1,0 +1,116 @@
+//! The snapshots of one replica on disk: one published file, temporary ones beside it.
+//!
+//! Names: `snapshot-<index, 20 digits>.kvs`, `building-<n>.tmp`, and what the transport receives. A file becomes the snapshot by rename,
+//! followed by an fsync of the directory; older ones are deleted then (who still sends one has it open).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use openraft::alias::SnapshotOf;
+use parking_lot::Mutex;
+
+use crate::raft::SnapshotFile;
+use crate::raft::snapshot_io::sync_directory;
+use crate::raft::types::{SnapshotMeta, TypeConfig};
+
+pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
+
+#[derive(Debug, Clone)]
+pub struct SnapshotFiles {
+    directory: PathBuf,
+    current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
+    /// Rises with every published snapshot: a build that started before it must give way.
+    generation: Arc<AtomicU64>,
+    temporaries: Arc<AtomicU64>,
+}
+
+pub enum PublishError {
+    /// A newer snapshot is published already; it is what the caller should use.
+    Older(Box<GroupSnapshot>),
+    Io(io::Error),
+}
+
+impl SnapshotFiles {
+    /// Creates the directory and removes what a crash left half-made.
+    pub fn open(directory: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&directory)?;
+        for file in fs::read_dir(&directory)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self {
+            directory,
+            current: Arc::default(),
+            generation: Arc::default(),
+            temporaries: Arc::default(),
+        })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The newest published file, by the index in its name.
+    pub fn newest(&self) -> Option<PathBuf> {
+        let files = fs::read_dir(&self.directory).ok()?;
+        let names = files.filter_map(|file| Some(file.ok()?.path()));
+        names.filter(|path| path.extension().is_some_and(|extension| extension == "kvs")).max()
+    }
+
+    /// Makes a published file found at start the current one.
+    pub fn adopt(&mut self, meta: SnapshotMeta, path: PathBuf) -> io::Result<()> {
+        let len = fs::metadata(&path)?.len();
+        *self.current.lock() = Some((meta, SnapshotFile { path, len }));
+        Ok(())
+    }
+
+    pub fn current(&self) -> Option<GroupSnapshot> {
+        let current = self.current.lock().clone();
+        current.map(|(meta, snapshot)| GroupSnapshot { meta, snapshot })
+    }
+
+    pub fn temporary(&self) -> PathBuf {
+        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("building-{number}.tmp"))
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Tells running builds to give way.
+    pub fn cancel_builds(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Renames a finished and fsynced file into place, unless a newer snapshot is there.
+    pub fn publish(&self, meta: SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
+        let mut current = self.current.lock();
+        if let Some((newer, snapshot)) = current.as_ref().filter(|(newer, _)| newer.last_log_id > meta.last_log_id) {
+            let _ = fs::remove_file(temporary);
+            return Err(PublishError::Older(Box::new(GroupSnapshot { meta: newer.clone(), snapshot: snapshot.clone() })));
+        }
+        let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
+        let path = self.directory.join(format!("snapshot-{index:020}.kvs"));
+        let len = move_durably(temporary, &path, &self.directory).map_err(PublishError::Io)?;
+        let snapshot = SnapshotFile { path: path.clone(), len };
+        if let Some((_, old)) = current.replace((meta.clone(), snapshot.clone()))
+            && old.path != path
+        {
+            // A leftover costs disk space only, and the next start prefers the newer file.
+            let _ = fs::remove_file(old.path);
+        }
+        Ok(GroupSnapshot { meta, snapshot })
+    }
+}
+
+fn move_durably(from: &Path, to: &Path, directory: &Path) -> io::Result<u64> {
+    fs::rename(from, to)?;
+    sync_directory(directory)?;
+    Ok(fs::metadata(to)?.len())
+}

@@ -1,0 +1,162 @@
+//! The snapshot file: checksummed blocks between a magic and an end mark.
+//!
+//! ```text
+//! file:  "KVSNAP01" | block ... | end
+//! block: length u32 (not 0) | crc32 of the bytes u32 | bytes
+//! end:   0 u32 | number of blocks u32
+//! ```
+//! Integers are little-endian. The first block is the postcard header of `raft/snapshot.rs` or `raft/meta.rs`; what the others hold is their
+//! writer's affair. A damaged or cut file is an error that names the offset, never a panic.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"KVSNAP01";
+/// A block holds at most one large value beside its key: 512 MB and change.
+const BLOCK_BYTES_MAX: u32 = 600 * 1024 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
+
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    file: BufWriter<File>,
+    path: PathBuf,
+    bytes: u64,
+    blocks: u32,
+}
+
+impl SnapshotWriter {
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
+        file.write_all(MAGIC)?;
+        Ok(Self { file, path: path.to_owned(), bytes: MAGIC.len() as u64, blocks: 0 })
+    }
+
+    /// Empty blocks are skipped: zero is the end mark.
+    pub fn block(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= BLOCK_BYTES_MAX);
+        let length = length.ok_or_else(|| io::Error::other("a snapshot block is too large"))?;
+        self.file.write_all(&length.to_le_bytes())?;
+        self.file.write_all(&crc32fast::hash(bytes).to_le_bytes())?;
+        self.file.write_all(bytes)?;
+        self.blocks += 1;
+        self.bytes += 8 + u64::from(length);
+        Ok(())
+    }
+
+    /// Writes the end mark and fsyncs; the length of the file in bytes.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.file.write_all(&0u32.to_le_bytes())?;
+        self.file.write_all(&self.blocks.to_le_bytes())?;
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        Ok(self.bytes + 8)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[derive(Debug)]
+pub struct SnapshotReader {
+    file: BufReader<File>,
+    path: PathBuf,
+    offset: u64,
+    blocks: u32,
+}
+
+impl SnapshotReader {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+        let mut magic = [0; MAGIC.len()];
+        file.read_exact(&mut magic)?;
+        let reader = Self { file, path: path.to_owned(), offset: MAGIC.len() as u64, blocks: 0 };
+        if &magic == MAGIC { Ok(reader) } else { Err(reader.damaged("it does not start as a snapshot does")) }
+    }
+
+    /// The next block in `block`, or false at the end mark.
+    pub fn next(&mut self, block: &mut Vec<u8>) -> io::Result<bool> {
+        let (length, crc) = (self.u32()?, self.u32()?);
+        if length == 0 {
+            return if crc == self.blocks { Ok(false) } else { Err(self.damaged("its end mark counts other blocks")) };
+        }
+        if length > BLOCK_BYTES_MAX {
+            return Err(self.damaged("a block is longer than any can be"));
+        }
+        block.clear();
+        let read = (&mut self.file).take(u64::from(length)).read_to_end(block)?;
+        if read != length as usize || crc32fast::hash(block) != crc {
+            return Err(self.damaged("a block does not match its checksum"));
+        }
+        self.offset += 8 + u64::from(length);
+        self.blocks += 1;
+        Ok(true)
+    }
+
+    pub fn damaged(&self, what: &str) -> io::Error {
+        let place = format!("snapshot {} is damaged at byte {}: {what}", self.path.display(), self.offset);
+        io::Error::new(io::ErrorKind::InvalidData, place)
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        match self.file.read_exact(&mut bytes) {
+            Ok(()) => Ok(u32::from_le_bytes(bytes)),
+            Err(_) => Err(self.damaged("it is cut short")),
+        }
+    }
+}
+
+/// Makes a rename durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, blocks: &[&[u8]]) -> u64 {
+        let mut writer = SnapshotWriter::create(path).expect("creates");
+        blocks.iter().for_each(|block| writer.block(block).expect("writes"));
+        writer.finish().expect("finishes")
+    }
+
+    fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+        let mut reader = SnapshotReader::open(path)?;
+        let (mut blocks, mut block) = (Vec::new(), Vec::new());
+        while reader.next(&mut block)? {
+            blocks.push(block.clone());
+        }
+        Ok(blocks)
+    }
+
+    #[test]
+    fn blocks_come_back_in_order() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let length = write(&path, &[b"one", b"", b"three"]);
+        assert_eq!(std::fs::metadata(&path).expect("exists").len(), length);
+        assert_eq!(read(&path).expect("reads"), [b"one".to_vec(), b"three".to_vec()]);
+    }
+
+    #[test]
+    fn a_cut_or_flipped_byte_anywhere_is_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        write(&path, &[b"hello", b"world"]);
+        let whole = std::fs::read(&path).expect("reads");
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).expect("writes");
+            assert!(read(&path).is_err(), "cut at {cut}");
+            let mut flipped = whole.clone();
+            flipped[cut] ^= 0x40;
+            std::fs::write(&path, &flipped).expect("writes");
+            assert!(read(&path).is_err(), "flipped at {cut}");
+        }
+    }
+}

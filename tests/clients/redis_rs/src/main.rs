@@ -1,0 +1,108 @@
+//! 2,000 mixed operations each through redis-rs's synchronous and asynchronous cluster connections.
+//! Usage: redis-rs-check PORT. Panics, and so exits non-zero, at the first error or wrong answer.
+
+use std::collections::HashMap;
+
+use redis::cluster::ClusterClient;
+use redis::{AsyncCommands, Commands};
+
+const OPERATIONS: u64 = 2000;
+
+/// xorshift64*: the run is the same each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound
+    }
+
+    fn bytes(&mut self, length: u64) -> Vec<u8> {
+        (0..length).map(|_| self.next(256) as u8).collect()
+    }
+}
+
+fn key(prefix: &str, random: &mut Random) -> Vec<u8> {
+    let mut key = prefix.as_bytes().to_vec();
+    let length = 1 + random.next(12);
+    key.extend(random.bytes(length));
+    key
+}
+
+fn sync(client: &ClusterClient) {
+    let mut connection = client.get_connection().expect("connects");
+    let mut random = Random(11);
+    let mut model: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    for number in 0..OPERATIONS {
+        let key = key("rs:sync:", &mut random);
+        match number % 10 {
+            0..4 => {
+                let value = if number % 400 == 0 { random.bytes(1 << 20) } else { random.bytes(64) };
+                let _: () = connection.set(&key, &value).expect("SET");
+                assert_eq!(connection.get::<_, Vec<u8>>(&key).expect("GET"), value);
+                model.insert(key, value);
+            }
+            4 => {
+                let (first, second) = (format!("{{rs{number}}}a"), format!("{{rs{number}}}b"));
+                let _: () = connection.mset(&[(&first, "1"), (&second, "2")]).expect("MSET");
+                let values: Vec<String> = connection.mget(&[&first, &second]).expect("MGET");
+                assert_eq!(values, ["1", "2"]);
+            }
+            5 => {
+                let mut pipeline = redis::cluster::cluster_pipe();
+                for index in 0..10 {
+                    pipeline.set(format!("rs:pipe:{number}:{index}"), index).ignore();
+                }
+                for index in 0..10 {
+                    pipeline.get(format!("rs:pipe:{number}:{index}"));
+                }
+                let values: Vec<u64> = pipeline.query(&mut connection).expect("a pipeline");
+                assert_eq!(values, (0..10).collect::<Vec<_>>());
+            }
+            6 => {
+                let before: Option<i64> = connection.get("rs:counter").expect("GET");
+                let after: i64 = connection.incr("rs:counter", 2).expect("INCR");
+                assert_eq!(after, before.unwrap_or(0) + 2);
+            }
+            7 => {
+                if let Some(key) = model.keys().next().cloned() {
+                    assert_eq!(connection.del::<_, i64>(&key).expect("DEL"), 1);
+                    model.remove(&key);
+                    assert_eq!(connection.get::<_, Option<Vec<u8>>>(&key).expect("GET"), None);
+                }
+            }
+            _ => {
+                if let Some((key, value)) = model.iter().next() {
+                    assert_eq!(&connection.get::<_, Vec<u8>>(key).expect("GET"), value);
+                }
+            }
+        }
+    }
+}
+
+async fn asynchronous(client: &ClusterClient) {
+    let mut connection = client.get_async_connection().await.expect("connects");
+    let mut random = Random(13);
+    for number in 0..OPERATIONS / 4 {
+        let (key, value) = (key("rs:async:", &mut random), random.bytes(if number % 100 == 0 { 1 << 20 } else { 64 }));
+        let _: () = connection.set(&key, &value).await.expect("SET");
+        assert_eq!(connection.get::<_, Vec<u8>>(&key).await.expect("GET"), value);
+        // Many at once on one multiplexed connection.
+        let (mut left, mut right) = (connection.clone(), connection.clone());
+        let (left_key, right_key) = (format!("rs:left:{number}"), format!("rs:right:{number}"));
+        let (left, right) = tokio::join!(left.incr::<_, _, i64>(&left_key, 1), right.append::<_, _, i64>(&right_key, "xy"));
+        assert_eq!((left.expect("INCR"), right.expect("APPEND")), (1, 2));
+        assert_eq!(connection.del::<_, i64>(&left_key).await.expect("DEL"), 1);
+    }
+}
+
+fn main() {
+    let port = std::env::args().nth(1).expect("usage: redis-rs-check PORT");
+    let client = ClusterClient::new(vec![format!("redis://127.0.0.1:{port}/")]).expect("a client");
+    sync(&client);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(asynchronous(&client));
+    println!("redis-rs: {OPERATIONS} operations synchronous and asynchronous");
+}

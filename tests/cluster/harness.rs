@@ -1,0 +1,366 @@
+//! Real nodes as child processes, and a small blocking client that follows redirects.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// Distance between a node's client port and its peer and HTTP ports.
+const PEER_OFFSET: u16 = 10_000;
+const HTTP_OFFSET: u16 = 1_000;
+const READY_WAIT: Duration = Duration::from_secs(60);
+
+/// One reply of the wire protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Simple(String),
+    Error(String),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    Null,
+    Array(Vec<Reply>),
+}
+
+impl Reply {
+    pub fn text(&self) -> String {
+        match self {
+            Self::Simple(text) | Self::Error(text) => text.clone(),
+            Self::Integer(number) => number.to_string(),
+            Self::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Null => "(nil)".to_owned(),
+            Self::Array(items) => items.iter().map(Self::text).collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    pub fn items(&self) -> &[Reply] {
+        match self {
+            Self::Array(items) => items,
+            other => panic!("not an array: {other:?}"),
+        }
+    }
+}
+
+/// One connection to one node.
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub fn open(port: u16) -> std::io::Result<Self> {
+        let address = ("127.0.0.1", port);
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(timeout)).expect("a timeout above zero");
+    }
+
+    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    pub fn send<A: AsRef<[u8]>>(&mut self, words: &[A]) -> std::io::Result<()> {
+        self.send_raw(&encode(words))
+    }
+
+    pub fn call<A: AsRef<[u8]>>(&mut self, words: &[A]) -> std::io::Result<Reply> {
+        self.send(words)?;
+        self.receive()
+    }
+
+    pub fn receive(&mut self) -> std::io::Result<Reply> {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line)?;
+        if line.len() < 3 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = String::from_utf8_lossy(&line[1..line.len() - 2]).into_owned();
+        let count = || text.parse::<i64>().map_err(std::io::Error::other);
+        Ok(match line[0] {
+            b'+' => Reply::Simple(text),
+            b'-' => Reply::Error(text),
+            b':' => Reply::Integer(count()?),
+            b'$' => match count()? {
+                -1 => Reply::Null,
+                length => {
+                    let mut bytes = vec![0; length as usize + 2];
+                    self.stream.read_exact(&mut bytes)?;
+                    bytes.truncate(length as usize);
+                    Reply::Bulk(bytes)
+                }
+            },
+            b'*' => match count()? {
+                -1 => Reply::Null,
+                length => Reply::Array((0..length).map(|_| self.receive()).collect::<Result<_, _>>()?),
+            },
+            other => return Err(std::io::Error::other(format!("a reply starts with {other}"))),
+        })
+    }
+}
+
+pub fn encode<A: AsRef<[u8]>>(words: &[A]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.as_ref().len()).as_bytes());
+        bytes.extend(word.as_ref());
+        bytes.extend(b"\r\n");
+    }
+    bytes
+}
+
+/// Follows MOVED, and reconnects; what a cluster client does.
+pub struct ClusterClient {
+    ports: Vec<u16>,
+    connections: HashMap<u16, Connection>,
+    /// Last port that answered for a first argument.
+    leaders: HashMap<Vec<u8>, u16>,
+}
+
+impl ClusterClient {
+    pub fn new(ports: &[u16]) -> Self {
+        Self { ports: ports.to_vec(), connections: HashMap::new(), leaders: HashMap::new() }
+    }
+
+    /// One attempt chain: `Err` means the outcome is unknown, or no node could be reached.
+    pub fn call<A: AsRef<[u8]>>(&mut self, words: &[A]) -> std::io::Result<Reply> {
+        let key = words.get(1).map(|key| key.as_ref().to_vec()).unwrap_or_default();
+        let mut port = self.leaders.get(&key).copied().unwrap_or(self.ports[0]);
+        for attempt in 0..16 {
+            let reply = match self.call_node(port, words) {
+                Ok(reply) => reply,
+                Err((sent, error)) => {
+                    self.connections.remove(&port);
+                    self.leaders.remove(&key);
+                    if sent {
+                        return Err(error);
+                    }
+                    // Never reached a node, so another may be asked.
+                    std::thread::sleep(Duration::from_millis(20));
+                    port = self.ports[attempt % self.ports.len()];
+                    continue;
+                }
+            };
+            match &reply {
+                Reply::Error(text) if text.starts_with("MOVED ") => {
+                    let address = text.split(' ').nth(2).expect("MOVED has three words");
+                    port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("MOVED names a port");
+                }
+                _ => {
+                    self.leaders.insert(key, port);
+                    return Ok(reply);
+                }
+            }
+        }
+        Err(std::io::Error::other("too many redirects"))
+    }
+
+    fn call_node<A: AsRef<[u8]>>(&mut self, port: u16, words: &[A]) -> Result<Reply, (bool, std::io::Error)> {
+        if !self.connections.contains_key(&port) {
+            let connection = Connection::open(port).map_err(|error| (false, error))?;
+            self.connections.insert(port, connection);
+        }
+        let connection = self.connections.get_mut(&port).expect("just inserted");
+        connection.call(words).map_err(|error| (true, error))
+    }
+}
+
+/// One node: its ports, its directory and its process.
+pub struct Node {
+    pub port: u16,
+    pub directory: PathBuf,
+    flags: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the node runs already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_kvorum"))
+            .arg("server")
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        self.child = Some(child);
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.with_extension("log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the node runs");
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.child.take().expect("the node runs").wait().expect("ends").code()
+    }
+
+    /// Waits for the process to end by itself; the exit code.
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let deadline = Instant::now() + limit;
+        let child = self.child.as_mut().expect("the node runs");
+        loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                self.child = None;
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the node did not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Removes everything the node knew.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "the node still runs");
+        std::fs::remove_dir_all(&self.directory).expect("wipes");
+    }
+
+    pub fn connect(&self) -> Connection {
+        let mut connection = None;
+        eventually(READY_WAIT, || format!("node {} accepts\n{}", self.port, self.log()), || {
+            connection = Connection::open(self.port).ok();
+            connection.is_some()
+        });
+        connection.expect("connected")
+    }
+
+    /// One call on a connection of its own; an error text if it could not be made.
+    pub fn ask(&self, words: &[&str]) -> Reply {
+        match Connection::open(self.port).and_then(|mut connection| connection.call(words)) {
+            Ok(reply) => reply,
+            Err(error) => Reply::Error(error.to_string()),
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ask(&["CLUSTER", "INFO"]).text().contains("cluster_state:ok")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // A paused process takes the kill as well.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts `count` founding nodes and waits until each answers for all slots.
+    pub fn start(count: usize, flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(count, flags);
+        cluster.nodes.iter_mut().for_each(Node::start);
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Ports and directories, with nothing started.
+    pub fn prepare(count: usize, flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ports = free_ports(count);
+        let list = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
+        let node = |port: u16| Self::node(directory.path(), port, count, &list, flags);
+        let nodes = ports.iter().map(|port| node(*port)).collect();
+        Self { nodes, directory }
+    }
+
+    fn node(directory: &Path, port: u16, count: usize, list: &str, flags: &[&str]) -> Node {
+        let data = directory.join(format!("node-{port}"));
+        let mut words = vec!["--port".to_owned(), port.to_string(), "--data-dir".to_owned(), data.display().to_string()];
+        if count > 1 {
+            words.extend(["--initial-cluster".to_owned(), list.to_owned()]);
+        }
+        words.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Node { port, directory: data, flags: words, child: None }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(|node| node.port).collect()
+    }
+
+    pub fn client(&self) -> ClusterClient {
+        ClusterClient::new(&self.ports())
+    }
+
+    pub fn wait_ready(&self) {
+        for node in &self.nodes {
+            eventually(READY_WAIT, || format!("node {} is ready\n{}", node.port, node.log()), || node.is_ready());
+        }
+    }
+
+    /// The node that leads the group of `key`.
+    pub fn leader_of(&self, key: &str) -> usize {
+        let mut leader = None;
+        eventually(READY_WAIT, || format!("{key} has a leader"), || {
+            leader = self.nodes.iter().position(|node| {
+                node.child.is_some() && matches!(node.ask(&["GET", key]), Reply::Bulk(_) | Reply::Null)
+            });
+            leader.is_some()
+        });
+        leader.expect("found")
+    }
+}
+
+/// Waits for a condition with a deadline; there are no other sleeps in the tests.
+pub fn eventually(limit: Duration, what: impl Fn() -> String, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "within {limit:?}: {}", what());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Tests run side by side: each takes the next ports, below the ephemeral range, and skips those in use.
+fn free_ports(count: usize) -> Vec<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 11_000 + (std::process::id() % 40) as u16 * 200;
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 900;
+        let free = [port, port + PEER_OFFSET, port + HTTP_OFFSET].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+        if free {
+            ports.push(port);
+        }
+    }
+    ports
+}
