@@ -134,7 +134,7 @@ async fn a_large_value_does_not_cost_the_leader_its_place() {
     let replicas = group(&nodes, 3).await;
     let first = leader(&replicas).await;
     let term = first.raft.as_leader().unwrap().leader_id().term;
-    let large = Batch(vec![5; 100 * 1024 * 1024].into());
+    let large = Batch(vec![5; 24 * 1024 * 1024].into());
     first.raft.client_write(large).await.unwrap();
     first.raft.client_write(Batch(Bytes::from_static(b"small"))).await.unwrap();
     assert_eq!(first.raft.as_leader().unwrap().leader_id().term, term);

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cluster::{GroupId, ReplicaId};
-use crate::raft::transport::codec::{AppendRequest, AppendResult};
+use crate::raft::transport::codec::{AppendRequest, AppendResult, SnapshotBegin, SnapshotChunk, SnapshotEnd};
+use crate::raft::transport::frame::Kind;
 use crate::raft::transport::handshake::{self, Hello, PROTOCOL_VERSION};
 use crate::raft::transport::network::PeerNetwork;
 use crate::raft::transport::registry::RaftPort;
@@ -84,6 +85,7 @@ impl RaftPort for FakeReplica {
         _: SnapshotMeta,
         _: SnapshotFile,
     ) -> BoxFuture<'static, Option<SnapshotResponse<TypeConfig>>> {
+        self.calls.lock().push("install");
         Box::pin(async { None })
     }
 }
@@ -238,7 +240,7 @@ async fn a_connection_cut_in_the_middle_of_a_frame_is_forgotten_and_made_again()
         let mut stream = raw(&node).await;
         until("connected", || node.transport.is_connected(node_id(0))).await;
         let mut wire = bytes::BytesMut::new();
-        super::super::frame::Header::of_node(super::super::frame::Kind::Ask, 1).encode_whole(1000, &mut wire);
+        super::super::frame::Header::of_node(Kind::Ask, 1).encode_whole(1000, &mut wire);
         stream.write_all(&wire).await.unwrap();
         stream.write_all(b"only this").await.unwrap();
         drop(stream);
@@ -319,13 +321,50 @@ async fn a_peer_that_does_not_read_fills_its_queue_and_requests_fail_at_once() {
     let body = Bytes::from(vec![0; 32 << 20]);
     let mut waiting = Vec::new();
     let error = loop {
-        match network.request(super::super::frame::Kind::Append, body.clone().into()) {
+        match network.request(Kind::Append, body.clone().into()) {
             Ok(reply) => waiting.push(reply),
             Err(error) => break error,
         }
     };
     assert_eq!(error, CallError::QueueFull);
     assert!(node.transport.peers()[0].queue_bytes <= super::super::lanes::BULK_BYTES_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_or_broken_off_snapshot_is_not_installed_and_leaves_no_file() {
+    let nodes = connected_nodes(2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let fake = FakeReplica { calls: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
+    nodes[1].transport.register_port(GROUP, REPLICA, Arc::new(fake.clone()), directory.path().to_owned());
+    let network = client(&nodes[0], &nodes[1], REPLICA.0).await;
+    let call = |kind, body| {
+        let reply = network.request(kind, body).unwrap();
+        async { reply.await.map(|_| ()) }
+    };
+    let begin = |transfer| SnapshotBegin { transfer, len: 4, vote: vote(), meta: SnapshotMeta::default() }.encode();
+    let chunk = |transfer, offset, bytes| SnapshotChunk { transfer, offset, bytes: Bytes::from_static(bytes) }.encode();
+    let end = |transfer, crc32| SnapshotEnd { transfer, crc32 }.encode();
+    let damaged = Err(CallError::Refused(Refusal::SnapshotDamaged));
+    let files = || std::fs::read_dir(directory.path()).unwrap().count();
+
+    call(Kind::SnapshotBegin, begin(1).into()).await.unwrap();
+    assert_eq!(files(), 1);
+    call(Kind::SnapshotChunk, chunk(1, 0, b"abcd")).await.unwrap();
+    assert_eq!(call(Kind::SnapshotEnd, end(1, 77).into()).await, damaged, "checksum");
+
+    call(Kind::SnapshotBegin, begin(2).into()).await.unwrap();
+    assert_eq!(call(Kind::SnapshotChunk, chunk(2, 1, b"a")).await, damaged, "a gap");
+    call(Kind::SnapshotBegin, begin(3).into()).await.unwrap();
+    assert_eq!(call(Kind::SnapshotChunk, chunk(3, 0, b"abcde")).await, damaged, "more than announced");
+    call(Kind::SnapshotBegin, begin(4).into()).await.unwrap();
+    assert_eq!(call(Kind::SnapshotEnd, end(4, 0).into()).await, damaged, "less than announced");
+    let unknown = call(Kind::SnapshotChunk, chunk(4, 0, b"abcd")).await;
+    assert_eq!(unknown, Err(CallError::Refused(Refusal::NoTransfer)));
+
+    call(Kind::SnapshotBegin, begin(5).into()).await.unwrap();
+    nodes[0].transport.shutdown().await;
+    until("no file is left", || files() == 0).await;
+    assert_eq!(fake.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
