@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod keyspace;
 pub mod metrics;
+pub mod node;
 pub mod protocol;
 pub mod raft;
 pub mod rebalance;

@@ -15,6 +15,14 @@ pub struct Position {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashSecret(pub [u64; 4]);
 
+impl HashSecret {
+    /// The hash of a text. ahash is not the same on every CPU, so nodes compare a test vector before they trust each other.
+    pub fn hash(self, text: &[u8]) -> u64 {
+        let [a, b, c, d] = self.0;
+        ahash::RandomState::with_seeds(a, b, c, d).hash_one(text)
+    }
+}
+
 impl std::fmt::Debug for HashSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HashSecret(..)")

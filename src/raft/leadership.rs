@@ -17,6 +17,7 @@ use crate::raft::group::{GroupState, TransferError, TransferRequest};
 use crate::raft::lease::{AckClock, lease_of};
 use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
+use crate::raft::replica::Reads;
 use crate::raft::types::{LeaderId, MonotonicInstant};
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
@@ -44,6 +45,7 @@ pub struct LeadershipTask {
     pub transfers: mpsc::Receiver<TransferRequest>,
     pub sightings: mpsc::Sender<LeaderSighting>,
     pub election_timeout_max: Duration,
+    pub reads: Reads,
     pub acks: AckClock,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
@@ -114,6 +116,9 @@ impl LeadershipTask {
     }
 
     fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>, sole_voter: bool) {
+        if self.reads == Reads::ByReadIndex {
+            return;
+        }
         if sole_voter {
             self.state.lease.extend(own, None);
         } else if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {

@@ -69,8 +69,9 @@ impl MetaState {
         self.topology.subscribe()
     }
 
-    pub fn applied_membership(&self) -> StoredMembership {
-        self.content.lock().membership.clone()
+    /// The founding plan has been applied.
+    pub fn is_founded(&self) -> bool {
+        self.content.lock().topology.is_some()
     }
 
     fn publish(&self, topology: Option<&Topology>) {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod chunk;
+mod formation;
 mod group;
 mod group_op;
 mod leadership;
@@ -11,6 +12,7 @@ mod machine;
 mod membership;
 mod meta;
 mod node_file;
+mod peers;
 mod pending;
 mod proposer;
 mod replica;
@@ -24,13 +26,15 @@ mod types;
 mod upkeep;
 
 pub use chunk::{Chunk, ChunkOutcome};
+pub use formation::{FormationConfig, FormationError, Formed, form};
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
 pub use lease::LeaseGuard;
 pub use log::{Fsync, GroupLog, LogError, LogOptions, NodeLog, Recovered};
 pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
 pub use node_file::{Membership, NodeFile, NodeRecord};
-pub use replica::{ReplicaSeed, Timers};
+pub use peers::{PeerInbox, Question, announce_address, answer_questions};
+pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
 pub use transport::{
