@@ -299,7 +299,7 @@ async fn serve_pages(
         metrics: Box::new(move || {
             let mut text = rendered.text();
             counted.stats.commands.render(&mut text);
-            stats.stats.errors.render(&mut text);
+            counted.stats.errors.render(&mut text);
             text
         }),
         status: Box::new(move || replication.status()),
