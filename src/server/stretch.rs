@@ -363,6 +363,7 @@ fn read_locally(keyed: &KeyedStep<'_>, read: ReadFn, group: &Group, reply: &mut 
         Some(ReadOutcome::Later(job @ Later::Lcs(_))) => LocalRead::Compute(job),
         // Only taken by refcount under the lock: copied to the client here.
         Some(ReadOutcome::Later(values @ (Later::Bulk(_) | Later::Array(_)))) => {
+            reply.truncate(start);
             values.reply(reply);
             return LocalRead::Answered;
         }
