@@ -91,6 +91,8 @@ pub struct Stretch {
     pub jobs: Vec<Job>,
     /// Replies made elsewhere; see [`Place::Foreign`].
     pub buffers: Vec<BytesMut>,
+    /// The steps' places, side by side for `assemble`; kept for its memory.
+    pub places: Vec<Place>,
     /// Loads before this one are history: their steps were answered or have moved on to a later load.
     first_open_load: usize,
 }
@@ -135,6 +137,7 @@ impl Stretch {
         self.first_open_load = 0;
         if self.steps.capacity() > 128 {
             self.steps = Vec::new();
+            self.places = Vec::new();
         }
     }
 
