@@ -65,7 +65,7 @@ impl OpCode {
     pub const COPY: Self = Self(26);
     /// Deletes those of the listed keys that are due at the stamp; proposed by leaders, no client's command.
     pub const EXPIRE_DUE: Self = Self(27);
-    /// Empties one bucket. The group expands it over all its buckets.
+    /// Empties every bucket. Group-wide.
     pub const FLUSH: Self = Self(28);
     /// Gives a new group its slots. Group-wide: see `raft/group_op.rs`.
     pub const FOUND: Self = Self(29);
@@ -246,23 +246,18 @@ impl<'a> OpReader<'a> {
     }
 }
 
-/// Applies one op and appends its reply. The caller holds the bucket and has checked its position.
+/// Applies one op, not a group-wide one, and appends its reply. The caller holds the bucket and has checked its position.
 ///
 /// Panics if the op cannot be read: see the top of this file.
 pub fn apply(code: OpCode, body: &Bytes, apply: &mut Apply<'_>, reply: &mut Reply) {
-    let function = table::apply_function(code).expect("decode let only known codes through");
+    let function =
+        table::apply_function(code).expect("decode let only known codes through, and the group keeps its own");
     let mut reader = OpReader::new(body);
     function(&mut reader, apply, reply).expect("the log's checksums held, so the body is what plan wrote");
 }
 
 /// Ops that no row has.
-pub(super) const INTERNAL_OPS: &[(OpCode, ApplyFn)] =
-    &[(OpCode::EXPIRE_DUE, expiry::apply_expire_due), (OpCode::FLUSH, apply_flush)];
-
-fn apply_flush(_op: &mut OpReader<'_>, apply: &mut Apply<'_>, _reply: &mut Reply) -> Result<(), DamagedBody> {
-    apply.bucket.clear();
-    Ok(())
-}
+pub(super) const INTERNAL_OPS: &[(OpCode, ApplyFn)] = &[(OpCode::EXPIRE_DUE, expiry::apply_expire_due)];
 
 #[cfg(test)]
 mod tests {
@@ -339,7 +334,10 @@ mod tests {
         thread_local! {
             static KEYSPACE: Keyspace = Keyspace::new(HashSecret([1, 2, 3, 4]));
         }
-        let function = table::apply_function(code).unwrap();
+        let Some(function) = table::apply_function(code) else {
+            assert!(code.is_group_wide());
+            return;
+        };
         KEYSPACE.with(|keyspace| {
             keyspace.set_state(key_slot().slot(), SlotState::Owned);
             let index = keyspace.read(key_slot(), Bucket::position).index + 1;
