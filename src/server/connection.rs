@@ -260,9 +260,8 @@ async fn fill(
         read_half.readable().await?;
     }
     // § Memory follows what has arrived: a large word at most doubles the buffer each time, whatever length it announced.
-    let more = wanted.saturating_sub(buffer.len()).min(buffer.len()).max(read_bytes);
-    if buffer.capacity() - buffer.len() < more.min(READ_BYTES_MIN / 2).max(1) || wanted > buffer.capacity() {
-        buffer.reserve(more);
+    if buffer.capacity() - buffer.len() < READ_BYTES_MIN / 2 {
+        buffer.reserve(wanted.saturating_sub(buffer.len()).min(buffer.len()).max(read_bytes));
     }
     read_half.read_buf(buffer).await
 }

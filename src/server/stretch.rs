@@ -91,6 +91,8 @@ pub struct Stretch {
     pub jobs: Vec<Job>,
     /// Replies made elsewhere; see [`Place::Foreign`].
     pub buffers: Vec<BytesMut>,
+    /// The steps' places, side by side for `assemble`; kept for its memory.
+    pub places: Vec<Place>,
     /// Loads before this one are history: their steps were answered or have moved on to a later load.
     first_open_load: usize,
 }
@@ -135,6 +137,7 @@ impl Stretch {
         self.first_open_load = 0;
         if self.steps.capacity() > 128 {
             self.steps = Vec::new();
+            self.places = Vec::new();
         }
     }
 
@@ -363,6 +366,7 @@ fn read_locally(keyed: &KeyedStep<'_>, read: ReadFn, group: &Group, reply: &mut 
         Some(ReadOutcome::Later(job @ Later::Lcs(_))) => LocalRead::Compute(job),
         // Only taken by refcount under the lock: copied to the client here.
         Some(ReadOutcome::Later(values @ (Later::Bulk(_) | Later::Array(_)))) => {
+            reply.truncate(start);
             values.reply(reply);
             return LocalRead::Answered;
         }

@@ -141,9 +141,11 @@ impl Turn<'_, '_> {
             self.note_commit(began);
         }
         self.account(began, worked);
-        let places: Vec<Place> = self.stretch.steps.iter().map(|step| step.place).collect();
-        let assembled = assemble(&mut self.output.reply, mark, &places, &mut self.stretch.buffers);
-        self.stretch.buffers.clear();
+        let Stretch { steps, places, buffers, .. } = &mut *self.stretch;
+        places.clear();
+        places.extend(steps.iter().map(|step| step.place));
+        let assembled = assemble(&mut self.output.reply, mark, places, buffers);
+        buffers.clear();
         self.mute(mark);
         match assembled {
             Assembled::Complete => (answered, Flow::Continue),
