@@ -18,8 +18,8 @@ use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::{
-    self, Coordinator, Fsync, FormationConfig, Formed, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Replication,
-    ReplicaSeed, Start, Timers, Transport, TransportConfig,
+    self, Coordinator, FormationConfig, Formed, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, ReplicaSeed,
+    Replication, Start, Timers, Transport, TransportConfig,
 };
 use crate::rebalance;
 use crate::server::{Listener, Shared};

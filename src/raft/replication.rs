@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable, Topology,
+    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
+    Topology,
 };
 use crate::keyspace::HashSecret;
 use crate::raft::group::{Group, TransferError};
