@@ -69,10 +69,9 @@ pub struct LocalFlags {
     /// Client port of the first node; the others follow.
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=55_000))]
     pub port: u16,
-    /// Directory for data and logs; a second run with the same nodes and port finds its data again
-    /// [default: ./kvorum-data/local-PORT].
-    #[arg(long)]
-    pub dir: Option<PathBuf>,
+    /// Directory for data and logs; a second run with the same nodes and ports finds its data again.
+    #[arg(long, default_value = "./kvorum-local")]
+    pub dir: PathBuf,
     /// Further flags for every node, after `--`, as in: kvorum local -- --appendfsync everysec
     #[arg(last = true, value_name = "SERVER FLAGS")]
     pub server_flags: Vec<String>,

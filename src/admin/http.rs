@@ -125,9 +125,9 @@ fn status_page(health: &Health, status: &ClusterStatus) -> String {
     );
     let state = if health.ready { "ready" } else { health.reason.as_str() };
     let table = super::status::table(status);
-    write!(
+    writeln!(
         html,
-        "<h1>Kvorum {}</h1><p>This node: {}</p><pre>{}</pre><p><a href=\"/metrics\">metrics</a></p></html>\n",
+        "<h1>Kvorum {}</h1><p>This node: {}</p><pre>{}</pre><p><a href=\"/metrics\">metrics</a></p></html>",
         env!("CARGO_PKG_VERSION"),
         escaped(state),
         escaped(&table)

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::cli::{LocalFlags, load_settings};
 use super::client::check_health;
 use super::signals::{shutdown_signal, stopped};
-use crate::config::HostPort;
+use crate::config::{ConfigError, HostPort};
 
 const READY_TIME_MAX: Duration = Duration::from_secs(30);
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ enum LocalError {
     #[error("{}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error("{0}")]
-    Settings(#[from] crate::config::ConfigError),
+    Settings(#[from] ConfigError),
     #[error("cannot start a node: {0}")]
     Spawn(io::Error),
     #[error("cannot watch signals: {0}")]
@@ -65,6 +65,7 @@ pub fn run_local(flags: &LocalFlags) -> ExitCode {
     let runtime = runtime.expect("the operating system gives a process an event queue");
     match runtime.block_on(run(flags)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(LocalError::Settings(ConfigError::Flags(error))) => error.exit(),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -73,7 +74,7 @@ pub fn run_local(flags: &LocalFlags) -> ExitCode {
 }
 
 async fn run(flags: &LocalFlags) -> Result<(), LocalError> {
-    let dir = flags.dir.clone().unwrap_or_else(|| PathBuf::from(format!("./kvorum-data/local-{}", flags.port)));
+    let dir = flags.dir.clone();
     let plans = plan_nodes(flags, &dir);
     // Wrong flags are told once, here, and not by each node; the password is needed to ask the nodes how they are.
     let password = load_settings(&plans[0].flags)?.config.requirepass.0;
@@ -283,7 +284,7 @@ mod tests {
 
     fn flags(nodes: u16, more: &[&str]) -> LocalFlags {
         let server_flags = more.iter().map(|flag| (*flag).to_string()).collect();
-        LocalFlags { nodes, port: 7001, dir: None, server_flags }
+        LocalFlags { nodes, port: 7001, dir: PathBuf::from("/d"), server_flags }
     }
 
     #[test]

@@ -54,15 +54,6 @@ pub struct LogMetrics {
     pub bytes: Gauge,
 }
 
-/// The connection to one peer.
-#[derive(Clone)]
-pub struct PeerMetrics {
-    pub connected: Gauge,
-    pub sent_bytes: Counter,
-    pub received_bytes: Counter,
-    pub reconnects: Counter,
-}
-
 impl NodeMetrics {
     pub fn new() -> Self {
         Self {
@@ -134,18 +125,5 @@ impl LogMetrics {
 impl Default for LogMetrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl PeerMetrics {
-    /// `peer` is the peer's address, host:port.
-    pub fn new(peer: &str) -> Self {
-        let labels = [("peer", peer.to_string())];
-        Self {
-            connected: gauge!(names::PEER_CONNECTED, &labels),
-            sent_bytes: counter!(names::PEER_SENT_BYTES, &labels),
-            received_bytes: counter!(names::PEER_RECEIVED_BYTES, &labels),
-            reconnects: counter!(names::PEER_RECONNECTS, &labels),
-        }
     }
 }

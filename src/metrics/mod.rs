@@ -13,6 +13,6 @@ mod latency;
 mod names;
 
 pub use commands::{CommandCounts, CommandStats, ErrorStats};
-pub use handles::{GroupMetrics, LogMetrics, NodeMetrics, PeerMetrics};
+pub use handles::{GroupMetrics, LogMetrics, NodeMetrics};
 pub use latency::{LatencyCounts, LatencyHistogram};
 pub use names::{Rendered, install};

@@ -1,5 +1,6 @@
 //! Every metric's name, kind, unit and description, and the recorder that keeps them.
 //!
+//! A subsystem whose handles are not in `handles` makes its own under a name listed here (`tests/tidy.rs` checks it).
 //! Per-command metrics are the exception: `commands` keeps and renders them itself.
 
 use std::sync::OnceLock;
@@ -25,18 +26,18 @@ pub(super) const TOPOLOGY_EPOCH: &str = "kvorum_topology_epoch";
 pub(super) const KEYS: &str = "kvorum_keys";
 pub(super) const KEYS_WITH_TTL: &str = "kvorum_keys_with_ttl";
 pub(super) const KEYS_EXPIRED: &str = "kvorum_keys_expired_total";
-pub(super) const GROUP_IS_LEADER: &str = "kvorum_group_is_leader";
-pub(super) const GROUP_TERM: &str = "kvorum_group_term";
-pub(super) const GROUP_APPLIED_INDEX: &str = "kvorum_group_applied_index";
+pub(super) const GROUP_IS_LEADER: &str = "kvorum_is_leader";
+pub(super) const GROUP_TERM: &str = "kvorum_term";
+pub(super) const GROUP_APPLIED_INDEX: &str = "kvorum_applied_index";
 pub(super) const GROUP_LOG_BYTES: &str = "kvorum_group_log_bytes";
-pub(super) const GROUP_LEADER_CHANGES: &str = "kvorum_group_leader_changes_total";
-pub(super) const GROUP_COMMIT_SECONDS: &str = "kvorum_group_commit_seconds";
-pub(super) const GROUP_BATCH_OPS: &str = "kvorum_group_batch_ops";
-pub(super) const GROUP_BATCH_BYTES: &str = "kvorum_group_batch_bytes";
-pub(super) const GROUP_OPS: &str = "kvorum_group_ops_total";
-pub(super) const GROUP_LEASE_MISSES: &str = "kvorum_group_lease_misses_total";
-pub(super) const GROUP_STAMPS_CLAMPED: &str = "kvorum_group_stamps_clamped_total";
-pub(super) const GROUP_SNAPSHOTS: &str = "kvorum_group_snapshots_total";
+pub(super) const GROUP_LEADER_CHANGES: &str = "kvorum_leader_changes_total";
+pub(super) const GROUP_COMMIT_SECONDS: &str = "kvorum_commit_seconds";
+pub(super) const GROUP_BATCH_OPS: &str = "kvorum_batch_ops";
+pub(super) const GROUP_BATCH_BYTES: &str = "kvorum_batch_bytes";
+pub(super) const GROUP_OPS: &str = "kvorum_ops_total";
+pub(super) const GROUP_LEASE_MISSES: &str = "kvorum_lease_misses_total";
+pub(super) const GROUP_STAMPS_CLAMPED: &str = "kvorum_stamps_clamped_total";
+pub(super) const GROUP_SNAPSHOTS: &str = "kvorum_snapshots_total";
 pub(super) const PARKED_REQUESTS: &str = "kvorum_parked_requests";
 pub(super) const PARKED_REQUESTS_TOTAL: &str = "kvorum_parked_requests_total";
 pub(super) const PARKED_SECONDS_MAX: &str = "kvorum_parked_seconds_max";
@@ -45,10 +46,6 @@ pub(super) const LOG_WRITE_BYTES: &str = "kvorum_log_write_bytes_total";
 pub(super) const LOG_BATCH_RECORDS: &str = "kvorum_log_batch_records";
 pub(super) const LOG_SEGMENTS: &str = "kvorum_log_segments";
 pub(super) const LOG_BYTES: &str = "kvorum_log_bytes";
-pub(super) const PEER_CONNECTED: &str = "kvorum_peer_connected";
-pub(super) const PEER_SENT_BYTES: &str = "kvorum_peer_sent_bytes_total";
-pub(super) const PEER_RECEIVED_BYTES: &str = "kvorum_peer_received_bytes_total";
-pub(super) const PEER_RECONNECTS: &str = "kvorum_peer_reconnects_total";
 
 const SECONDS: [f64; 16] =
     [25e-6, 50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -99,10 +96,16 @@ static METRICS: &[(&str, Described, &str)] = &[
     (LOG_BATCH_RECORDS, Histogram(&COUNTS), "Records in one write of the write-ahead log."),
     (LOG_SEGMENTS, Gauge, "Files of the write-ahead log."),
     (LOG_BYTES, Gauge, "Size of all files of the write-ahead log."),
-    (PEER_CONNECTED, Gauge, "1 while the connection to the peer stands."),
-    (PEER_SENT_BYTES, Counter, "Bytes sent to the peer."),
-    (PEER_RECEIVED_BYTES, Counter, "Bytes received from the peer."),
-    (PEER_RECONNECTS, Counter, "Times that the connection to the peer was made."),
+    ("kvorum_clock_lead_ms", Gauge, "How far the last clamped stamp was ahead of the group's clock."),
+    ("kvorum_snapshot_seconds", Histogram(&SECONDS), "Time to build one snapshot."),
+    ("kvorum_peer_bytes_sent_total", Counter, "Bytes sent to the peer."),
+    ("kvorum_peer_bytes_received_total", Counter, "Bytes received from the peer."),
+    ("kvorum_peer_frames_sent_total", Counter, "Frames sent to the peer."),
+    ("kvorum_peer_frames_received_total", Counter, "Messages received from the peer."),
+    ("kvorum_peer_frames_dropped_total", Counter, "Messages from the peer for a replica that is not here."),
+    ("kvorum_peer_connects_total", Counter, "Times that the connection to the peer was made."),
+    ("kvorum_peer_queue_full_total", Counter, "Times that the queue to the peer was full."),
+    ("kvorum_peer_queue_bytes", Gauge, "Bytes waiting to be sent to the peer."),
 ];
 
 /// The recorder's reading side.
@@ -176,8 +179,8 @@ mod tests {
         group.leader_changes.increment(2);
         rendered.collect();
         let text = rendered.text();
-        assert!(text.contains("# HELP kvorum_group_commit_seconds Time from proposing"), "{text}");
-        assert!(text.contains("kvorum_group_commit_seconds_bucket{group=\"77\",le=\"0.0005\"} 1"), "{text}");
-        assert!(text.contains("kvorum_group_leader_changes_total{group=\"77\"} 2"), "{text}");
+        assert!(text.contains("# HELP kvorum_commit_seconds Time from proposing"), "{text}");
+        assert!(text.contains("kvorum_commit_seconds_bucket{group=\"77\",le=\"0.0005\"} 1"), "{text}");
+        assert!(text.contains("kvorum_leader_changes_total{group=\"77\"} 2"), "{text}");
     }
 }

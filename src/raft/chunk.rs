@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::command::{OpWriter, Row, WireError};
+use crate::command::op::{self, OpWriter};
+use crate::command::{OpCode, Row, WireError};
 use crate::protocol::{OwnedArgs, Protocol};
 use crate::slot::KeySlot;
 
@@ -45,38 +46,37 @@ impl Chunk {
         Self { protocol, ops: BytesMut::new(), op_count: 0, items: Vec::new(), read_bytes: 0 }
     }
 
-    /// Adds one op that `plan` encodes; nothing is added when it errs.
-    pub fn push_op(&mut self, plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>) -> Result<(), WireError> {
-        self.plan(plan, Item::Op)
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Adds one op whose body `plan` writes; nothing is added when it errs.
+    pub fn push_op(
+        &mut self,
+        code: OpCode,
+        key_slot: KeySlot,
+        plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        op::encode(&mut self.ops, code, key_slot, plan)?;
+        self.op_count += 1;
+        self.items.push(Item::Op);
+        Ok(())
     }
 
     /// Like `push_op`, without a reply.
-    pub fn push_silent(
-        &mut self,
-        plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>,
-    ) -> Result<(), WireError> {
-        self.plan(plan, Item::Silent)
+    pub fn push_silent(&mut self, code: OpCode, key_slot: KeySlot, body: impl FnOnce(&mut OpWriter<'_>)) {
+        let plan = |writer: &mut OpWriter<'_>| {
+            body(writer);
+            Ok(())
+        };
+        op::encode(&mut self.ops, code, key_slot, plan).expect("this body cannot be refused");
+        self.op_count += 1;
+        self.items.push(Item::Silent);
     }
 
     pub fn push_read(&mut self, row: &'static Row, args: OwnedArgs, key_slot: KeySlot) {
         self.read_bytes += args.args().iter().map(<[u8]>::len).sum::<usize>();
         self.items.push(Item::Read { row, args, key_slot });
-    }
-
-    fn plan(
-        &mut self,
-        plan: impl FnOnce(&mut OpWriter<'_>) -> Result<(), WireError>,
-        item: Item,
-    ) -> Result<(), WireError> {
-        let start = self.ops.len();
-        let mut writer = OpWriter::new(&mut self.ops);
-        if let Err(error) = plan(&mut writer) {
-            self.ops.truncate(start);
-            return Err(error);
-        }
-        self.op_count += 1;
-        self.items.push(item);
-        Ok(())
     }
 
     /// Number of items, silent ones included.

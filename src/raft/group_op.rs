@@ -1,59 +1,59 @@
 //! Ops that concern a whole group instead of one bucket.
 //!
 //! § They expand at apply into one positioned step per bucket, so that replay over a snapshot skips exactly the buckets that
-//! hold the op already.
+//! hold the op already. Ownership is group-wide state, captured with the snapshot, and is replayed without skipping.
 
-use crate::command::{Op, OpCode, OpError, OpWriter, WireError};
+use crate::command::OpCode;
+use crate::command::op::{DamagedBody, Op, OpReader, OpWriter};
 use crate::keyspace::{Position, SlotState};
 use crate::protocol::Reply;
+use crate::raft::chunk::Chunk;
 use crate::raft::group::GroupState;
 use crate::slot::{KeySlot, SLOT_COUNT, Slot};
 
 /// Body of FOUND: one bit per slot.
 const BITMAP_BYTES: usize = SLOT_COUNT / 8;
 
-/// Plans FOUND: the group owns `slots` from here on. Proposed once by the group's first leader; again is a no-op.
-pub fn plan_found(slots: &[Slot], writer: &mut OpWriter<'_>) -> Result<(), WireError> {
-    let mut bitmap = [0u8; BITMAP_BYTES];
-    for slot in slots {
-        bitmap[slot.index() / 8] |= 1 << (slot.index() % 8);
+impl Chunk {
+    /// The group owns `slots` from here on. Proposed by the group's first leader; again is a no-op.
+    pub(super) fn push_found(&mut self, slots: impl Iterator<Item = Slot>) {
+        let mut bitmap = [0u8; BITMAP_BYTES];
+        slots.for_each(|slot| bitmap[slot.index() / 8] |= 1 << (slot.index() % 8));
+        self.push_silent(OpCode::FOUND, any_key_slot(), |writer: &mut OpWriter<'_>| writer.bytes(&bitmap));
     }
-    writer.begin(OpCode::FOUND, first_key_slot());
-    writer.bytes(&bitmap);
-    writer.finish();
-    Ok(())
-}
 
-/// Plans FLUSH: every bucket of the group is emptied.
-pub fn plan_flush(writer: &mut OpWriter<'_>) -> Result<(), WireError> {
-    writer.begin(OpCode::FLUSH, first_key_slot());
-    writer.finish();
-    Ok(())
+    /// FLUSHALL: every bucket of the group is emptied.
+    pub fn push_flush(&mut self) {
+        let flush = self.push_op(OpCode::FLUSH, any_key_slot(), |_| Ok(()));
+        flush.expect("this body cannot be refused");
+    }
 }
 
 /// Group-wide ops name a key slot only because the layout has a place for one.
-fn first_key_slot() -> KeySlot {
+fn any_key_slot() -> KeySlot {
     KeySlot::new(0).expect("0 is a key slot")
 }
 
-/// Applies a group-wide op on this replica.
-pub fn apply(state: &GroupState, op: &Op, position: Position, reply: &mut Reply) -> Result<(), OpError> {
+/// Applies a group-wide op on this replica. The caller has checked `is_group_wide`.
+pub fn apply(state: &GroupState, op: &Op, position: Position, reply: &mut Reply) -> Result<(), DamagedBody> {
     if op.code == OpCode::FOUND {
-        let mut reader = op.reader();
-        let bitmap = reader.bytes()?;
-        if bitmap.len() != BITMAP_BYTES {
-            return Err(OpError::Truncated);
-        }
-        if !state.applied().founded {
-            let owned = Slot::all().filter(|slot| bitmap[slot.index() / 8] & (1 << (slot.index() % 8)) != 0);
-            owned.for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
-            state.update_applied(|applied| applied.founded = true);
-        }
-    } else if op.code == OpCode::FLUSH {
-        KeySlot::all().for_each(|key_slot| state.keyspace.flush(key_slot, position));
+        found(state, OpReader::new(&op.body).bytes()?)?;
     } else {
-        return Err(OpError::UnknownCode(op.code));
+        assert_eq!(op.code, OpCode::FLUSH, "there are two group-wide ops");
+        KeySlot::all().for_each(|key_slot| state.keyspace.flush(key_slot, position));
     }
     reply.ok();
+    Ok(())
+}
+
+fn found(state: &GroupState, bitmap: &[u8]) -> Result<(), DamagedBody> {
+    if bitmap.len() != BITMAP_BYTES {
+        return Err(DamagedBody);
+    }
+    if !state.applied().founded {
+        let owned = Slot::all().filter(|slot| bitmap[slot.index() / 8] & (1 << (slot.index() % 8)) != 0);
+        owned.for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
+        state.update_applied(|applied| applied.founded = true);
+    }
     Ok(())
 }

@@ -17,7 +17,8 @@ use crate::raft::group::{GroupState, TransferError, TransferRequest};
 use crate::raft::lease::{AckClock, lease_of};
 use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
-use crate::raft::types::LeaderId;
+use crate::raft::replica::Reads;
+use crate::raft::types::{LeaderId, MonotonicInstant};
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
 const TICK: Duration = Duration::from_millis(20);
@@ -44,6 +45,7 @@ pub struct LeadershipTask {
     pub transfers: mpsc::Receiver<TransferRequest>,
     pub sightings: mpsc::Sender<LeaderSighting>,
     pub election_timeout_max: Duration,
+    pub reads: Reads,
     pub acks: AckClock,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
@@ -113,7 +115,10 @@ impl LeadershipTask {
         tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
     }
 
-    fn prolong(&mut self, own: LeaderId, acked: Option<Instant>, sole_voter: bool) {
+    fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>, sole_voter: bool) {
+        if self.reads == Reads::ByReadIndex {
+            return;
+        }
         if sole_voter {
             self.state.lease.extend(own, None);
         } else if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {
@@ -140,8 +145,7 @@ impl LeadershipTask {
             let metrics = metrics.borrow_watched();
             (metrics.vote.leader_id.term, metrics.current_leader.map(ReplicaId))
         };
-        let sighting =
-            LeaderSighting { group: self.state.id, term, leader, leads_here: self.current.is_some() };
+        let sighting = LeaderSighting { group: self.state.id, term, leader, leads_here: self.current.is_some() };
         if self.last_sighting != Some(sighting) && self.sightings.send(sighting).await.is_ok() {
             self.last_sighting = Some(sighting);
         }

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::time::Instant;
+use openraft::Instant as _;
 
 use crate::clock::Boottime;
-use crate::raft::types::LeaderId;
+use crate::raft::types::{LeaderId, MonotonicInstant};
 
 /// A deadline that never comes: a sole voter's lease always holds, since nobody else can be elected.
 const FOREVER: u64 = u64::MAX;
@@ -114,7 +114,7 @@ impl LeaseGuard<'_> {
 /// of the difference taken at or before `a` gives a boot time at or before the true one: the safe side.
 #[derive(Debug, Default)]
 pub struct AckClock {
-    samples: VecDeque<(Instant, Boottime)>,
+    samples: VecDeque<(MonotonicInstant, Boottime)>,
 }
 
 /// Samples kept; at one per lease tick they reach back well over one heartbeat.
@@ -127,13 +127,13 @@ impl AckClock {
         }
         // Boot time first: a pause between the two reads then makes the sample too early, never too late.
         let boottime = Boottime::now();
-        self.samples.push_back((Instant::now(), boottime));
+        self.samples.push_back((MonotonicInstant::now(), boottime));
     }
 
     /// A boot time at or before the ack; `None` when the ack is older than every sample.
-    pub fn boottime_of(&self, ack: Instant) -> Option<Boottime> {
+    pub fn boottime_of(&self, ack: MonotonicInstant) -> Option<Boottime> {
         let (instant, boottime) = self.samples.iter().rev().find(|(instant, _)| *instant <= ack)?;
-        Some(boottime.saturating_add(ack.duration_since(*instant)))
+        Some(boottime.saturating_add(ack - *instant))
     }
 }
 
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn an_ack_older_than_every_sample_is_not_translated() {
         let mut clock = AckClock::default();
-        let before = Instant::now();
+        let before = MonotonicInstant::now();
         std::thread::sleep(Duration::from_millis(1));
         clock.sample();
         assert_eq!(clock.boottime_of(before), None);
-        assert!(clock.boottime_of(Instant::now()).expect("newer than the sample") <= Boottime::now());
+        assert!(clock.boottime_of(MonotonicInstant::now()).expect("newer than the sample") <= Boottime::now());
     }
 }

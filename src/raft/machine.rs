@@ -7,12 +7,14 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 
 use crate::clock::Timestamp;
-use crate::command::{self, Apply, Op, OpCode, Ops, ReadOutcome};
+use crate::command::op::{self, DecodeError, Op};
+use crate::command::{Apply, ReadOutcome, Row, Run};
 use crate::keyspace::{Applied, Position, SlotState, Time};
 use crate::protocol::Reply;
 use crate::raft::batch::{self, BatchKind};
@@ -21,7 +23,7 @@ use crate::raft::group::GroupState;
 use crate::raft::group_op;
 use crate::raft::pending::Submission;
 use crate::raft::snapshot::{GroupSnapshotBuilder, SnapshotStore};
-use crate::raft::types::{Batch, Entry, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::types::{Batch, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::KeySlot;
 
@@ -69,17 +71,17 @@ impl GroupMachine {
             self.state.pending.discard_older(log_id.leader_id);
             None
         };
-        let mut run = Run { state: &self.state, index: log_id.index, stamp, ops: Ops::new(body), next_op: 0 };
+        let mut entry_run = EntryRun { state: &self.state, index: log_id.index, stamp, ops: body, next_op: 0 };
         match own {
             Some(entry) => {
                 for submission in entry.submissions {
-                    run.answer(submission).map_err(|error| corrupt(log_id, &error))?;
+                    entry_run.answer(submission).map_err(|error| corrupt(log_id, &error))?;
                 }
             }
             None => {
                 let mut discard = Reply::discard();
-                while run.next_op < header.count {
-                    run.apply_next(&mut discard).map_err(|error| corrupt(log_id, &error))?;
+                while entry_run.next_op < header.count {
+                    entry_run.apply_next(&mut discard).map_err(|error| corrupt(log_id, &error))?;
                 }
             }
         }
@@ -92,18 +94,19 @@ fn corrupt(log_id: LogId, error: &dyn std::fmt::Display) -> io::Error {
 }
 
 /// One entry being applied.
-struct Run<'a> {
+struct EntryRun<'a> {
     state: &'a GroupState,
     index: u64,
     stamp: Timestamp,
-    ops: Ops,
+    /// What is left of the entry.
+    ops: Bytes,
     /// Number of ops of the entry applied so far.
     next_op: u32,
 }
 
-impl Run<'_> {
+impl EntryRun<'_> {
     /// Rule (b): applies a chunk proposed here and answers it.
-    fn answer(&mut self, submission: Submission) -> Result<(), command::OpError> {
+    fn answer(&mut self, submission: Submission) -> Result<(), DecodeError> {
         let Submission { chunk, outcome } = submission;
         let mut reply = Reply::new(chunk.protocol);
         let mut ends = Vec::with_capacity(chunk.items.len());
@@ -124,40 +127,46 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn apply_next(&mut self, reply: &mut Reply) -> Result<(), command::OpError> {
-        let op = self.ops.next()?;
+    fn apply_next(&mut self, reply: &mut Reply) -> Result<(), DecodeError> {
+        let op = op::decode(&mut self.ops)?.ok_or(DecodeError::Short { have: 0, need: op::HEADER_BYTES })?;
         let position = Position { index: self.index, op: self.next_op };
         self.next_op += 1;
         if op.code.is_group_wide() {
-            return group_op::apply(self.state, &op, position, reply);
+            group_op::apply(self.state, &op, position, reply).expect("the log's checksums held");
+        } else {
+            self.apply_to_bucket(&op, position, reply);
         }
-        self.apply_to_bucket(&op, position, reply)
+        Ok(())
     }
 
-    fn apply_to_bucket(&self, op: &Op, position: Position, reply: &mut Reply) -> Result<(), command::OpError> {
+    fn apply_to_bucket(&self, op: &Op, position: Position, reply: &mut Reply) {
         let applied = self.state.keyspace.apply(op.key_slot, position, |bucket| {
             let mut apply = Apply { bucket, stamp: self.stamp };
-            command::apply(op, &mut apply, reply)
+            op::apply(op.code, &op.body, &mut apply, reply);
         });
         match applied {
-            Applied::Done(result) => result,
+            Applied::Done(()) => (),
             // § A bucket restored from a snapshot may already hold this op.
-            Applied::Skipped => Ok(()),
+            Applied::Skipped => (),
             // The slot has left the group: a no-op, and the empty reply re-routes it.
-            Applied::NotOwned => Ok(()),
+            Applied::NotOwned => (),
         }
     }
 
     /// § Answered in log order, by the log's own time: a ride-along read never consults a clock.
-    fn read(&self, row: &'static command::Row, args: &crate::protocol::OwnedArgs, key_slot: KeySlot, reply: &mut Reply) {
+    fn read(&self, row: &'static Row, args: &crate::protocol::OwnedArgs, key_slot: KeySlot, reply: &mut Reply) {
+        let Run::Read(read) = row.run else { unreachable!("only reads ride along") };
         let time = Time { stamp: self.stamp, clock: self.stamp };
-        self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
-            SlotState::Owned => match row.read(&args.args(), bucket, time, reply) {
-                ReadOutcome::Done => (),
-                ReadOutcome::Due => unreachable!("nothing is due at clock = stamp"),
-            },
-            SlotState::Absent => (),
+        let outcome = self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
+            SlotState::Owned => Some(read(&args.args(), bucket, time, reply)),
+            SlotState::Absent => None,
         });
+        match outcome {
+            // The empty reply re-routes it.
+            None | Some(ReadOutcome::Done) => (),
+            Some(ReadOutcome::Due) => unreachable!("nothing is due at clock = stamp"),
+            Some(ReadOutcome::Later(later)) => later.reply(reply),
+        }
     }
 }
 
@@ -203,7 +212,9 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
         Ok(self.snapshots.current())
     }
 }

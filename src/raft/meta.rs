@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Timestamp;
-use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology};
+use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_meta};
 use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
 use crate::raft::snapshot_files::{PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
@@ -69,15 +69,16 @@ impl MetaState {
         self.topology.subscribe()
     }
 
-    pub fn applied_membership(&self) -> StoredMembership {
-        self.content.lock().membership.clone()
+    /// The founding plan has been applied.
+    pub fn is_founded(&self) -> bool {
+        self.content.lock().topology.is_some()
     }
 
     fn publish(&self, topology: Option<&Topology>) {
         let Some(topology) = topology else { return };
         self.topology.send_if_modified(|known| {
             // Replay after a restart passes through older states, which must not undo what the node has written down.
-            let newer = known.as_ref().is_none_or(|known| known.epoch < topology.epoch);
+            let newer = known.as_ref().is_none_or(|known| known.epoch() < topology.epoch());
             if newer {
                 *known = Some(Arc::new(topology.clone()));
             }
@@ -102,7 +103,8 @@ pub async fn propose(raft: &MetaRaft, state: &MetaState, op: &MetaOp) -> Result<
     let leader = raft.as_leader().map_err(|_| ProposeError::NotLeader)?.to_committed_leader_id();
     let seq = state.seq.fetch_add(1, Ordering::Relaxed);
     let body = postcard::to_stdvec(op).expect("a meta op encodes");
-    let header = BatchHeader { kind: BatchKind::Meta, count: 1, stamp: Timestamp::wall_now(), origin: state.origin, seq };
+    let header =
+        BatchHeader { kind: BatchKind::Meta, count: 1, stamp: Timestamp::wall_now(), origin: state.origin, seq };
     let (answer, receiver) = oneshot::channel();
     state.waiting.lock().insert(seq, answer);
     let (refused, refusal) = oneshot::channel();
@@ -165,7 +167,7 @@ impl MetaMachine {
             return Err(io::Error::other("ops of a data group in the meta group's log"));
         }
         let op: MetaOp = postcard::from_bytes(&body).map_err(io::Error::other)?;
-        let answer = Topology::apply(topology, op);
+        let answer = apply_meta(topology, &op);
         self.state.publish(topology.as_ref());
         if header.origin == self.state.origin
             && let Some(waiting) = self.state.waiting.lock().remove(&header.seq)
@@ -198,16 +200,13 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotFile>> {
-        let meta =
-            SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
         let path = self.files.temporary();
         let bytes = postcard::to_stdvec(&self.content).map_err(io::Error::other)?;
         let mut writer = SnapshotWriter::create(&path)?;
         writer.block(&bytes)?;
         writer.finish()?;
-        if let Some(log_id) = meta.last_log_id {
-            self.log.flush_through(log_id.index).await?;
-        }
+        self.log.flush().await?;
         match self.files.publish(meta, &path) {
             Ok(snapshot) => {
                 if let Some(log_id) = snapshot.meta.last_log_id {
@@ -269,4 +268,3 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
         Ok(self.files.current())
     }
 }
-

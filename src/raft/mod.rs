@@ -1,9 +1,41 @@
 //! Replication: the log, the transport, groups and the meta group. openraft appears here alone.
 
+mod batch;
+mod chunk;
+mod formation;
+mod group;
+mod group_op;
+mod leadership;
+mod lease;
+mod log;
+mod machine;
+mod membership;
+mod meta;
+mod node_file;
+mod peers;
+mod pending;
+mod proposer;
+mod replica;
+mod replication;
+mod snapshot;
 mod snapshot_file;
+mod snapshot_files;
+mod snapshot_io;
 mod transport;
 mod types;
+mod upkeep;
 
+pub use chunk::{Chunk, ChunkOutcome};
+pub use formation::{FormationConfig, FormationError, Formed, form};
+pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
+pub use lease::LeaseGuard;
+pub use log::{Fsync, GroupLog, LogError, LogOptions, NodeLog, Recovered};
+pub use membership::{ChangeError, MembershipStatus};
+pub use meta::ProposeError;
+pub use node_file::{Membership, NodeFile, NodeRecord};
+pub use peers::{PeerInbox, Question, announce_address, answer_questions};
+pub use replica::{Reads, ReplicaSeed, Timers};
+pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
 pub use transport::{
     ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Transport,

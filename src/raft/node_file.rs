@@ -30,8 +30,13 @@ pub enum Membership {
     Empty,
     /// § Has accepted a founding plan, durably, and acknowledged it; waits for the founder.
     Planned(Box<FoundingPlan>),
-    /// Belongs to a cluster; the last topology it saw, so that it finds its peers and replicas without the meta group.
-    Member(Box<Topology>),
+    /// Belongs to a cluster.
+    Member {
+        /// The last one it saw, so that it finds its peers and replicas without the meta group.
+        topology: Box<Topology>,
+        /// Kept by founding nodes: a crash may come before the meta group has the plan in its log.
+        plan: Option<Box<FoundingPlan>>,
+    },
 }
 
 #[derive(Debug)]
@@ -47,7 +52,10 @@ impl NodeFile {
         let path = directory.join(FILE_NAME);
         let record = match fs::read(&path) {
             Ok(bytes) => decode(&bytes).ok_or_else(|| {
-                let text = format!("{} is damaged: restore it from a backup, or wipe the directory to join anew", path.display());
+                let text = format!(
+                    "{} is damaged: restore it from a backup, or wipe the directory to join anew",
+                    path.display()
+                );
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -58,6 +66,21 @@ impl NodeFile {
             Err(error) => return Err(error),
         };
         Ok(Self { directory: directory.to_owned(), record })
+    }
+
+    /// The plan this node founded its cluster by.
+    pub fn plan(&self) -> Option<&FoundingPlan> {
+        match &self.record.membership {
+            Membership::Empty => None,
+            Membership::Planned(plan) => Some(plan),
+            Membership::Member { plan, .. } => plan.as_deref(),
+        }
+    }
+
+    /// Returns once the topology is durable.
+    pub fn update_topology(&mut self, topology: &Topology) -> io::Result<()> {
+        let plan = self.plan().cloned().map(Box::new);
+        self.update(Membership::Member { topology: Box::new(topology.clone()), plan })
     }
 
     /// Returns once the change is durable.

@@ -121,8 +121,7 @@ impl Proposer {
         let count = submissions.iter().map(|submission| submission.chunk.op_count).sum();
         self.batch_ops.record(f64::from(count));
         self.stamp = self.stamp.max(self.state.stamp()).max(self.state.clock.now(Boottime::now()));
-        let header =
-            BatchHeader { kind: BatchKind::Ops, count, stamp: self.stamp, origin: self.state.origin, seq };
+        let header = BatchHeader { kind: BatchKind::Ops, count, stamp: self.stamp, origin: self.state.origin, seq };
         let batch = batch::encode(&header, submissions.iter().map(|submission| &submission.chunk.ops));
         for submission in &mut submissions {
             // The ops live on in the entry.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -13,8 +14,8 @@ use tokio::task::JoinSet;
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
 use crate::raft::group::{Group, GroupState};
-use crate::raft::lease::AckClock;
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
+use crate::raft::lease::AckClock;
 use crate::raft::machine::GroupMachine;
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
@@ -37,10 +38,20 @@ pub struct ReplicaSeed {
     pub nonce: u64,
     pub started: tokio::time::Instant,
     pub log_bytes_max: u64,
+    pub reads: Reads,
     pub sightings: mpsc::Sender<LeaderSighting>,
     pub founding_slots: FoundingSlots,
     /// Where a fatal error of a replica goes: the node must stop.
     pub failed: mpsc::Sender<String>,
+}
+
+/// How a leader may know that it may answer a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// By its lease, which assumes that clocks of different nodes run at nearly the same speed.
+    ByLease,
+    /// By a quorum round for each turn; assumes nothing about clocks.
+    ByReadIndex,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +132,11 @@ impl Replica {
         let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log.clone());
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        seed.transport.register(group, replica, Arc::new(raft.clone()), received);
+        {
+            // Its requests are served on the runtime it lives on.
+            let _on_runtime = runtime.enter();
+            seed.transport.register(group, replica, raft.clone(), received);
+        }
         initialize(&raft, replica, &founding).await?;
 
         let (queue, queued) = mpsc::channel(QUEUE_CHUNKS_MAX);
@@ -140,6 +155,7 @@ impl Replica {
             transfers: transfer_requests,
             sightings: seed.sightings.clone(),
             election_timeout_max: seed.timers.election_max,
+            reads: seed.reads,
             acks: AckClock::default(),
             current: None,
             last_sighting: None,
@@ -188,18 +204,34 @@ async fn watch_for_failure<SM: openraft::storage::RaftStateMachine<crate::raft::
 ) {
     let mut changes = raft.metrics();
     loop {
-        let running = {
-            use openraft::async_runtime::watch::WatchReceiver;
-            changes.borrow_watched().running_state.clone()
-        };
+        let running = changes.borrow_watched().running_state.clone();
         if let Err(error) = running {
             let _ = failed.send(format!("group {group}: {error}")).await;
             return;
         }
         // Once in a while is enough, and cheaper than waking at every entry.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        use openraft::async_runtime::watch::WatchReceiver;
         if matches!(tokio::time::timeout(Duration::ZERO, changes.changed()).await, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+/// Nothing is served under a lease of the meta group, so its leader only has to be known.
+async fn report_meta_leader(raft: MetaRaft, own: ReplicaId, sightings: mpsc::Sender<LeaderSighting>) {
+    let mut changes = raft.server_metrics();
+    loop {
+        let sighting = {
+            let metrics = changes.borrow_watched();
+            let leader = metrics.current_leader.map(ReplicaId);
+            LeaderSighting {
+                group: GroupId::META,
+                term: metrics.vote.leader_id.term,
+                leader,
+                leads_here: leader == Some(own),
+            }
+        };
+        if sightings.send(sighting).await.is_err() || changes.changed().await.is_err() {
             return;
         }
     }
@@ -230,12 +262,17 @@ impl MetaReplica {
         let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        seed.transport.register(group, replica, Arc::new(raft.clone()), received);
+        {
+            // Its requests are served on the runtime it lives on.
+            let _on_runtime = runtime.enter();
+            seed.transport.register(group, replica, raft.clone(), received);
+        }
         if let Some(founding) = founding {
             initialize(&raft, replica, &founding).await?;
         }
         let mut tasks = JoinSet::new();
         tasks.spawn_on(watch_for_failure(raft.clone(), group, seed.failed.clone()), runtime);
+        tasks.spawn_on(report_meta_leader(raft.clone(), replica, seed.sightings.clone()), runtime);
         Ok(Self { raft, state, tasks })
     }
 

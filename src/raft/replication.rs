@@ -13,19 +13,20 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Ballot, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable, Topology,
+    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable, Topology,
 };
 use crate::keyspace::HashSecret;
 use crate::raft::group::{Group, TransferError};
 use crate::raft::leadership::LeaderSighting;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
-use crate::raft::node_file::{Membership, NodeFile};
+use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed};
-use crate::raft::{LinkState, Transport};
+use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
 /// Hints are sent at every change, and this often for peers that missed one.
@@ -44,17 +45,23 @@ pub enum Route {
     Down,
 }
 
-#[derive(Debug)]
 pub struct Replication {
     node: NodeId,
     meta_raft: MetaRaft,
     meta: Arc<MetaState>,
     transport: Transport,
+    password: Option<String>,
     topology: ArcSwap<Topology>,
     hints: ArcSwap<Hints>,
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
     routes: ArcSwap<RouteTable>,
     changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Replication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replication({:?})", self.node)
+    }
 }
 
 impl Replication {
@@ -64,6 +71,30 @@ impl Replication {
 
     pub fn topology(&self) -> Arc<Topology> {
         self.topology.load_full()
+    }
+
+    /// What the meta group's state machine holds here, which `topology()` follows a moment later.
+    pub fn newest_topology(&self) -> Arc<Topology> {
+        self.meta.topology().borrow().clone().unwrap_or_else(|| self.topology())
+    }
+
+    /// This node's client address.
+    pub fn address(&self) -> cluster::Address {
+        self.topology().node(self.node).map(cluster::NodeInfo::address).expect("a member knows itself")
+    }
+
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    pub(super) async fn ask(
+        &self,
+        node: NodeId,
+        kind: u8,
+        body: &[u8],
+        wait_max: Duration,
+    ) -> Result<bytes::Bytes, crate::raft::CallError> {
+        self.transport.ask(node, kind, body, wait_max).await
     }
 
     pub fn hints(&self) -> Arc<Hints> {
@@ -100,8 +131,8 @@ impl Replication {
         self.groups.load().values().filter(|group| group.leads()).cloned().collect()
     }
 
-    pub fn links(&self) -> Vec<LinkState> {
-        self.transport.links()
+    pub fn peers(&self) -> Vec<PeerState> {
+        self.transport.peers()
     }
 
     /// True while this node leads the meta group.
@@ -113,6 +144,20 @@ impl Replication {
     pub fn meta_leader(&self) -> Option<cluster::Address> {
         let hint = self.hints().leader(GroupId::META)?;
         self.topology().node(hint.node).map(cluster::NodeInfo::address)
+    }
+
+    /// Err says what is missing: a replica that has not started, or a group without a known leader.
+    pub fn readiness(&self) -> Result<(), String> {
+        let (topology, hints) = (self.topology(), self.hints());
+        for (group, _) in topology.replicas_on(self.node) {
+            if self.group(group).is_none() {
+                return Err(format!("the replica of group {group} is starting"));
+            }
+        }
+        match topology.groups().keys().find(|group| !hints.is_current(**group)) {
+            Some(group) => Err(format!("group {group} has no leader now")),
+            None => Ok(()),
+        }
     }
 
     pub async fn propose(&self, op: &MetaOp) -> Result<MetaOutcome, ProposeError> {
@@ -155,10 +200,10 @@ impl Replication {
 pub struct Start {
     pub file: NodeFile,
     pub topology: Topology,
-    /// Some on the one node that founds the cluster, which initializes the meta group.
-    pub founds: bool,
     pub seed: ReplicaSeed,
     pub transport: Transport,
+    /// The cluster's password, for calls to other nodes' client ports.
+    pub password: Option<String>,
     /// Where replicas run, in turn.
     pub runtimes: Vec<Handle>,
     pub sightings: mpsc::Receiver<LeaderSighting>,
@@ -170,12 +215,14 @@ pub struct Start {
 pub struct Coordinator {
     replication: Arc<Replication>,
     meta: MetaReplica,
+    plan: Option<FoundingPlan>,
     replicas: BTreeMap<GroupId, (ReplicaId, Replica)>,
     hints: Hints,
     leads: BTreeSet<GroupId>,
     start: StartRest,
     /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
     starting: BTreeSet<GroupId>,
+    proposals: JoinSet<()>,
     started: (mpsc::Sender<StartedReplica>, mpsc::Receiver<StartedReplica>),
 }
 
@@ -203,7 +250,10 @@ impl Coordinator {
         for (peer, info) in topology.nodes() {
             start.transport.set_peer(*peer, &info.host, info.peer_port);
         }
-        let founding = start.founds.then(|| Founding {
+        // § The founder alone initializes the meta group, and does so again after a crash in between: a log that is not empty
+        // refuses it.
+        let plan = start.file.plan().cloned();
+        let founding = plan.as_ref().filter(|plan| plan.founder() == node).map(|_| Founding {
             initializer: replica,
             members: topology
                 .meta_members()
@@ -220,6 +270,7 @@ impl Coordinator {
             meta_raft: meta.raft.clone(),
             meta: meta.state.clone(),
             transport: start.transport,
+            password: start.password,
             topology: ArcSwap::new(topology),
             hints: ArcSwap::default(),
             groups: ArcSwap::default(),
@@ -229,6 +280,7 @@ impl Coordinator {
         Ok(Self {
             replication,
             meta,
+            plan,
             replicas: BTreeMap::new(),
             hints: Hints::default(),
             leads: BTreeSet::new(),
@@ -240,6 +292,7 @@ impl Coordinator {
                 hint_messages: start.hints,
             },
             starting: BTreeSet::new(),
+            proposals: JoinSet::new(),
             started: mpsc::channel(STARTING_MAX),
         })
     }
@@ -266,7 +319,10 @@ impl Coordinator {
                     }
                 }
                 Some(started) = self.started.1.recv() => self.take_replica(started).await,
-                _ = interval.tick() => self.replication.transport.broadcast_hint(self.hints.encode().into()),
+                _ = interval.tick() => {
+                    self.announce();
+                    self.propose_founding();
+                }
             }
         }
         for (_, (_, replica)) in self.replicas {
@@ -299,8 +355,31 @@ impl Coordinator {
         }
         if changed {
             self.publish();
-            self.replication.transport.broadcast_hint(self.hints.encode().into());
+            self.announce();
         }
+    }
+
+    /// The meta log's first op is the plan. Whichever founding node leads proposes it until it is applied.
+    fn propose_founding(&mut self) {
+        if self.meta.state.is_founded() {
+            self.plan = None;
+        }
+        if let Some(plan) = &self.plan
+            && self.replication.leads_meta()
+        {
+            let (replication, op) = (self.replication.clone(), MetaOp::Found(Box::new(plan.clone())));
+            self.proposals.spawn(async move {
+                if let Err(error) = replication.propose(&op).await {
+                    tracing::info!(%error, "the founding plan is not in the meta log yet");
+                }
+            });
+        }
+        while self.proposals.try_join_next().is_some() {}
+    }
+
+    fn announce(&self) {
+        let fits = self.replication.transport.broadcast_hint(self.hints.encode().into());
+        debug_assert!(fits, "hints of every group fit a frame");
     }
 
     fn learn_hints(&mut self, bytes: &[u8]) {
@@ -350,14 +429,16 @@ impl Coordinator {
             }
         }
         let (file, record) = (self.start.file.clone(), topology.clone());
-        let write = move || file.lock().update(Membership::Member(Box::new((*record).clone())));
+        let write = move || file.lock().update_topology(&record);
         match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => (),
             Ok(Err(error)) => self.fail(format!("cannot write the node file: {error}")),
             Err(error) => self.fail(format!("cannot write the node file: {error}")),
         }
         if topology.node(node).is_none() {
-            self.fail("this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned());
+            self.fail(
+                "this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned(),
+            );
         }
         self.replication.topology.store(topology);
         self.stop_removed().await;
@@ -453,7 +534,8 @@ impl Replication {
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();
             let own = leader.leader_id().node_id;
-            let best = status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
+            let best =
+                status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
             if let Some(target) = best {
                 // Nothing is served under a lease of the meta group, so there is none to revoke.
                 let _ = self.meta_raft.trigger().transfer_leader(target.0).await;

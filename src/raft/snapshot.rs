@@ -13,7 +13,7 @@ use openraft::storage::RaftSnapshotBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Keyspace, Position, SlotState};
+use crate::keyspace::{Keyspace, SlotState};
 use crate::raft::group::GroupState;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
@@ -163,13 +163,16 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         let target = path.clone();
         let write = move || write(&head, &state.keyspace, &target, || files.generation() == generation);
         let written = tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
-        let Some(highest) = written else {
+        if !written {
             let _ = std::fs::remove_file(&path);
-            return self.files.current().ok_or_else(|| io::Error::other("a snapshot build was cancelled without a newer one"));
-        };
+            return self
+                .files
+                .current()
+                .ok_or_else(|| io::Error::other("a snapshot build was cancelled without a newer one"));
+        }
         // § Buckets may hold ops past S: the log must be durable through the highest of them, in every fsync mode, or a power
-        // loss could leave a snapshot ahead of the log it continues.
-        self.log.flush_through(highest.index).await?;
+        // loss could leave a snapshot ahead of the log it continues. All of them were appended before this.
+        self.log.flush().await?;
         match self.files.publish(self.head.meta(), &path) {
             Ok(snapshot) => {
                 if let Some(log_id) = snapshot.meta.last_log_id {
@@ -185,28 +188,21 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
     }
 }
 
-/// Writes and fsyncs the file; the highest position in it, or `None` when the build was cancelled.
-fn write(
-    head: &Head,
-    keyspace: &Keyspace,
-    path: &Path,
-    wanted: impl Fn() -> bool,
-) -> io::Result<Option<Position>> {
+/// Writes and fsyncs the file; false when the build was cancelled.
+fn write(head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<bool> {
     let mut writer = SnapshotWriter::create(path)?;
     writer.block(&postcard::to_stdvec(head).map_err(io::Error::other)?)?;
-    let mut highest = Position { index: head.last_log_id.map_or(0, |log_id| log_id.index), op: 0 };
     let mut piece = Vec::new();
     for key_slot in KeySlot::all() {
         if !wanted() {
-            return Ok(None);
+            return Ok(false);
         }
         let mut export = keyspace.export(key_slot);
-        highest = highest.max(export.position());
         while export.encode_into(&mut piece) {
             writer.block(&piece)?;
             piece.clear();
         }
     }
     writer.finish()?;
-    Ok(Some(highest))
+    Ok(true)
 }

@@ -43,12 +43,7 @@ impl SnapshotFiles {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self {
-            directory,
-            current: Arc::default(),
-            generation: Arc::default(),
-            temporaries: Arc::default(),
-        })
+        Ok(Self { directory, current: Arc::default(), generation: Arc::default(), temporaries: Arc::default() })
     }
 
     pub fn directory(&self) -> &Path {
@@ -93,7 +88,10 @@ impl SnapshotFiles {
         let mut current = self.current.lock();
         if let Some((newer, snapshot)) = current.as_ref().filter(|(newer, _)| newer.last_log_id > meta.last_log_id) {
             let _ = fs::remove_file(temporary);
-            return Err(PublishError::Older(Box::new(GroupSnapshot { meta: newer.clone(), snapshot: snapshot.clone() })));
+            return Err(PublishError::Older(Box::new(GroupSnapshot {
+                meta: newer.clone(),
+                snapshot: snapshot.clone(),
+            })));
         }
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.directory.join(format!("snapshot-{index:020}.kvs"));

@@ -20,7 +20,6 @@ const BUFFER_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct SnapshotWriter {
     file: BufWriter<File>,
-    path: PathBuf,
     bytes: u64,
     blocks: u32,
 }
@@ -29,7 +28,7 @@ impl SnapshotWriter {
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
         file.write_all(MAGIC)?;
-        Ok(Self { file, path: path.to_owned(), bytes: MAGIC.len() as u64, blocks: 0 })
+        Ok(Self { file, bytes: MAGIC.len() as u64, blocks: 0 })
     }
 
     /// Empty blocks are skipped: zero is the end mark.
@@ -56,9 +55,6 @@ impl SnapshotWriter {
         Ok(self.bytes + 8)
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 #[derive(Debug)]

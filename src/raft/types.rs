@@ -85,3 +85,5 @@ pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 /// Who led when an entry was appended: (term, replica), in the order in which a log holds them.
 pub type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+/// CLOCK_MONOTONIC, as openraft's runtime reads it.
+pub type MonotonicInstant = openraft::alias::InstantOf<TypeConfig>;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::GroupId;
-use crate::command;
+use crate::command::{OpCode, plan_expire_due};
 use crate::protocol::Protocol;
+use crate::raft::GroupLog;
 use crate::raft::chunk::Chunk;
 use crate::raft::group::Group;
-use crate::raft::{GroupLog, group_op};
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ impl Upkeep {
         }
         let mut chunk = Chunk::new(Protocol::Resp2);
         let slots = (self.founding_slots)(self.group.id());
-        chunk.push_silent(|writer| group_op::plan_found(&slots, writer)).expect("a bitmap is within every limit");
+        chunk.push_found(slots.into_iter());
         // Whatever the outcome, the next tick looks again.
         let _ = self.group.submit(chunk).await;
     }
@@ -68,9 +68,7 @@ impl Upkeep {
         let more = due.len() >= DUE_KEYS_MAX;
         let mut chunk = Chunk::new(Protocol::Resp2);
         for (key_slot, key) in &due {
-            chunk
-                .push_silent(|writer| command::plan_expire_due(*key_slot, [&key[..]].into_iter(), writer))
-                .expect("a key that is stored can be named");
+            chunk.push_silent(OpCode::EXPIRE_DUE, *key_slot, |op| plan_expire_due([&key[..]], op));
         }
         let _ = self.group.submit(chunk).await;
         more

@@ -15,6 +15,7 @@
 //! grows with what has arrived.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -35,8 +36,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// Frames this large are read into a buffer of their own instead of through the shared one.
 const OWN_BUFFER_BYTES_MIN: usize = 32 * 1024;
 const MORE: u8 = 0x80;
-/// The first step of an assembly buffer's growth.
+/// An assembly buffer starts with this and doubles,
 const ASSEMBLY_BYTES_MIN: usize = 1024 * 1024;
+/// up to here; then it takes the rest at once, for moving more would hold up the control frames behind.
+const ASSEMBLY_DOUBLING_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 const _: () = assert!(MESSAGE_BYTES_MAX <= u32::MAX as usize);
 
@@ -157,7 +160,8 @@ pub struct FrameReader {
     /// A frame being read into its own buffer, and its length.
     own: Option<(BytesMut, usize)>,
     assemblies: HashMap<GroupId, Assembly>,
-    assemblies_bytes: usize,
+    /// What the open assemblies will come to.
+    assemblies_total: usize,
 }
 
 impl FrameReader {
@@ -227,7 +231,7 @@ impl FrameReader {
         let Some(mut assembly) = self.assemblies.remove(&group) else {
             return Ok(Some(Frame { header, body: frame }));
         };
-        self.assemblies_bytes -= assembly.bytes.len();
+        self.assemblies_total -= assembly.total;
         if assembly.header != header || assembly.bytes.len() + frame.len() != assembly.total {
             return Err(LinkError::Damaged("last fragment does not fit the ones before"));
         }
@@ -240,12 +244,18 @@ impl FrameReader {
             return Err(LinkError::Damaged("fragment of a control frame"));
         }
         let total = frame.try_get_u32_le().map_err(|_| LinkError::Damaged("fragment without its total"))? as usize;
-        self.assemblies_bytes += frame.len();
-        // A sender queues at most one message above its queue's limit, so honest peers stay below this for all groups.
-        if total > MESSAGE_BYTES_MAX || self.assemblies_bytes > MESSAGE_BYTES_MAX {
-            return Err(LinkError::MessageLength(total.max(self.assemblies_bytes) as u64));
-        }
-        let assembly = self.assemblies.entry(header.group).or_insert(Assembly { header, total, bytes: Vec::new() });
+        let assembly = match self.assemblies.entry(header.group) {
+            MapEntry::Occupied(open) => open.into_mut(),
+            MapEntry::Vacant(place) => {
+                self.assemblies_total += total;
+                // A sender queues at most one message above its queue's limit, so honest peers stay below this for all
+                // groups together.
+                if self.assemblies_total > MESSAGE_BYTES_MAX {
+                    return Err(LinkError::MessageLength(self.assemblies_total as u64));
+                }
+                place.insert(Assembly { header, total, bytes: Vec::new() })
+            }
+        };
         let fits = assembly.header == header && assembly.total == total && assembly.bytes.len() + frame.len() < total;
         if !fits || frame.is_empty() {
             return Err(LinkError::Damaged("fragment does not fit the ones before"));
@@ -260,8 +270,10 @@ impl Assembly {
     /// pin twice its size.
     fn append(&mut self, piece: &[u8]) {
         if self.bytes.capacity() - self.bytes.len() < piece.len() {
+            let rest = self.total - self.bytes.len();
             let step = self.bytes.len().max(ASSEMBLY_BYTES_MIN).max(piece.len());
-            self.bytes.reserve_exact(step.min(self.total - self.bytes.len()));
+            let doubling = self.bytes.len() < ASSEMBLY_DOUBLING_BYTES_MAX;
+            self.bytes.reserve_exact(if doubling { step.min(rest) } else { rest });
         }
         self.bytes.extend_from_slice(piece);
     }

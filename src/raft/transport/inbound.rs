@@ -13,6 +13,7 @@ use tokio::io::AsyncRead;
 
 use super::appends::AppendStream;
 use super::codec::{self, SnapshotBegin, SnapshotChunk, SnapshotEnd};
+use super::endpoint::Shared;
 use super::errors::{LinkError, Refusal};
 use super::frame::{Frame, FrameReader, Header, Kind};
 use super::lanes::Body;
@@ -20,7 +21,6 @@ use super::link::Link;
 use super::peer::Peer;
 use super::receive_snapshot::{Step, Transfer};
 use super::registry::Registered;
-use super::transport::Shared;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
 
 /// Votes, transfers and asks of one peer being served at once.
@@ -50,7 +50,7 @@ impl AskReply {
     /// `body` above `ASK_BYTES_MAX` is refused as `Busy`.
     pub fn send(mut self, body: &[u8]) {
         self.answered = true;
-        if body.len() > super::transport::ASK_BYTES_MAX {
+        if body.len() > super::endpoint::ASK_BYTES_MAX {
             self.link.refuse(self.request, Refusal::Busy);
         } else {
             self.link.answer(self.request, codec::encode_answer(body));

@@ -129,8 +129,8 @@ impl Lanes {
             body.parts.into_iter().for_each(|part| out.put(part));
             frames += 1;
         }
-        while out.len() < WRITE_BYTES_MAX {
-            let Some((group, mut queue)) = self.bulk.pop_front() else { break };
+        // At least one: control must not starve bulk either.
+        while let Some((group, mut queue)) = self.bulk.pop_front() {
             let first = queue.front_mut().expect("a group without messages is not kept");
             first.take(out);
             frames += 1;
@@ -141,6 +141,9 @@ impl Lanes {
             }
             if !queue.is_empty() {
                 self.bulk.push_back((group, queue));
+            }
+            if out.len() >= WRITE_BYTES_MAX {
+                break;
             }
         }
         frames

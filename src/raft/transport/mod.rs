@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `transport` | what the rest of the node uses: peers, replicas, hints, asks, shutdown |
+//! | `endpoint` | what the rest of the node uses: peers, replicas, hints, asks, shutdown |
 //! | `network` | openraft's client side: encode, queue, await the reply |
 //! | `peer` | dialling, accepting, running a connection until it ends |
 //! | `handshake` | the first bytes: who is there, and is it one of us |
@@ -18,6 +18,7 @@
 
 mod appends;
 mod codec;
+mod endpoint;
 mod errors;
 mod frame;
 mod handshake;
@@ -31,10 +32,12 @@ mod registry;
 mod send_snapshot;
 mod stats;
 mod tasks;
-mod transport;
 
+pub use endpoint::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};
 pub use errors::{CallError, Refusal};
 pub use inbound::{AskReply, Receiver};
 pub use network::{GroupNetwork, PeerNetwork};
 pub use registry::RaftPort;
-pub use transport::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};
+
+#[cfg(test)]
+mod tests;

@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::codec::{self, AppendRequest, AppendResult};
+use super::endpoint::Shared;
 use super::errors::CallError;
 use super::frame::{Header, Kind};
 use super::lanes::Body;
 use super::send_snapshot;
-use super::transport::Shared;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
 use crate::raft::{Member, SnapshotFile, TypeConfig, Vote};
 
@@ -100,10 +100,12 @@ impl PeerNetwork {
         request: AppendRequest,
     ) -> impl Future<Output = Result<AppendResult, RPCError<TypeConfig>>> + Send + use<> {
         let body = codec::encode_append(&request);
+        // Entries are bulk, whoever sends them: control frames are never cut.
+        let kind = if request.entries.is_empty() { self.append_kind } else { Kind::Append };
         let size_kib = u32::try_from(body.len() / 1024 + 1).unwrap_or(u32::MAX).min(WINDOW_KIB);
         let place = Arc::clone(&self.window).acquire_many_owned(size_kib).await;
         let queued = match self.shared.link(self.node) {
-            Some(link) => link.request_append(self.header(self.append_kind), body),
+            Some(link) => link.request_append(self.header(kind), body),
             None => Err(CallError::NotConnected),
         };
         async move {

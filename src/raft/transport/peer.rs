@@ -2,24 +2,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::endpoint::Shared;
 use super::errors::LinkError;
 use super::handshake;
 use super::inbound::Inbound;
 use super::link::Link;
 use super::stats::PeerStats;
-use super::transport::Shared;
 use crate::cluster::NodeId;
 
 const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
 const REDIAL_MS_MIN: u64 = 20;
 const REDIAL_MS_MAX: u64 = 500;
+const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// Unsent bytes the kernel holds per connection: what a control frame can have to wait behind besides one write.
 const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 
@@ -43,6 +44,14 @@ impl Peer {
         }
     }
 
+    /// Ends its connection and its dialling, for good.
+    pub fn end(&self, reason: LinkError) {
+        self.gone.send_replace(true);
+        if let Some(link) = self.link.load_full() {
+            link.close(reason);
+        }
+    }
+
     pub async fn gone(&self) {
         // The sender is in `self`, so waiting cannot fail.
         self.gone.subscribe().wait_for(|gone| *gone).await.ok();
@@ -60,9 +69,13 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
         };
         match attempt {
             Ok(stream) => {
-                wait_ms = REDIAL_MS_MIN;
                 last_error.clear();
+                let start = Instant::now();
                 run(&shared, &peer, stream).await;
+                // A connection that breaks at once is not a success.
+                if start.elapsed() > STEADY_AFTER {
+                    wait_ms = REDIAL_MS_MIN;
+                }
             }
             Err(error) => {
                 // Each cause once, not at each attempt.
@@ -144,7 +157,15 @@ async fn serve(
             let Some(peer) = shared.peer_or_new(node) else { return };
             run(shared, &peer, stream).await;
         }
-        Err(error) => tracing::warn!(%from, %error, "a peer's connection was not accepted"),
+        Err(error) => {
+            // A refused node dials on, twice a second: the same reason is not repeated in the log.
+            let error = error.to_string();
+            let mut last = shared.last_refusal.lock();
+            if *last != error {
+                tracing::warn!(%from, error, "a peer's connection was not accepted");
+                *last = error;
+            }
+        }
     }
 }
 
@@ -154,6 +175,10 @@ async fn run(shared: &Shared, peer: &Arc<Peer>, mut stream: TcpStream) {
     // The newest connection counts: the old one may be half dead without either side knowing.
     if let Some(old) = peer.link.swap(Some(Arc::clone(&link))) {
         old.close(LinkError::Replaced);
+    }
+    // Whoever sets `gone` closes the link after that, so that it is closed by one of the two.
+    if *peer.gone.borrow() {
+        link.close(LinkError::Removed);
     }
     peer.stats.connected();
     tracing::info!(peer = %peer.node, "peer connected");
@@ -169,7 +194,6 @@ async fn run(shared: &Shared, peer: &Arc<Peer>, mut stream: TcpStream) {
         ended = link.write_loop(&mut write) => ended,
         ended = link.watch_loop(shared.silent_max) => ended,
         reason = link.closed() => Err(reason),
-        () = peer.gone() => Err(if *shared.stop.borrow() { LinkError::Stopping } else { LinkError::Removed }),
     };
     // Requests fail now; those sent from here on see a closed link.
     link.close(LinkError::Closed);

@@ -102,17 +102,23 @@ impl Registered {
     }
 }
 
+struct Place {
+    registered: Arc<Registered>,
+    /// Dropped with the place, it lets `Registered::gone` resolve.
+    _here: watch::Receiver<()>,
+}
+
 #[derive(Default)]
 pub struct Registry {
-    replicas: RwLock<HashMap<(GroupId, ReplicaId), (Arc<Registered>, watch::Receiver<()>)>>,
+    replicas: RwLock<HashMap<(GroupId, ReplicaId), Place>>,
 }
 
 impl Registry {
     /// Must be called on the runtime the replica lives on. Replaces an earlier registration of the same id.
     pub fn register(&self, group: GroupId, replica: ReplicaId, port: Arc<dyn RaftPort>, snapshot_directory: PathBuf) {
-        let (gone, alive) = watch::channel(());
+        let (gone, here) = watch::channel(());
         let registered = Registered { group, replica, port, snapshot_directory, runtime: Handle::current(), gone };
-        self.replicas.write().insert((group, replica), (Arc::new(registered), alive));
+        self.replicas.write().insert((group, replica), Place { registered: Arc::new(registered), _here: here });
     }
 
     pub fn deregister(&self, group: GroupId, replica: ReplicaId) {
@@ -120,6 +126,6 @@ impl Registry {
     }
 
     pub fn find(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Registered>> {
-        self.replicas.read().get(&(group, replica)).map(|(registered, _)| Arc::clone(registered))
+        self.replicas.read().get(&(group, replica)).map(|place| Arc::clone(&place.registered))
     }
 }

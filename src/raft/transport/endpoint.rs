@@ -85,7 +85,8 @@ pub struct Shared {
     pub(super) runtime: Handle,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) hint: Mutex<Option<Bytes>>,
-    pub(super) stop: watch::Sender<bool>,
+    pub(super) last_refusal: Mutex<String>,
+    stop: watch::Sender<bool>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
 }
 
@@ -110,6 +111,7 @@ impl Transport {
             runtime: Handle::current(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             hint: Mutex::default(),
+            last_refusal: Mutex::default(),
             stop: watch::Sender::new(false),
             peers: RwLock::default(),
         });
@@ -139,8 +141,9 @@ impl Transport {
 
     /// Drops the peer and its connection.
     pub fn remove_peer(&self, node: NodeId) {
-        if let Some(peer) = self.shared.peers.write().remove(&node) {
-            peer.gone.send_replace(true);
+        let removed = self.shared.peers.write().remove(&node);
+        if let Some(peer) = removed {
+            peer.end(LinkError::Removed);
         }
     }
 
@@ -241,10 +244,7 @@ impl Transport {
         self.shared.stop.send_replace(true);
         let peers = std::mem::take(&mut *self.shared.peers.write());
         for peer in peers.values() {
-            peer.gone.send_replace(true);
-            if let Some(link) = peer.link.load_full() {
-                link.close(LinkError::Stopping);
-            }
+            peer.end(LinkError::Stopping);
         }
         self.shared.tasks.join(SHUTDOWN_WAIT_MAX).await;
     }

@@ -1,0 +1,233 @@
+//! Every error text that goes on the wire, word for word as Redis writes it. The only file that knows them.
+//!
+//! `Display` gives the line without its leading `-` and without the line end.
+
+use crate::protocol::{Args, Reply};
+
+/// An error reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    // Form of a request.
+    #[error("ERR unknown command '{name}', with args beginning with: {args}")]
+    UnknownCommand { name: String, args: String },
+    #[error("ERR unknown subcommand '{name}'. Try {container} HELP.")]
+    UnknownSubcommand { name: String, container: String },
+    #[error("ERR wrong number of arguments for '{0}' command")]
+    WrongArity(&'static str),
+    #[error("ERR syntax error")]
+    Syntax,
+    #[error("ERR Unsupported option {0}")]
+    UnsupportedOption(String),
+    #[error("ERR value is not an integer or out of range")]
+    NotAnInteger,
+    #[error("ERR value is out of range, value must between {min} and {max}")]
+    OutOfRange { min: i64, max: i64 },
+    #[error("ERR value is out of range, must be positive")]
+    NotPositive,
+    #[error("ERR value is not a valid float")]
+    NotAFloat,
+    #[error("ERR invalid expire time in '{0}' command")]
+    InvalidExpire(&'static str),
+    #[error("ERR NX and XX, GT or LT options at the same time are not compatible")]
+    ExpireNxWithOthers,
+    #[error("ERR GT and LT options at the same time are not compatible")]
+    ExpireGtWithLt,
+    #[error("ERR offset is out of range")]
+    OffsetOutOfRange,
+    #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
+    StringTooLong,
+    #[error("ERR DB index is out of range")]
+    DbOutOfRange,
+    #[error("ERR Copying to another database is not allowed in cluster mode")]
+    CopyAcrossDbs,
+    #[error("ERR SELECT is not allowed in cluster mode")]
+    SelectInCluster,
+    #[error("ERR invalid DB index")]
+    InvalidDb,
+    #[error("ERR source and destination objects are the same")]
+    SameObject,
+    #[error("ERR If you want both the length and indexes, please just use IDX.")]
+    LcsLenWithIdx,
+    #[error("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len")]
+    LcsTooLarge,
+    #[error("ERR {0} is not a valid type name")]
+    UnknownTypeName(String),
+    #[error("ERR invalid cursor")]
+    InvalidCursor,
+    #[error("ERR Invalid command specified")]
+    GetkeysUnknown,
+    #[error("ERR The command has no key arguments")]
+    GetkeysWithoutKeys,
+    #[error("ERR Invalid number of arguments specified for command")]
+    GetkeysArity,
+    #[error("ERR Invalid arguments specified for command")]
+    GetkeysInvalid,
+
+    // What the data said.
+    #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+    WrongType,
+    #[error("ERR no such key")]
+    NoSuchKey,
+    #[error("ERR increment or decrement would overflow")]
+    IncrementOverflow,
+    #[error("ERR decrement would overflow")]
+    DecrementOverflow,
+    #[error("ERR increment would produce NaN or Infinity")]
+    IncrementNotFinite,
+    #[error(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
+         between policies at runtime LRU and LFU data will take some time to adjust."
+    )]
+    NoLfuPolicy,
+
+    // Where a request belongs.
+    #[error("MOVED {key_slot} {host}:{port}")]
+    Moved { key_slot: u16, host: String, port: u16 },
+    #[error("CROSSSLOT Keys in request don't hash to the same slot")]
+    CrossSlot,
+    #[error("CLUSTERDOWN The cluster is down")]
+    ClusterDown,
+    #[error("CLUSTERDOWN Hash slot not served")]
+    SlotNotServed,
+    #[error("TRYAGAIN Multiple keys request during rehashing of slot")]
+    TryAgain,
+    #[error("LOADING Redis is loading the dataset in memory")]
+    Loading,
+    #[error("OOM command not allowed when used memory > 'maxmemory'.")]
+    OutOfMemory,
+
+    // Connections.
+    #[error("NOAUTH Authentication required.")]
+    NoAuth,
+    #[error(
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+    )]
+    NoAuthHello,
+    #[error("WRONGPASS invalid username-password pair or user is disabled.")]
+    WrongPass,
+    #[error(
+        "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+         configuration is correct?"
+    )]
+    AuthWithoutPassword,
+    #[error("NOPROTO unsupported protocol version")]
+    NoProto,
+    #[error("ERR Protocol version is not an integer or out of range")]
+    ProtoNotAnInteger,
+    #[error("ERR Syntax error in HELLO option '{0}'")]
+    HelloOption(String),
+    #[error("ERR Client names cannot contain spaces, newlines or special characters.")]
+    ClientName,
+    #[error("ERR No such client")]
+    NoSuchClient,
+    #[error("ERR Invalid client ID")]
+    InvalidClientId,
+    #[error("ERR client-id should be greater than 0")]
+    ClientIdNotPositive,
+    #[error("ERR Unknown client type '{0}'")]
+    UnknownClientType(String),
+    #[error("ERR No such user '{0}'")]
+    NoSuchUser(String),
+    #[error("ERR timeout is not an integer or out of range")]
+    TimeoutNotAnInteger,
+    #[error("ERR timeout is negative")]
+    TimeoutNegative,
+    #[error("ERR {0} cannot contain spaces, newlines or special characters.")]
+    ClientAttribute(String),
+    #[error("ERR Unrecognized option '{0}'")]
+    UnrecognizedOption(String),
+    #[error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")]
+    UnblockReason,
+    #[error("ERR max number of clients reached")]
+    MaxClients,
+}
+
+/// Redis cuts a name it echoes back, and stops echoing arguments, at this many bytes.
+const ECHO_BYTES_MAX: usize = 128;
+
+impl WireError {
+    /// For a request whose name is in no row.
+    pub fn unknown_command(args: &Args<'_>) -> Self {
+        let mut echoed = String::new();
+        for arg in args.iter().skip(1) {
+            if echoed.len() >= ECHO_BYTES_MAX {
+                break;
+            }
+            let room = ECHO_BYTES_MAX - echoed.len();
+            echoed.push_str(&format!("'{}' ", printable(arg, room)));
+        }
+        Self::UnknownCommand { name: printable(&args[0], ECHO_BYTES_MAX), args: echoed }
+    }
+
+    /// For a request whose container (lower case) has no such subcommand.
+    pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Self {
+        Self::UnknownSubcommand {
+            name: printable(subcommand, ECHO_BYTES_MAX),
+            container: container.to_ascii_uppercase(),
+        }
+    }
+
+    pub fn unsupported_option(option: &[u8]) -> Self {
+        Self::UnsupportedOption(printable(option, usize::MAX))
+    }
+
+    /// What a client sent, as an error repeats it.
+    pub fn echo(bytes: &[u8]) -> String {
+        printable(bytes, ECHO_BYTES_MAX)
+    }
+
+    /// Appends the error to `reply`.
+    pub fn reply(&self, reply: &mut Reply) {
+        if !reply.is_discarded() {
+            reply.error(&self.to_string());
+        }
+    }
+}
+
+/// At most `length_max` bytes of `bytes`, up to the first NUL as C's `%s` has it, line ends as spaces: an error is
+/// one line.
+fn printable(bytes: &[u8], length_max: usize) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()).min(length_max);
+    String::from_utf8_lossy(&bytes[..end]).replace(['\r', '\n'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ArgRange;
+
+    fn unknown(words: &[&[u8]]) -> String {
+        let bytes = words.concat();
+        let mut start = 0;
+        let ranges: Vec<ArgRange> = words
+            .iter()
+            .map(|word| {
+                let range = ArgRange { start, end: start + word.len() as u32 };
+                start = range.end;
+                range
+            })
+            .collect();
+        WireError::unknown_command(&Args::new(&bytes, &ranges)).to_string()
+    }
+
+    #[test]
+    fn an_unknown_command_is_echoed_with_its_arguments() {
+        assert_eq!(unknown(&[b"FOO"]), "ERR unknown command 'FOO', with args beginning with: ");
+        assert_eq!(unknown(&[b"foo", b"a", b"b c"]), "ERR unknown command 'foo', with args beginning with: 'a' 'b c' ");
+    }
+
+    #[test]
+    fn an_echo_is_one_line_and_bounded() {
+        assert_eq!(unknown(&[b"a\r\nb"]), "ERR unknown command 'a  b', with args beginning with: ");
+        let long = vec![b'x'; 1000];
+        let text = unknown(&[&long, &long, &long]);
+        let x = "x".repeat(128);
+        assert_eq!(text, format!("ERR unknown command '{x}', with args beginning with: '{x}' "));
+    }
+
+    #[test]
+    fn moved_has_exactly_three_words() {
+        let moved = WireError::Moved { key_slot: 12182, host: "10.0.0.1".into(), port: 7001 };
+        assert_eq!(moved.to_string(), "MOVED 12182 10.0.0.1:7001");
+    }
+}

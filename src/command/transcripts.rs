@@ -1,0 +1,328 @@
+//! Runs the transcripts of `tests/transcripts` against the command table in this process, without server or log.
+//!
+//! A transcript is a text file. Its lines are:
+//!
+//! ```text
+//! # comment
+//! > SET k "a b\x00"        a request; a word in double quotes may hold \n \r \t \\ \" \xNN
+//! < OK                     the reply, as redis-cli prints it on a terminal (RESP2), one line each
+//! < (integer) 90..100      an integer within these bounds, for times that pass
+//! @ advance 150            150 ms go by
+//! ```
+//!
+//! A file starts from an empty keyspace, and the requests of one file go through one connection. Keys of one request
+//! share a key slot. The replies were recorded from a real Redis in cluster mode; where Kvorum differs on purpose, the
+//! reason is a comment in the file. Other runners may run the same files against servers.
+
+use bytes::BytesMut;
+
+use crate::clock::Timestamp;
+use crate::keyspace::{Applied, HashSecret, Keyspace, Position, SlotState, Time};
+use crate::protocol::{ArgRange, Args, Protocol, Reply};
+use crate::slot::{KeySlot, Slot};
+
+use super::op::{self, Apply};
+use super::row::{ReadOutcome, Run};
+use super::{NodeCommand, OpCode, command_reply, help_reply, key_slot_of, table};
+
+/// Plans, encodes, decodes and applies requests one after the other, as a group of one replica would.
+struct Executor {
+    keyspace: Keyspace,
+    position: Position,
+    now: Timestamp,
+}
+
+impl Executor {
+    fn new() -> Self {
+        let keyspace = Keyspace::new(HashSecret([1, 2, 3, 4]));
+        let now = Timestamp(1_700_000_000_000);
+        keyspace.set_access_clock(now);
+        Slot::all().for_each(|slot| keyspace.set_state(slot, SlotState::Owned));
+        Self { keyspace, position: Position::default(), now }
+    }
+
+    fn run(&mut self, args: &Args<'_>, reply: &mut Reply) {
+        let row = match table::resolve(args) {
+            Ok(row) => row,
+            Err(error) => return error.reply(reply),
+        };
+        let key_slot = match key_slot_of(row, args) {
+            Ok(key_slot) => key_slot,
+            Err(error) => return error.reply(reply),
+        };
+        match row.run {
+            Run::Write { code, plan, apply: _ } => {
+                let mut batch = BytesMut::new();
+                let key_slot = key_slot.expect("a write has a key");
+                match op::encode(&mut batch, code, key_slot, |op| plan(args, self.now, op)) {
+                    Ok(()) => self.apply(batch, reply),
+                    Err(error) => error.reply(reply),
+                }
+            }
+            Run::Read(read) => {
+                let key_slot = key_slot.expect("a read has a key");
+                let mark = reply.len();
+                // The log has passed nothing yet, so that every expired key is Due at first.
+                let lagging = Time { stamp: Timestamp(0), clock: self.now };
+                let mut outcome = self.keyspace.read(key_slot, |bucket| read(args, bucket, lagging, reply));
+                if let ReadOutcome::Due = outcome {
+                    reply.truncate(mark);
+                    let at_apply = Time { stamp: self.now, clock: self.now };
+                    outcome = self.keyspace.read(key_slot, |bucket| read(args, bucket, at_apply, reply));
+                }
+                match outcome {
+                    ReadOutcome::Done => {}
+                    ReadOutcome::Later(later) => later.reply(reply),
+                    ReadOutcome::Due => panic!("a read at the stamp is never Due"),
+                }
+            }
+            Run::Node(NodeCommand::Command(which)) => command_reply(which, args, reply),
+            Run::Node(NodeCommand::Help) => help_reply(args, reply),
+            Run::Node(_) | Run::Container => panic!("{} is answered by the server layer", row.name),
+        }
+    }
+
+    fn apply(&mut self, batch: BytesMut, reply: &mut Reply) {
+        let stamp = self.now;
+        let mut batch = batch.freeze();
+        while let Some(op) = op::decode(&mut batch).unwrap() {
+            self.position.op += 1;
+            let applied = self.keyspace.apply(op.key_slot, self.position, |bucket| {
+                op::apply(op.code, &op.body, &mut Apply { bucket, stamp }, reply);
+            });
+            assert_eq!(applied, Applied::Done(()));
+        }
+    }
+}
+
+/// Runs a transcript and compares every reply.
+fn check(text: &str) {
+    let mut executor = Executor::new();
+    let mut lines = text.lines().enumerate().peekable();
+    let mut differences = Vec::new();
+    while let Some((number, line)) = lines.next() {
+        if let Some(ms) = line.strip_prefix("@ advance ") {
+            executor.now = Timestamp(executor.now.as_ms() + ms.parse::<i64>().unwrap());
+        } else if let Some(request) = line.strip_prefix("> ") {
+            let mut expected = Vec::new();
+            while let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with("< ")) {
+                expected.push(&line[2..]);
+            }
+            let actual = run_line(&mut executor, request);
+            let equal = expected.len() == actual.len() && expected.iter().zip(&actual).all(|(e, a)| line_matches(e, a));
+            if !equal {
+                differences
+                    .push(format!("line {}: {request}\n expected {expected:?}\n   actual {actual:?}", number + 1));
+            }
+        } else {
+            assert!(line.is_empty() || line.starts_with('#'), "line {}: {line}", number + 1);
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn line_matches(expected: &str, actual: &str) -> bool {
+    if expected == actual {
+        return true;
+    }
+    let number = |text: &str| text.strip_prefix("(integer) ").map(str::to_owned);
+    let (Some(expected), Some(actual)) = (number(expected), number(actual)) else { return false };
+    let Some((low, high)) = expected.split_once("..") else { return false };
+    let parse = |text: &str| text.parse::<i64>().unwrap();
+    (parse(low)..=parse(high)).contains(&parse(&actual))
+}
+
+fn run_line(executor: &mut Executor, request: &str) -> Vec<String> {
+    let words = split_words(request);
+    let bytes = words.concat();
+    let mut start = 0;
+    let ranges: Vec<ArgRange> = words
+        .iter()
+        .map(|word| {
+            let range = ArgRange { start, end: start + word.len() as u32 };
+            start = range.end;
+            range
+        })
+        .collect();
+    let mut reply = Reply::new(Protocol::Resp2);
+    executor.run(&Args::new(&bytes, &ranges), &mut reply);
+    let mut rest = &reply.buffer()[..];
+    let lines = print_reply(&mut rest);
+    assert!(rest.is_empty(), "{request}: more than one reply");
+    lines
+}
+
+fn split_words(line: &str) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut bytes = line.bytes().peekable();
+    while let Some(first) = bytes.next_if(|byte| *byte != b' ').or_else(|| {
+        while bytes.next_if_eq(&b' ').is_some() {}
+        bytes.next()
+    }) {
+        let mut word = Vec::new();
+        if first == b'"' {
+            while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                word.push(if byte == b'\\' { unescape(&mut bytes) } else { byte });
+            }
+        } else {
+            word.push(first);
+            while let Some(byte) = bytes.next_if(|byte| *byte != b' ') {
+                word.push(byte);
+            }
+        }
+        words.push(word);
+    }
+    words
+}
+
+fn unescape(bytes: &mut impl Iterator<Item = u8>) -> u8 {
+    match bytes.next().unwrap() {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'x' => {
+            let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+            u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+        }
+        other => other,
+    }
+}
+
+/// Takes one RESP2 reply off `rest` and prints it as redis-cli does.
+fn print_reply(rest: &mut &[u8]) -> Vec<String> {
+    let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
+    let line = std::str::from_utf8(&rest[1..end]).unwrap().to_owned();
+    let kind = rest[0];
+    *rest = &rest[end + 2..];
+    match kind {
+        b'+' => vec![line],
+        b'-' => vec![format!("(error) {line}")],
+        b':' => vec![format!("(integer) {line}")],
+        b'$' | b'*' if line == "-1" => vec!["(nil)".into()],
+        b'$' => {
+            let length: usize = line.parse().unwrap();
+            let text = quote(&rest[..length]);
+            *rest = &rest[length + 2..];
+            vec![text]
+        }
+        b'*' if line == "0" => vec!["(empty array)".into()],
+        b'*' => {
+            let mut lines = Vec::new();
+            for index in 1..=line.parse::<usize>().unwrap() {
+                let head = format!("{index:>width$}) ", width = line.len());
+                for (nested, text) in print_reply(rest).into_iter().enumerate() {
+                    lines.push(if nested == 0 { format!("{head}{text}") } else { " ".repeat(head.len()) + &text });
+                }
+            }
+            lines
+        }
+        other => panic!("reply of type {other}"),
+    }
+}
+
+fn quote(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for byte in bytes {
+        match byte {
+            b'\\' | b'"' => text.extend(['\\', char::from(*byte)]),
+            b'\n' => text.push_str("\\n"),
+            b'\r' => text.push_str("\\r"),
+            b'\t' => text.push_str("\\t"),
+            32..127 => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text + "\""
+}
+
+#[test]
+fn string_commands_answer_as_redis_does() {
+    check(include_str!("../../tests/transcripts/strings.txt"));
+}
+
+#[test]
+fn counters_answer_as_redis_does() {
+    check(include_str!("../../tests/transcripts/numbers.txt"));
+}
+
+#[test]
+fn key_commands_answer_as_redis_does() {
+    check(include_str!("../../tests/transcripts/keys.txt"));
+}
+
+#[test]
+fn lcs_answers_as_redis_does() {
+    check(include_str!("../../tests/transcripts/lcs.txt"));
+}
+
+#[test]
+fn command_and_form_errors_answer_as_redis_does() {
+    check(include_str!("../../tests/transcripts/command.txt"));
+}
+
+#[test]
+fn due_keys_are_deleted_by_the_stamp_alone() {
+    let mut executor = Executor::new();
+    run_line(&mut executor, "SET k v PX 100");
+    run_line(&mut executor, "SET other v");
+    let key_slot = KeySlot::of_key(b"k");
+    let expire_due = |executor: &mut Executor| {
+        let mut batch = BytesMut::new();
+        op::encode(&mut batch, OpCode::EXPIRE_DUE, key_slot, |op| {
+            super::plan_expire_due([&b"k"[..], b"other", b"gone"], op);
+            Ok(())
+        })
+        .unwrap();
+        executor.apply(batch, &mut Reply::discard());
+    };
+    expire_due(&mut executor);
+    assert_eq!(run_line(&mut executor, "GET k"), ["\"v\""]);
+    executor.now = Timestamp(executor.now.as_ms() + 100);
+    expire_due(&mut executor);
+    // Clock and stamp before the expire time: only deletion makes the key absent.
+    executor.now = Timestamp(executor.now.as_ms() - 50);
+    assert_eq!(run_line(&mut executor, "GET k"), ["(nil)"]);
+    assert_eq!(run_line(&mut executor, "GET other"), ["\"v\""]);
+}
+
+#[test]
+fn keys_of_two_slots_are_refused() {
+    let mut executor = Executor::new();
+    let crossslot = ["(error) CROSSSLOT Keys in request don't hash to the same slot"];
+    assert_eq!(run_line(&mut executor, "MGET a b"), crossslot);
+    assert_eq!(run_line(&mut executor, "RENAME a b"), crossslot);
+}
+
+#[test]
+fn large_values_are_answered_after_the_lock_is_gone() {
+    let mut executor = Executor::new();
+    let large = "x".repeat(100_000);
+    run_line(&mut executor, &format!("SET k {large}"));
+    run_line(&mut executor, "SET {k}small v");
+    let quoted = format!("\"{large}\"");
+    assert_eq!(run_line(&mut executor, "GET k"), [quoted.as_str()]);
+    assert_eq!(run_line(&mut executor, "GETRANGE k 99998 -1"), ["\"xx\""]);
+    let all = run_line(&mut executor, "MGET {k}small {k}none k");
+    assert_eq!(all, ["1) \"v\"", "2) (nil)", &format!("3) {quoted}")]);
+    let bytes = b"GETk";
+    let ranges = [ArgRange { start: 0, end: 3 }, ArgRange { start: 3, end: 4 }];
+    let Some(Run::Read(read)) = table::lookup(b"get").map(|row| row.run) else { panic!("GET reads") };
+    let time = Time { stamp: executor.now, clock: executor.now };
+    let mut reply = Reply::new(Protocol::Resp2);
+    let outcome = executor
+        .keyspace
+        .read(KeySlot::of_key(b"k"), |bucket| read(&Args::new(bytes, &ranges), bucket, time, &mut reply));
+    assert!(matches!(outcome, ReadOutcome::Later(_)) && reply.is_empty());
+}
+
+#[test]
+fn applying_a_batch_twice_from_equal_states_gives_equal_states() {
+    let requests = ["SET k 5 EX 10", "INCRBYFLOAT k 0.1", "APPEND k 7", "COPY k {k}2", "GETEX k EX 5", "DECR {k}2"];
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let mut executor = Executor::new();
+        let replies: Vec<_> = requests.iter().map(|request| run_line(&mut executor, request)).collect();
+        runs.push((replies, run_line(&mut executor, "MGET k {k}2"), run_line(&mut executor, "PEXPIRETIME k")));
+    }
+    assert_eq!(runs[0], runs[1]);
+}

@@ -1,0 +1,333 @@
+//! One key slot's data: position, ownership and sub-tables, all under one lock.
+//!
+//! Hot path. Mutations are called from apply alone, through `Keyspace::apply`, which holds the write lock and afterwards
+//! takes the tally and the garbage out. Sub-tables lie in ascending order of hash and cover all hashes without gaps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+
+use ahash::RandomState;
+
+use crate::clock::Timestamp;
+use crate::keyspace::access::{self, AccessMark};
+use crate::keyspace::entry::{Entry, Lookup};
+use crate::keyspace::record::{Discarded, Record, Traits};
+use crate::keyspace::table::{HashRange, MERGE_RECORDS_MAX, RECORDS_MAX, SubTable};
+use crate::keyspace::terms::{Position, SlotState, Time, Value};
+
+/// What all buckets of a keyspace share.
+#[derive(Debug)]
+pub struct Context {
+    pub hasher: RandomState,
+    /// Seconds for the marks of new entries; advanced by stamps and clocks seen, since apply reads no clock.
+    pub seconds: AtomicU32,
+}
+
+/// Changes to the counters during one apply.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub keys: i64,
+    pub keys_with_ttl: i64,
+    pub bytes: i64,
+    pub expired: u64,
+}
+
+#[derive(Debug)]
+pub struct TableRef {
+    pub first: u32,
+    /// Lower bound of the earliest expiry in the table, raised by the scan for due keys under the read lock.
+    pub next_expiry: AtomicI64,
+    pub table: Arc<SubTable>,
+}
+
+#[derive(Debug)]
+pub struct Bucket {
+    pub(super) position: Position,
+    pub(super) state: SlotState,
+    pub(super) tables: Vec<TableRef>,
+    pub(super) len: usize,
+    pub(super) tally: Tally,
+    /// Sums of the tallies of earlier applies: what a clear takes off the counters without visiting the records.
+    pub(super) totals: Tally,
+    pub(super) garbage: Vec<Arc<SubTable>>,
+    pub(super) discarded: Vec<Discarded>,
+    /// Earliest expiry set during this apply.
+    pub(super) earliest_noted: i64,
+    context: Arc<Context>,
+}
+
+/// Where a key's record is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    table: usize,
+    record: usize,
+}
+
+impl Bucket {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self {
+            position: Position::default(),
+            state: SlotState::Absent,
+            tables: Vec::new(),
+            len: 0,
+            tally: Tally::default(),
+            totals: Tally::default(),
+            garbage: Vec::new(),
+            discarded: Vec::new(),
+            earliest_noted: i64::MAX,
+            context,
+        }
+    }
+
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// § To be checked under the same lock as the read it guards.
+    pub fn state(&self) -> SlotState {
+        self.state
+    }
+
+    /// Number of keys, those past due included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get(&self, key: &[u8], time: Time) -> Lookup<'_> {
+        let Ok(place) = self.find(self.hash(key), key) else { return Lookup::Miss };
+        let record = self.record(place);
+        match record.expire_at() {
+            Some(at) if at <= time.stamp => Lookup::Miss,
+            Some(at) if at <= time.clock => Lookup::Due,
+            Some(_) | None => Lookup::Hit(Entry::new(record)),
+        }
+    }
+
+    /// The key's entry unless it is dead at `stamp`, in which case it is removed and counted as expired.
+    pub fn live(&mut self, key: &[u8], stamp: Timestamp) -> Option<Entry<'_>> {
+        let place = self.find_live(key, stamp)?;
+        Some(Entry::new(self.record(place)))
+    }
+
+    /// Creates or replaces the key, its value and its expiry.
+    pub fn insert(&mut self, key: &[u8], value: Value<'_>, expire_at: Option<Timestamp>) {
+        let hash = self.hash(key);
+        let traits = Traits { expire_at, edited: false };
+        match self.find(hash, key) {
+            Ok(place) => self.change(place, |record| Some(record.set_value(value, traits))),
+            Err(place) => {
+                let mark = AccessMark::new(self.context.seconds.load(Relaxed));
+                self.insert_record(place, Record::new(hash, mark, key, value, traits));
+            }
+        }
+    }
+
+    /// False when there is no such key. An expiry in the past leaves the key to its next touch or to the collection.
+    pub fn set_expire(&mut self, key: &[u8], expire_at: Option<Timestamp>) -> bool {
+        let Ok(place) = self.find(self.hash(key), key) else { return false };
+        self.change(place, |record| {
+            record.set_expire(expire_at);
+            None
+        });
+        true
+    }
+
+    /// True when the key was there and alive at `stamp`; a dead one is removed too, and counted as expired.
+    pub fn remove(&mut self, key: &[u8], stamp: Timestamp) -> bool {
+        let Some(place) = self.find_live(key, stamp) else { return false };
+        self.remove_at(place);
+        true
+    }
+
+    /// Appends to the key's value, creating it; keeps its expiry. The new length.
+    pub fn append(&mut self, key: &[u8], stamp: Timestamp, tail: &[u8]) -> usize {
+        let length = self.live(key, stamp).map_or(0, |entry| entry.value().len()) + tail.len();
+        self.edit(key, length, |value| value.extend_from_slice(tail));
+        length
+    }
+
+    /// Overwrites from `offset`, padding with zeroes, creating the key; keeps its expiry. The new length.
+    pub fn set_range(&mut self, key: &[u8], stamp: Timestamp, offset: usize, bytes: &[u8]) -> usize {
+        let end = offset + bytes.len();
+        let length = self.live(key, stamp).map_or(0, |entry| entry.value().len()).max(end);
+        self.edit(key, length, |value| {
+            value.resize(length, 0);
+            value[offset..end].copy_from_slice(bytes);
+        });
+        length
+    }
+
+    /// Removes all keys. § Nothing is freed here: the tables go to the keyspace's graveyard.
+    pub fn clear(&mut self) {
+        self.tally.keys -= self.len as i64;
+        self.tally.keys_with_ttl = -self.totals.keys_with_ttl;
+        self.tally.bytes = -self.totals.bytes;
+        self.len = 0;
+        self.garbage.extend(self.tables.drain(..).map(|table| table.table));
+        self.tables = Vec::new();
+    }
+
+    fn edit(&mut self, key: &[u8], length: usize, edit: impl FnOnce(&mut Vec<u8>)) {
+        match self.find(self.hash(key), key) {
+            Ok(place) => self.change(place, |record| {
+                record.edit(length, edit);
+                None
+            }),
+            Err(_) => {
+                let mut value = Vec::with_capacity(length);
+                edit(&mut value);
+                self.insert(key, Value::Shared(value.into()), None);
+            }
+        }
+    }
+
+    pub(super) fn hash(&self, key: &[u8]) -> u32 {
+        (self.context.hasher.hash_one(key) >> 32) as u32
+    }
+
+    pub(super) fn table_of(&self, hash: u32) -> usize {
+        self.tables.partition_point(|table| table.first <= hash).saturating_sub(1)
+    }
+
+    pub(super) fn range(&self, table: usize) -> HashRange {
+        let last = self.tables.get(table + 1).map_or(u32::MAX, |next| next.first - 1);
+        HashRange { first: self.tables[table].first, last }
+    }
+
+    fn find(&self, hash: u32, key: &[u8]) -> Result<Place, Place> {
+        let table = self.table_of(hash);
+        let Some(reference) = self.tables.get(table) else { return Err(Place { table, record: 0 }) };
+        match reference.table.find(self.range(table), hash, key) {
+            Ok(record) => Ok(Place { table, record }),
+            Err(record) => Err(Place { table, record }),
+        }
+    }
+
+    fn find_live(&mut self, key: &[u8], stamp: Timestamp) -> Option<Place> {
+        self.context.seconds.fetch_max(access::seconds(stamp), Relaxed);
+        let place = self.find(self.hash(key), key).ok()?;
+        if self.record(place).expire_at().is_some_and(|at| at <= stamp) {
+            self.remove_at(place);
+            self.tally.expired += 1;
+            return None;
+        }
+        Some(place)
+    }
+
+    fn record(&self, place: Place) -> &Record {
+        &self.tables[place.table].table.records()[place.record]
+    }
+
+    fn change(&mut self, place: Place, change: impl FnOnce(&mut Record) -> Option<Discarded>) {
+        let reference = &mut self.tables[place.table];
+        // Copy-on-write: an export may hold the table.
+        let record = Arc::make_mut(&mut reference.table).get_mut(place.record);
+        self.tally.subtract(record);
+        if let Some(discarded) = change(record)
+            && discarded.is_slow_to_free()
+        {
+            self.discarded.push(discarded);
+        }
+        self.tally.add(record);
+        let expire_at = record.expire_at();
+        self.earliest_noted = self.earliest_noted.min(reference.note_expiry(expire_at));
+    }
+
+    pub(super) fn insert_restored(&mut self, key: &[u8], value: Value<'_>, traits: Traits, mark: AccessMark) {
+        let hash = self.hash(key);
+        let record = Record::new(hash, mark, key, value, traits);
+        match self.find(hash, key) {
+            Ok(place) => self.change(place, |old| Some(std::mem::replace(old, record).discard())),
+            Err(place) => self.insert_record(place, record),
+        }
+    }
+
+    fn insert_record(&mut self, place: Place, record: Record) {
+        if self.tables.is_empty() {
+            self.tables.reserve_exact(1);
+            self.tables.push(TableRef::new(0, Arc::default()));
+        }
+        self.tally.add(&record);
+        self.tally.keys += 1;
+        self.len += 1;
+        let reference = &mut self.tables[place.table];
+        self.earliest_noted = self.earliest_noted.min(reference.note_expiry(record.expire_at()));
+        let table = Arc::make_mut(&mut reference.table);
+        table.insert(place.record, record);
+        if table.len() > RECORDS_MAX
+            && let Some(upper) = table.split()
+        {
+            let next_expiry = reference.next_expiry.load(Relaxed);
+            let upper = TableRef::new(upper.records()[0].hash, Arc::new(upper));
+            // The bound of the whole is a bound of its half, and needs no look at the records.
+            upper.next_expiry.store(next_expiry, Relaxed);
+            self.tables.insert(place.table + 1, upper);
+        }
+    }
+
+    fn remove_at(&mut self, place: Place) {
+        let table = Arc::make_mut(&mut self.tables[place.table].table);
+        let record = table.remove(place.record);
+        let len = table.len();
+        self.tally.subtract(&record);
+        self.tally.keys -= 1;
+        self.len -= 1;
+        let discarded = record.discard();
+        if discarded.is_slow_to_free() {
+            self.discarded.push(discarded);
+        }
+        if self.len == 0 {
+            self.tables = Vec::new();
+        } else if len < MERGE_RECORDS_MAX / 2 {
+            self.merge(place.table);
+        }
+    }
+
+    /// Joins a shrunken table with its upper neighbour, or the lower one if it is the last.
+    fn merge(&mut self, table: usize) {
+        let lower = if table + 1 < self.tables.len() { table } else { table.saturating_sub(1) };
+        let Some(upper) = self.tables.get(lower + 1) else { return };
+        if self.tables[lower].table.len() + upper.table.len() > MERGE_RECORDS_MAX {
+            return;
+        }
+        let upper = self.tables.remove(lower + 1);
+        self.tables[lower].next_expiry.fetch_min(upper.next_expiry.load(Relaxed), Relaxed);
+        let records = Arc::try_unwrap(upper.table).unwrap_or_else(|shared| (*shared).clone());
+        Arc::make_mut(&mut self.tables[lower].table).append(records);
+    }
+
+    /// Lower bound of the earliest expiry in the bucket, in milliseconds.
+    pub(super) fn next_expiry(&self) -> i64 {
+        self.tables.iter().map(|table| table.next_expiry.load(Relaxed)).min().unwrap_or(i64::MAX)
+    }
+}
+
+impl TableRef {
+    fn new(first: u32, table: Arc<SubTable>) -> Self {
+        Self { first, next_expiry: AtomicI64::new(i64::MAX), table }
+    }
+
+    /// Lowers the bound; the expiry in milliseconds, `i64::MAX` without one.
+    fn note_expiry(&mut self, expire_at: Option<Timestamp>) -> i64 {
+        let at = expire_at.map_or(i64::MAX, |at| at.0);
+        let bound = self.next_expiry.get_mut();
+        *bound = at.min(*bound);
+        at
+    }
+}
+
+impl Tally {
+    fn add(&mut self, record: &Record) {
+        self.bytes += record.memory_bytes() as i64;
+        self.keys_with_ttl += i64::from(record.expire_at().is_some());
+    }
+
+    fn subtract(&mut self, record: &Record) {
+        self.bytes -= record.memory_bytes() as i64;
+        self.keys_with_ttl -= i64::from(record.expire_at().is_some());
+    }
+}

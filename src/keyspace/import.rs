@@ -1,0 +1,98 @@
+//! Reading back the pieces of `export.rs`. Damaged bytes give errors, and then nothing of the piece is stored.
+
+use crate::clock::Timestamp;
+use crate::keyspace::access::AccessMark;
+use crate::keyspace::export::{FLAG_EDITED, FLAG_EXPIRES};
+use crate::keyspace::record::Traits;
+use crate::keyspace::store::Keyspace;
+use crate::keyspace::terms::{Position, SlotState, Value};
+use crate::slot::KeySlot;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    #[error("a bucket's piece is cut short")]
+    Truncated,
+    #[error("a bucket's piece goes on for {0} bytes after its last record")]
+    Trailing(usize),
+    #[error("there is no key slot {0}")]
+    KeySlot(u16),
+    #[error("there is no slot state {0}")]
+    State(u8),
+    #[error("a record has unknown flags {0}")]
+    Flags(u8),
+    #[error("a key of another key slot than {0}")]
+    WrongKeySlot(KeySlot),
+}
+
+struct Stored<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    traits: Traits,
+    mark: u32,
+}
+
+impl Keyspace {
+    /// Adds one piece to its bucket and sets the bucket's position and state.
+    pub fn import(&self, piece: &[u8]) -> Result<(), ImportError> {
+        let mut bytes = Cursor(piece);
+        let number = u16::from_le_bytes(bytes.array()?);
+        let key_slot = KeySlot::new(number).ok_or(ImportError::KeySlot(number))?;
+        let state = match bytes.array::<1>()?[0] {
+            0 => SlotState::Absent,
+            1 => SlotState::Owned,
+            other => return Err(ImportError::State(other)),
+        };
+        let position = Position { index: u64::from_le_bytes(bytes.array()?), op: u32::from_le_bytes(bytes.array()?) };
+        let count = u32::from_le_bytes(bytes.array()?);
+        // Not reserved by the announced count: it may be damaged.
+        let mut records = Vec::new();
+        for _ in 0..count {
+            records.push(bytes.record(key_slot)?);
+        }
+        if !bytes.0.is_empty() {
+            return Err(ImportError::Trailing(bytes.0.len()));
+        }
+        self.change(key_slot, |bucket| {
+            for Stored { key, value, traits, mark } in records {
+                bucket.insert_restored(key, Value::Slice(value), traits, AccessMark::from_bits(mark));
+            }
+            (bucket.position, bucket.state) = (position, state);
+        });
+        Ok(())
+    }
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], ImportError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(ImportError::Truncated)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ImportError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(ImportError::Truncated)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn record(&mut self, key_slot: KeySlot) -> Result<Stored<'a>, ImportError> {
+        let [flags] = self.array()?;
+        if flags & !(FLAG_EXPIRES | FLAG_EDITED) != 0 {
+            return Err(ImportError::Flags(flags));
+        }
+        let key_bytes = u32::from_le_bytes(self.array()?) as usize;
+        let value_bytes = u32::from_le_bytes(self.array()?) as usize;
+        let mark = u32::from_le_bytes(self.array()?);
+        let expire_at = match flags & FLAG_EXPIRES {
+            0 => None,
+            _ => Some(Timestamp(i64::from_le_bytes(self.array()?))),
+        };
+        let (key, value) = (self.take(key_bytes)?, self.take(value_bytes)?);
+        if KeySlot::of_key(key) != key_slot {
+            return Err(ImportError::WrongKeySlot(key_slot));
+        }
+        Ok(Stored { key, value, traits: Traits { expire_at, edited: flags & FLAG_EDITED != 0 }, mark })
+    }
+}

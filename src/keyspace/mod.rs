@@ -1,0 +1,27 @@
+//! One group's data: 16384 buckets of packed entries, readable under a shared lock, written by apply alone.
+//!
+//! Pure: no clock, no file, no task. Time, budgets and positions come from the callers; the only shared mutable state
+//! outside the locks are counters and access marks, and neither is replicated.
+
+mod access;
+mod bucket;
+mod entry;
+mod expiry;
+mod export;
+mod import;
+mod record;
+mod scan;
+mod store;
+mod table;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+pub use bucket::Bucket;
+pub use entry::{Encoding, Entry, Lookup, ValueType};
+pub use export::BucketExport;
+pub use import::ImportError;
+pub use scan::ScanCursor;
+pub use store::{Counters, Keyspace};
+pub use table::SubTable;
+pub use terms::{Applied, HashSecret, Position, SlotState, Time, Value};

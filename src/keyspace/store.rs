@@ -1,0 +1,195 @@
+//! The keyspace: 16384 buckets behind their locks, counters, and the graveyard.
+//!
+//! Hot path. `apply` is the only way to change keys; it is called from `raft/` alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use ahash::RandomState;
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::Timestamp;
+use crate::keyspace::access;
+use crate::keyspace::bucket::{Bucket, Context};
+use crate::keyspace::table::SubTable;
+use crate::keyspace::terms::{Applied, HashSecret, Position, SlotState};
+use crate::slot::{KeySlot, Slot};
+
+#[derive(Debug)]
+pub struct Keyspace {
+    pub(super) cells: Box<[Cell]>,
+    pub(super) context: Arc<Context>,
+    totals: Totals,
+    /// § Tables of cleared buckets, freed one per apply and by [`Keyspace::reclaim`]: freeing millions of keys at once
+    /// would stall whoever does it.
+    graveyard: Mutex<Vec<Arc<SubTable>>>,
+    graves: AtomicUsize,
+}
+
+/// A bucket with what can be asked about it without its lock.
+#[derive(Debug)]
+pub struct Cell {
+    pub bucket: RwLock<Bucket>,
+    pub keys: AtomicUsize,
+    /// Lower bound of the bucket's earliest expiry.
+    pub next_expiry: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    keys: AtomicI64,
+    keys_with_ttl: AtomicI64,
+    bytes: AtomicI64,
+    expired: AtomicU64,
+}
+
+/// A relaxed reading of the counters; after writes have stopped they are exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub keys: u64,
+    pub keys_with_ttl: u64,
+    /// Keys, values and records, without allocator overhead and spare room.
+    pub bytes: u64,
+    pub expired: u64,
+}
+
+impl Keyspace {
+    pub fn new(secret: HashSecret) -> Self {
+        let [a, b, c, d] = secret.0;
+        let hasher = RandomState::with_seeds(a, b, c, d);
+        let context = Arc::new(Context { hasher, seconds: AtomicU32::new(0) });
+        let cell = |_| Cell {
+            bucket: RwLock::new(Bucket::new(context.clone())),
+            keys: AtomicUsize::new(0),
+            next_expiry: AtomicI64::new(i64::MAX),
+        };
+        let cells = KeySlot::all().map(cell).collect();
+        let (graveyard, graves) = (Mutex::default(), AtomicUsize::new(0));
+        Self { cells, context, totals: Totals::default(), graveyard, graves }
+    }
+
+    pub fn read<R>(&self, key_slot: KeySlot, read: impl FnOnce(&Bucket) -> R) -> R {
+        read(&self.cells[key_slot.index()].bucket.read())
+    }
+
+    /// Runs one op on a bucket. § Replay skips an op at or below the bucket's position, and the position is set under the
+    /// same lock as the op's effect, so that an export can never show one without the other.
+    pub fn apply<R>(&self, key_slot: KeySlot, position: Position, run: impl FnOnce(&mut Bucket) -> R) -> Applied<R> {
+        self.change(key_slot, |bucket| {
+            if bucket.position >= position {
+                return Applied::Skipped;
+            }
+            match bucket.state {
+                SlotState::Absent => Applied::NotOwned,
+                SlotState::Owned => {
+                    let result = run(bucket);
+                    bucket.position = position;
+                    Applied::Done(result)
+                }
+            }
+        })
+    }
+
+    /// FLUSHALL's step on one bucket, skipped like any op. The emptied bucket keeps its position as a tombstone.
+    pub fn flush(&self, key_slot: KeySlot, position: Position) {
+        match self.apply(key_slot, position, Bucket::clear) {
+            Applied::Skipped | Applied::NotOwned | Applied::Done(()) => (),
+        }
+    }
+
+    /// Empties everything before a snapshot is installed: no keys, no positions, nothing owned.
+    pub fn clear_for_import(&self) {
+        for key_slot in KeySlot::all() {
+            self.change(key_slot, |bucket| {
+                bucket.clear();
+                bucket.position = Position::default();
+                bucket.state = SlotState::Absent;
+            });
+        }
+    }
+
+    pub fn set_state(&self, slot: Slot, state: SlotState) {
+        slot.key_slots().for_each(|key_slot| self.change(key_slot, |bucket| bucket.state = state));
+    }
+
+    /// The state of a slot's first bucket; all 16 change together but for a moment.
+    pub fn slot_state(&self, slot: Slot) -> SlotState {
+        let first = slot.key_slots().next().expect("a slot has sixteen key slots");
+        self.read(first, Bucket::state)
+    }
+
+    /// Advances the seconds given to the access marks of new entries.
+    pub fn set_access_clock(&self, now: Timestamp) {
+        self.context.seconds.fetch_max(access::seconds(now), Relaxed);
+    }
+
+    pub fn counters(&self) -> Counters {
+        let read = |counter: &AtomicI64| counter.load(Relaxed).max(0) as u64;
+        Counters {
+            keys: read(&self.totals.keys),
+            keys_with_ttl: read(&self.totals.keys_with_ttl),
+            bytes: read(&self.totals.bytes),
+            expired: self.totals.expired.load(Relaxed),
+        }
+    }
+
+    pub fn keys_in_slot(&self, key_slot: KeySlot) -> usize {
+        self.cells[key_slot.index()].keys.load(Relaxed)
+    }
+
+    /// Calls `visit` for every bucket in turn, under its read lock.
+    pub fn for_each_bucket(&self, mut visit: impl FnMut(KeySlot, &Bucket)) {
+        KeySlot::all().for_each(|key_slot| self.read(key_slot, |bucket| visit(key_slot, bucket)));
+    }
+
+    /// Frees up to `tables` sub-tables (of at most 1,000 keys) of cleared buckets; true when more remain.
+    pub fn reclaim(&self, tables: usize) -> bool {
+        for _ in 0..tables {
+            let Some(table) = self.graveyard.lock().pop() else { return false };
+            self.graves.fetch_sub(1, Relaxed);
+            drop(table);
+        }
+        self.graves.load(Relaxed) > 0
+    }
+
+    /// Changes a bucket under its write lock and settles the books; what it threw away is freed after the lock.
+    pub(super) fn change<R>(&self, key_slot: KeySlot, change: impl FnOnce(&mut Bucket) -> R) -> R {
+        let cell = &self.cells[key_slot.index()];
+        let mut bucket = cell.bucket.write();
+        let result = change(&mut bucket);
+        let tally = std::mem::take(&mut bucket.tally);
+        let (garbage, discarded) = (std::mem::take(&mut bucket.garbage), std::mem::take(&mut bucket.discarded));
+        bucket.totals.keys_with_ttl += tally.keys_with_ttl;
+        bucket.totals.bytes += tally.bytes;
+        cell.keys.store(bucket.len, Relaxed);
+        if bucket.earliest_noted < cell.next_expiry.load(Relaxed) {
+            cell.next_expiry.store(bucket.earliest_noted, Relaxed);
+        }
+        bucket.earliest_noted = i64::MAX;
+        drop(bucket);
+        drop(discarded);
+        self.totals.add(&tally);
+        if !garbage.is_empty() {
+            self.graves.fetch_add(garbage.len(), Relaxed);
+            self.graveyard.lock().extend(garbage);
+        } else if self.graves.load(Relaxed) > 0 {
+            self.reclaim(1);
+        }
+        result
+    }
+}
+
+impl Totals {
+    fn add(&self, tally: &super::bucket::Tally) {
+        let counters =
+            [(&self.keys, tally.keys), (&self.keys_with_ttl, tally.keys_with_ttl), (&self.bytes, tally.bytes)];
+        for (counter, change) in counters {
+            if change != 0 {
+                counter.fetch_add(change, Relaxed);
+            }
+        }
+        if tally.expired != 0 {
+            self.expired.fetch_add(tally.expired, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! One node from start to stop, in order.
+//!
+//! Start: log files, worker threads, data directory, write-ahead log, formation, transport, replicas, clients, HTTP. Stop: accept no more,
+//! finish what is in flight, hand leadership over, flush, and exit within the time limit.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admin::{self, Health, HttpPages, NodeError};
+use crate::cluster::{Address, Intent, NodeInfo, Settings, Topology, WantedSettings};
+use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
+use crate::keyspace::HashSecret;
+use crate::metrics::Rendered;
+use crate::raft::{
+    self, Coordinator, Fsync, FormationConfig, Formed, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Replication,
+    ReplicaSeed, Start, Timers, Transport, TransportConfig,
+};
+use crate::rebalance;
+use crate::server::{Listener, Shared};
+use crate::workers::Workers;
+
+/// Hints and questions of peers that wait for the coordinator.
+const INBOX_MAX: usize = 1024;
+/// A peer connection silent for so long is dropped and made anew.
+const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
+/// Part of the stop during which clients' last replies are sent.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// Part of the stop during which leaderships are handed over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+const HASH_TEST_TEXT: &[u8] = b"kvorum hash test vector";
+/// Secret for the hash test that is compared before a cluster's own secret is known.
+const HASH_TEST_SECRET: HashSecret = HashSecret([1, 2, 3, 4]);
+
+/// Runs a node until it is told to stop, or must.
+pub fn run(loaded: LoadedConfig) -> Result<(), NodeError> {
+    let logs = admin::init_logging(loaded.config.log_level, loaded.config.log_format);
+    abort_on_panic();
+    let rendered = crate::metrics::install();
+    let workers = Workers::start(loaded.config.thread_count())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(loaded, logs, rendered, &workers));
+    workers.stop();
+    // Blocking work that outlives its deadline must not hold the exit up.
+    runtime.shutdown_background();
+    result
+}
+
+/// § A panic ends the process: one while applying or logging leaves a replica that may have diverged, and a node that lost one of its
+/// tasks would only look alive.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+async fn serve(
+    loaded: LoadedConfig,
+    logs: admin::LogControl,
+    rendered: Rendered,
+    workers: &Workers,
+) -> Result<(), NodeError> {
+    let config = loaded.config;
+    let started = Instant::now();
+    let parameters = Arc::new(ConfigTable::new(&config));
+    let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });
+    let (stop, stopped) = watch::channel(false);
+    let mut signal = Box::pin(admin::shutdown_signal(config.exit_with_parent));
+
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| format!("cannot create the data directory {}: {error}", config.data_dir.display()))?;
+    let log = open_log(&config)?;
+    let mut file = NodeFile::open(&config.data_dir)?;
+    tracing::info!(node = %file.record.node, directory = %config.data_dir.display(), "starting");
+    health.send_replace(Health { ready: false, reason: "forming or joining the cluster".to_owned() });
+    let formation = formation_config(&config);
+    let listen: Vec<SocketAddr> = config.bind.iter().map(|host| SocketAddr::new(*host, config.port)).collect();
+    let formed = tokio::select! {
+        formed = raft::form(&mut file, &formation, &listen) => formed?,
+        reason = &mut signal => {
+            tracing::info!(reason = reason?, "stopping before the cluster was formed");
+            log.close();
+            return Ok(());
+        }
+    };
+    check_settings(&formation, &formed.topology)?;
+
+    let (failed, mut failures) = mpsc::channel(INBOX_MAX);
+    let (coordinator, replication, transport, tasks) =
+        start_replication(&config, file, formed, log.clone(), failed, started, workers).await?;
+    let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
+    let shared = Arc::new(Shared::new(replication.clone(), config.clone(), parameters.clone()));
+    let listener = Listener::bind(shared.clone(), workers.handles().to_vec())?;
+    let (stop_clients, clients_stopped) = watch::channel(false);
+    let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
+    let mut background = tasks;
+    background.spawn(rebalance::drive(replication.clone()));
+    background.spawn(watch_health(replication.clone(), health));
+    background.spawn(keep_metrics(rendered.clone()));
+    background.spawn(follow_log_level(parameters.clone(), logs));
+    serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
+    tracing::info!(port = config.port, address = %replication.address(), "serving clients");
+
+    let mut shutdown_command = shared.stop_requested.subscribe();
+    let reason = tokio::select! {
+        reason = &mut signal => Ok(reason?.to_owned()),
+        Ok(_) = shutdown_command.wait_for(|requested| *requested) => Ok("SHUTDOWN".to_owned()),
+        Some(reason) = failures.recv() => Err(reason),
+        reason = log.failure() => Err(format!("the log cannot be written: {reason}")),
+    };
+    if let Err(reason) = &reason {
+        tracing::error!(%reason, "this node cannot go on");
+    } else {
+        tracing::info!(reason = ?reason, "stopping");
+    }
+    let deadline = Instant::now() + config.shutdown_time_max();
+    let orderly = async {
+        // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
+        replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        stop_clients.send_replace(true);
+        let _ = serving.await;
+        background.shutdown().await;
+        stop.send_replace(true);
+        let _ = coordinating.await;
+        transport.shutdown().await;
+    };
+    if tokio::time::timeout_at(deadline, orderly).await.is_err() {
+        tracing::warn!("the time for an orderly stop is over");
+    }
+    log.close();
+    tracing::info!("stopped");
+    reason.map(|_| ()).map_err(Into::into)
+}
+
+fn open_log(config: &Config) -> Result<NodeLog, NodeError> {
+    let fsync = match config.appendfsync {
+        Appendfsync::Always => Fsync::Always,
+        Appendfsync::Everysec => Fsync::EverySec,
+        Appendfsync::No => Fsync::No,
+    };
+    let options = LogOptions { fsync, segment_bytes: config.log_segment_bytes.0 };
+    let (log, recovered) = NodeLog::open(&config.data_dir.join("log"), options)?;
+    if let Some(dropped) = recovered.dropped_tail {
+        tracing::warn!(
+            file = %dropped.path.display(),
+            offset = dropped.offset,
+            bytes = dropped.bytes,
+            "dropped a torn write at the end of the log; it was never acknowledged"
+        );
+    }
+    if recovered.power_loss_suspected {
+        // § Its votes and acknowledgements may be gone: it must not come back as the replica it was.
+        return Err(format!(
+            "the machine was restarted while this node ran with appendfsync {:?}: acknowledged entries may be missing here. \
+             Move {} away and start again: the node then joins as a new replica and is brought up to date by the others",
+            config.appendfsync,
+            config.data_dir.display()
+        )
+        .into());
+    }
+    Ok(log)
+}
+
+fn formation_config(config: &Config) -> FormationConfig {
+    let announced = config.announce();
+    let info = NodeInfo {
+        host: announced.host.clone(),
+        port: announced.port,
+        peer_port: config.peer_port(),
+        http_port: config.http_port().unwrap_or(0),
+    };
+    let mut addresses: BTreeSet<Address> =
+        config.initial_cluster.iter().map(|listed| Address { host: listed.host.clone(), port: listed.port }).collect();
+    if addresses.is_empty() {
+        addresses.insert(info.address());
+    }
+    let settings = WantedSettings {
+        groups: config.groups,
+        replicas: Some(config.replicas),
+        hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT),
+    };
+    let password = Some(config.requirepass.0.clone()).filter(|password| !password.is_empty());
+    FormationConfig { info, intent: Intent { addresses, settings }, password }
+}
+
+/// A restarted node may have been given other flags, or another CPU.
+fn check_settings(formation: &FormationConfig, topology: &Topology) -> Result<(), NodeError> {
+    let wanted = WantedSettings { replicas: None, ..formation.intent.settings };
+    wanted.check(topology.settings()).map_err(Into::into)
+}
+
+type Running = (Coordinator, Arc<Replication>, Transport, JoinSet<()>);
+
+async fn start_replication(
+    config: &Config,
+    file: NodeFile,
+    formed: Formed,
+    log: NodeLog,
+    failed: mpsc::Sender<String>,
+    started: Instant,
+    workers: &Workers,
+) -> Result<Running, NodeError> {
+    let Formed { topology } = formed;
+    let (hints, hints_received) = mpsc::channel(INBOX_MAX);
+    let (questions, questions_received) = mpsc::channel(INBOX_MAX);
+    let (sightings, sightings_received) = mpsc::channel(INBOX_MAX);
+    // The newest topology, once the replication layer exists; what was formed until then.
+    let known = Arc::new(arc_swap::ArcSwapOption::<Replication>::empty());
+    let (inbox_known, formed_topology) = (known.clone(), topology.clone());
+    let inbox = PeerInbox {
+        hints,
+        questions,
+        known: Arc::new(move |node| match inbox_known.load().as_ref() {
+            Some(replication) => replication.newest_topology().node(node).is_some(),
+            None => formed_topology.node(node).is_some(),
+        }),
+    };
+    let transport = Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?;
+    let timers = Timers {
+        heartbeat: config.heartbeat(),
+        election_min: Duration::from_millis(config.election_timeout_min_ms),
+        election_max: config.election_timeout_max(),
+    };
+    let founding = topology.clone();
+    let seed = ReplicaSeed {
+        data_directory: config.data_dir.clone(),
+        log,
+        transport: transport.clone(),
+        raft_config: Arc::new(timers.raft_config()?),
+        timers,
+        nonce: random_u64(),
+        started,
+        log_bytes_max: config.log_bytes_max.0,
+        reads: match config.read_mode {
+            ReadMode::Lease => Reads::ByLease,
+            ReadMode::ReadIndex => Reads::ByReadIndex,
+        },
+        sightings,
+        founding_slots: Arc::new(move |group| founding.slots_of(group).collect()),
+        failed,
+    };
+    let start = Start {
+        file,
+        topology,
+        seed,
+        transport: transport.clone(),
+        password: Some(config.requirepass.0.clone()).filter(|password| !password.is_empty()),
+        runtimes: workers.handles().to_vec(),
+        sightings: sightings_received,
+        hints: hints_received,
+    };
+    let coordinator = Coordinator::start(start).await?;
+    let replication = coordinator.replication();
+    known.store(Some(replication.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(raft::answer_questions(replication.clone(), questions_received));
+    tasks.spawn(raft::announce_address(replication.clone(), formation_config(config).info));
+    Ok((coordinator, replication, transport, tasks))
+}
+
+fn transport_config(config: &Config, file: &NodeFile, topology: &Topology) -> TransportConfig {
+    let Settings { groups, replicas, hash_check: _ } = topology.settings();
+    TransportConfig {
+        listen: config.bind.iter().map(|host| SocketAddr::new(*host, config.peer_port())).collect(),
+        node: file.record.node,
+        cluster: topology.cluster_id(),
+        hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
+        settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
+        silent_max: PEER_SILENT_MAX,
+    }
+}
+
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the operating system's random source works");
+    u64::from_le_bytes(bytes)
+}
+
+async fn serve_pages(
+    config: &Config,
+    shared: &Arc<Shared>,
+    rendered: Rendered,
+    health: watch::Receiver<Health>,
+    stopped: watch::Receiver<bool>,
+    background: &mut JoinSet<()>,
+) -> Result<(), NodeError> {
+    let Some(port) = config.http_port() else { return Ok(()) };
+    let (counted, replication) = (shared.clone(), shared.replication.clone());
+    let pages = Arc::new(HttpPages {
+        health,
+        metrics: Box::new(move || {
+            let mut text = rendered.text();
+            counted.stats.commands.render(&mut text);
+            counted.stats.errors.render(&mut text);
+            text
+        }),
+        status: Box::new(move || replication.status()),
+    });
+    for host in &config.bind {
+        let address = SocketAddr::new(*host, port);
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("cannot listen on {address} (http-port): {error}"))?;
+        background.spawn(admin::serve_http(listener, pages.clone(), stopped.clone()));
+    }
+    Ok(())
+}
+
+/// Ready: this node knows a current leader for every group, and its own replicas have started.
+async fn watch_health(replication: Arc<Replication>, health: watch::Sender<Health>) {
+    loop {
+        let now = replication.readiness();
+        let now = Health { ready: now.is_ok(), reason: now.err().unwrap_or_else(|| "ok".to_owned()) };
+        health.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+}
+
+async fn keep_metrics(rendered: Rendered) {
+    loop {
+        tokio::time::sleep(Rendered::COLLECT_INTERVAL).await;
+        rendered.collect();
+    }
+}
+
+async fn follow_log_level(parameters: Arc<ConfigTable>, logs: admin::LogControl) {
+    let mut level = parameters.tunables().log_level;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = parameters.tunables().log_level;
+        if now != level {
+            logs.set_level(now);
+            level = now;
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! How a node without a cluster finds or founds one: it asks every listed peer and does what `cluster::FormingNode` decides.
+//!
+//! Everything durable happens here, before it is told to anyone: the incarnation (in `node_file.rs`), the accepted plan, the membership.
+//! Peers pull: a node offers its plan in its answer to a probe, and "accepted" is what its own answer then says.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::cluster::{
+    Action, Address, ClusterId, FormingNode, FoundingPlan, Intent, MetaOp, NodeInfo, PlanSeed, Probe, Topology,
+    WaitReason,
+};
+use crate::protocol::{Protocol, ReadLimits, Reply, RequestReader, Requests};
+use crate::raft::node_file::{Membership, NodeFile};
+
+const ROUND_INTERVAL: Duration = Duration::from_millis(100);
+const PROBE_WAIT_MAX: Duration = Duration::from_millis(500);
+const JOIN_WAIT_MAX: Duration = Duration::from_secs(6);
+/// A topology of a thousand nodes fits many times over.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Probing connections served at a time.
+const CONNECTIONS_MAX: usize = 256;
+/// How often a wait of unchanged reason is logged.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a node becomes.
+pub struct Formed {
+    pub topology: Topology,
+}
+
+/// What forming needs to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct FormationConfig {
+    pub info: NodeInfo,
+    pub intent: Intent,
+    pub password: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FormationError {
+    #[error("{address} was started with another list of founding nodes or other settings: it has {theirs:?}, this node has {ours:?}")]
+    OtherIntent { address: Address, theirs: Box<Intent>, ours: Box<Intent> },
+    #[error(transparent)]
+    Plan(#[from] crate::cluster::PlanError),
+    #[error("the cluster refused this node: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Forms or joins; returns once this node's membership is durable. Meanwhile it answers probes on `listen`, the client port,
+/// which is free again afterwards.
+pub async fn form(
+    file: &mut NodeFile,
+    config: &FormationConfig,
+    listen: &[SocketAddr],
+) -> Result<Formed, FormationError> {
+    let plan = match &file.record.membership {
+        Membership::Empty => None,
+        Membership::Planned(plan) => Some(plan.clone()),
+        Membership::Member { topology, .. } => return Ok(Formed { topology: (**topology).clone() }),
+    };
+    let node = FormingNode { node: file.record.node, info: config.info.clone(), intent: config.intent.clone(), plan };
+    let answer = Arc::new(Mutex::new(node.answer()));
+    let mut answering = JoinSet::new();
+    for address in listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        })?;
+        answering.spawn(answer_probes(listener, answer.clone()));
+    }
+    let formed = drive(file, config, node, &answer).await;
+    answering.shutdown().await;
+    formed
+}
+
+async fn drive(
+    file: &mut NodeFile,
+    config: &FormationConfig,
+    mut node: FormingNode,
+    answer: &Mutex<Probe>,
+) -> Result<Formed, FormationError> {
+    let mut reporter = Reporter::default();
+    loop {
+        let probes = probe_all(&node, config.password.as_deref()).await;
+        if let Some(plan) = founded(&node, &probes) {
+            // The founder has initialized: this node is a member by the plan it holds.
+            let topology = plan.topology().clone();
+            file.update_topology(&topology)?;
+            return Ok(Formed { topology });
+        }
+        match node.step(&probes, draw_seed()) {
+            Action::Wait(reason) => reporter.report(&reason),
+            // Peers see the plan in our answer and take it from there.
+            Action::SendPlan(_) => (),
+            Action::Found(plan) | Action::AcceptPlan(plan) => {
+                // § Durable before anyone hears of it.
+                file.update(Membership::Planned(plan.clone()))?;
+                node.plan = Some(plan);
+                *answer.lock() = node.answer();
+                continue;
+            }
+            Action::Initialize => {
+                let plan = node.plan.as_ref().expect("only a founder with a plan initializes");
+                for warning in plan.warnings() {
+                    tracing::warn!(?warning, "the cluster is founded with less than was asked for");
+                }
+                let topology = plan.topology().clone();
+                file.update_topology(&topology)?;
+                return Ok(Formed { topology });
+            }
+            Action::JoinThrough(address) => match join(&node, config, &address).await {
+                Ok(topology) => {
+                    // A plan that came to nothing is dropped: this node founds no cluster any more.
+                    file.update(Membership::Member { topology: Box::new(topology.clone()), plan: None })?;
+                    return Ok(Formed { topology });
+                }
+                Err(JoinFailure::Refused(reason)) => return Err(FormationError::Refused(reason)),
+                Err(JoinFailure::Later(reason)) => reporter.note(&format!("cannot join through {address} yet: {reason}")),
+            },
+            Action::RefuseListMismatch { address, theirs, ours } => {
+                return Err(FormationError::OtherIntent { address, theirs: Box::new(theirs), ours: Box::new(ours) });
+            }
+            Action::RefuseIntent(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(ROUND_INTERVAL).await;
+    }
+}
+
+/// The plan this node holds, if a peer says that its cluster exists.
+fn founded<'a>(node: &'a FormingNode, probes: &BTreeMap<Address, Probe>) -> Option<&'a FoundingPlan> {
+    let plan = node.plan.as_deref()?;
+    let exists = |probe: &Probe| matches!(probe, Probe::Member { cluster } if *cluster == plan.cluster_id());
+    probes.values().any(exists).then_some(plan)
+}
+
+fn draw_seed() -> PlanSeed {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the operating system's random source works");
+    let mut hash_secret = [0; 4];
+    for (word, chunk) in hash_secret.iter_mut().zip(bytes.chunks(8)) {
+        *word = u64::from_le_bytes(chunk.try_into().expect("chunks of eight"));
+    }
+    PlanSeed { cluster_id: ClusterId::random(), hash_secret }
+}
+
+async fn probe_all(node: &FormingNode, password: Option<&str>) -> BTreeMap<Address, Probe> {
+    let own = node.info.address();
+    let mut asking = JoinSet::new();
+    for address in node.intent.addresses.iter().filter(|address| **address != own) {
+        let (address, password) = (address.clone(), password.map(str::to_owned));
+        asking.spawn(async move {
+            let ask = call(&address, password.as_deref(), &[b"CLUSTER", b"KVORUM", b"PROBE"]);
+            let answer = tokio::time::timeout(PROBE_WAIT_MAX, ask).await;
+            let probe = match answer {
+                Ok(Ok(Ok(bytes))) => postcard::from_bytes(&bytes).unwrap_or(Probe::Unreachable),
+                Ok(Ok(Err(_)) | Err(_)) | Err(_) => Probe::Unreachable,
+            };
+            (address, probe)
+        });
+    }
+    asking.join_all().await.into_iter().collect()
+}
+
+enum JoinFailure {
+    /// For good: the operator has to change something.
+    Refused(String),
+    Later(String),
+}
+
+async fn join(node: &FormingNode, config: &FormationConfig, address: &Address) -> Result<Topology, JoinFailure> {
+    let op = MetaOp::Join { node: node.node, info: config.info.clone(), settings: config.intent.settings };
+    let body = op.encode();
+    let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
+    let ask = call(address, config.password.as_deref(), &words);
+    let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await.map_err(|_| JoinFailure::Later("no answer".to_owned()))?;
+    match answer.map_err(|error| JoinFailure::Later(error.to_string()))? {
+        Ok(bytes) => Topology::decode(&bytes).map_err(|error| JoinFailure::Later(error.to_string())),
+        Err(text) => match text.strip_prefix("ERR refused: ") {
+            Some(reason) => Err(JoinFailure::Refused(reason.to_owned())),
+            None => Err(JoinFailure::Later(text)),
+        },
+    }
+}
+
+/// One command to another node's client port: the bulk it answers, or its error's text.
+pub(super) async fn call(
+    address: &Address,
+    password: Option<&str>,
+    words: &[&[u8]],
+) -> io::Result<Result<Vec<u8>, String>> {
+    let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    stream.set_nodelay(true)?;
+    let mut request = Vec::new();
+    if let Some(password) = password {
+        put_request(&mut request, &[b"AUTH", password.as_bytes()]);
+    }
+    put_request(&mut request, words);
+    stream.write_all(&request).await?;
+    let mut buffer = Vec::new();
+    if password.is_some() {
+        // An error of AUTH shows in the answer to the command itself.
+        read_reply(&mut stream, &mut buffer).await?.ok();
+    }
+    read_reply(&mut stream, &mut buffer).await
+}
+
+fn put_request(request: &mut Vec<u8>, words: &[&[u8]]) {
+    request.extend(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        request.extend(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A bulk string, a simple string or an error; anything else is not an answer to what is asked here.
+async fn read_reply(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Result<Vec<u8>, String>> {
+    use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
+    loop {
+        match decode(buffer).map_err(io::Error::other)? {
+            Some((frame, used)) => {
+                buffer.drain(..used);
+                return match frame {
+                    OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => Ok(Ok(bytes)),
+                    OwnedFrame::Error(text) => Ok(Err(text)),
+                    OwnedFrame::Integer(_) | OwnedFrame::Array(_) | OwnedFrame::Null => {
+                        Err(io::Error::other("an unexpected kind of reply"))
+                    }
+                };
+            }
+            None if buffer.len() > ANSWER_BYTES_MAX => return Err(io::Error::other("an answer is too large")),
+            None => {
+                if stream.read_buf(buffer).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+/// Answers probes, and tells everybody else that the node is not there yet.
+async fn answer_probes(listener: TcpListener, answer: Arc<Mutex<Probe>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => (),
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(answer_connection(stream, answer.clone()));
+                }
+            }
+        }
+    }
+}
+
+async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>) -> io::Result<()> {
+    let mut reader = RequestReader::new(ReadLimits { word_bytes_max: 1 << 20, ..ReadLimits::default() });
+    let (mut requests, mut buffer) = (Requests::default(), Vec::new());
+    loop {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        requests.clear();
+        let Ok(consumed) = reader.decode(&buffer, &mut requests) else { return Ok(()) };
+        let mut reply = Reply::new(Protocol::Resp2);
+        for index in 0..requests.len() {
+            let words: Vec<Vec<u8>> = requests.get(index, &buffer).iter().map(<[u8]>::to_ascii_uppercase).collect();
+            match words.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+                [b"CLUSTER", b"KVORUM", b"PROBE"] => {
+                    let probe = postcard::to_stdvec(&*answer.lock()).expect("a probe's answer encodes");
+                    reply.bulk(&probe);
+                }
+                // Whoever has the password will be asked for it by the real server.
+                [b"AUTH", ..] => reply.ok(),
+                _ => reply.error("LOADING Kvorum is forming its cluster: waiting for the other founding nodes"),
+            }
+        }
+        buffer.drain(..consumed);
+        stream.write_all(reply.buffer()).await?;
+    }
+}
+
+/// Logs what is waited for, once, and again from time to time.
+#[derive(Default)]
+struct Reporter {
+    last: Option<(String, tokio::time::Instant)>,
+}
+
+impl Reporter {
+    fn report(&mut self, reason: &WaitReason) {
+        match reason {
+            WaitReason::Unreachable(missing) => {
+                let missing: Vec<String> = missing.iter().map(Address::to_string).collect();
+                self.note(&format!("waiting for {}", missing.join(", ")));
+            }
+            WaitReason::FounderToPlan(founder) => self.note(&format!("waiting for {founder} to found the cluster")),
+            WaitReason::FounderToInitialize => self.note("waiting for the founding node to start the cluster"),
+            WaitReason::NotListed => {
+                self.note("this node's own address is not in --initial-cluster: set --announce-host, or correct the list");
+            }
+            WaitReason::DeadPlan(address) => self.note(&format!(
+                "{address} holds a founding plan of a node that is gone; if no cluster ever ran, wipe its data directory"
+            )),
+            WaitReason::OwnPlanDead => {
+                self.note("the node that planned this cluster is gone; if no cluster ever ran, wipe this data directory");
+            }
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        let repeated = self.last.as_ref().is_some_and(|(last, at)| last == text && at.elapsed() < REPORT_INTERVAL);
+        if !repeated {
+            tracing::info!("{text}");
+            self.last = Some((text.to_owned(), tokio::time::Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! openraft's storage traits on one group's log.
+//!
+//! `append`, `purge` and `truncate` run inside openraft's core task: they touch memory and queue the rest for the writer.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::raft::log::format::{LogKey, Record};
+use crate::raft::log::queue::{Item, Queue};
+use crate::raft::log::tail::{Tail, entry_bytes};
+use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Bytes of one read for replication, so that a lagging follower does not make us clone the whole log.
+const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// Handle on one replica's log; clones are the same log.
+#[derive(Clone)]
+pub struct GroupLog {
+    pub(super) key: LogKey,
+    pub(super) tail: Arc<Mutex<Tail>>,
+    pub(super) queue: Arc<Queue>,
+}
+
+impl Debug for GroupLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GroupLog({}, {})", self.key.0, self.key.1)
+    }
+}
+
+impl GroupLog {
+    pub fn vote(&self) -> Option<Vote> {
+        self.tail.lock().vote
+    }
+
+    /// Bytes of the entries that are not purged.
+    pub fn bytes(&self) -> u64 {
+        self.tail.lock().bytes()
+    }
+
+    pub fn last_log_id(&self) -> Option<LogId> {
+        self.tail.lock().last()
+    }
+
+    /// Returns when everything appended before the call is on disk, in every fsync mode.
+    pub async fn flush(&self) -> io::Result<()> {
+        let (done, flushed) = oneshot::channel();
+        self.queue.push(self.key, Item::Barrier { done });
+        flushed.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// A snapshot through `log_id` is in place; segments say so from now on.
+    pub fn snapshot_saved(&self, log_id: LogId) {
+        self.tail.lock().snapshot = Some(log_id);
+        self.record(Record::Snapshot(log_id), false, None);
+    }
+
+    fn record(&self, record: Record, sync: bool, done: Option<oneshot::Sender<io::Result<()>>>) {
+        self.queue.push(self.key, Item::Record { record, sync, done });
+    }
+
+    async fn record_durably(&self, record: Record) -> io::Result<()> {
+        let (done, flushed) = oneshot::channel();
+        self.record(record, true, Some(done));
+        flushed.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the log has stopped")
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for GroupLog {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> io::Result<Vec<Entry>>
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        Ok(self.tail.lock().range(start, end).cloned().collect())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let tail = self.tail.lock();
+        let mut bytes = 0;
+        // At least one entry, whatever its size.
+        let within = |entry: &&Entry| {
+            let fits = bytes == 0 || bytes + entry_bytes(entry) <= READ_BYTES_MAX;
+            bytes += entry_bytes(entry);
+            fits
+        };
+        Ok(tail.range(start, end).take_while(within).cloned().collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.vote())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for GroupLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let tail = self.tail.lock();
+        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    /// § Durable on return, in every fsync mode: a replica that forgets its vote may vote twice in a term.
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.record_durably(Record::Vote(*vote)).await?;
+        self.tail.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// § Memberships are synced in every mode: the callback comes after the fdatasync that the writer makes for them.
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        {
+            let mut tail = self.tail.lock();
+            for entry in &entries {
+                tail.push(entry.clone()).map_err(io::Error::other)?;
+            }
+        }
+        self.queue.push(self.key, Item::Entries { entries, done: Some(callback) });
+        Ok(())
+    }
+
+    /// § Synced in every mode: entries dropped because a new leader said so must not come back after a power loss.
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let first_dropped = last.map_or(0, |last| last.index + 1);
+        self.tail.lock().truncate_from(first_dropped);
+        self.record(Record::Truncate(first_dropped), true, None);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        self.tail.lock().purge(log_id);
+        self.record(Record::Purge(log_id), false, None);
+        Ok(())
+    }
+}
+
+/// Whether the writer has to sync for these entries in every mode.
+pub(super) fn needs_sync(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
+}

@@ -1,0 +1,102 @@
+//! The transport over real loopback sockets: nodes with fake replicas, raw sockets that misbehave, real Raft groups.
+
+mod groups;
+mod links;
+mod store;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{AskReply, Receiver, Transport, TransportConfig};
+use crate::cluster::{ClusterId, NodeId};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a node's layer above saw.
+#[derive(Default)]
+struct Seen {
+    known: Vec<NodeId>,
+    hints: Mutex<Vec<(NodeId, Bytes)>>,
+    changes: Mutex<Vec<(NodeId, bool)>>,
+}
+
+impl Receiver for Seen {
+    fn knows(&self, node: NodeId) -> bool {
+        self.known.contains(&node)
+    }
+
+    fn hint(&self, from: NodeId, hint: Bytes) {
+        self.hints.lock().push((from, hint));
+    }
+
+    /// Kind 0 is dropped unanswered, others are echoed.
+    fn ask(&self, _from: NodeId, kind: u8, body: Bytes, reply: AskReply) {
+        if kind > 0 {
+            reply.send(&[&[kind], body.as_ref()].concat());
+        }
+    }
+
+    fn connection_changed(&self, node: NodeId, connected: bool) {
+        self.changes.lock().push((node, connected));
+    }
+}
+
+struct Node {
+    id: NodeId,
+    transport: Transport,
+    seen: Arc<Seen>,
+}
+
+fn node_id(number: u8) -> NodeId {
+    NodeId([number; 20])
+}
+
+fn config(number: u8) -> TransportConfig {
+    TransportConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        node: node_id(number),
+        cluster: ClusterId([7; 16]),
+        hash_vector: 1,
+        settings_fingerprint: 2,
+        silent_max: Duration::from_secs(5),
+    }
+}
+
+fn start_with(config: TransportConfig, seen: Seen) -> Node {
+    let seen = Arc::new(seen);
+    let id = config.node;
+    Node { id, transport: Transport::start(config, Arc::clone(&seen) as Arc<dyn Receiver>).unwrap(), seen }
+}
+
+fn start(number: u8) -> Node {
+    start_with(config(number), Seen::default())
+}
+
+fn introduce(from: &Node, to: &Node) {
+    from.transport.set_peer(to.id, "127.0.0.1", to.transport.local_addresses()[0].port());
+}
+
+/// Nodes 1 to `count`, connected to each other.
+async fn connected_nodes(count: u8) -> Vec<Node> {
+    let nodes: Vec<Node> = (1..=count).map(start).collect();
+    for from in &nodes {
+        nodes.iter().for_each(|to| introduce(from, to));
+    }
+    for from in &nodes {
+        for to in nodes.iter().filter(|to| to.id != from.id) {
+            until("all nodes are connected", || from.transport.is_connected(to.id)).await;
+        }
+    }
+    nodes
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,10 @@
+//! The commands that a node answers itself, one file per family; `run` finds the function.
+//!
+//! Those that read nothing replicated and change nothing that the requests around them depend on run in place, between reads and writes of
+//! the same stretch. All others run alone, when everything before them is complete.
+
+mod client;
+mod connection;
+mod run;
+
+pub use run::{CommandContext, REDIS_VERSION, run, run_alone, runs_in_place};

@@ -1,0 +1,28 @@
+//! Clients: accepting them, their connections, what becomes of each request, and the commands that a node answers itself.
+//!
+//! `listener` accepts, `connection` reads and writes, `turn` answers what one read completed, `dispatch` decides about one request,
+//! `stretch` runs reads and plans writes, `settle` waits for commits and leaders, `places` puts replies in order.
+
+mod clients;
+mod commands;
+mod connection;
+mod dispatch;
+mod latency;
+mod listener;
+mod output;
+mod parking;
+mod pause;
+mod places;
+mod session;
+mod settle;
+mod shared;
+mod slowlog;
+mod stats;
+mod stretch;
+mod turn;
+
+pub use clients::{Client, ClientFilter, ClientNames, Clients, Signal};
+pub use commands::REDIS_VERSION;
+pub use listener::Listener;
+pub use shared::Shared;
+pub use stats::Stats;

@@ -1,0 +1,59 @@
+//! What a connection's task knows about its client and nobody else changes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::protocol::Protocol;
+use crate::server::clients::{Client, ClientNames};
+
+/// CLIENT REPLY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyMode {
+    On,
+    Off,
+    /// The next command gets no reply.
+    SkipNext,
+}
+
+/// Whether the connection lives on after a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a connection that has to be closed must not read on"]
+pub enum Flow {
+    Continue,
+    /// What was answered is sent, then the connection is closed.
+    Close,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub client: Arc<Client>,
+    pub authenticated: bool,
+    pub reply_mode: ReplyMode,
+    pub protocol: Protocol,
+}
+
+impl Session {
+    /// `password_needed`: clients must authenticate first.
+    pub fn new(client: Arc<Client>, password_needed: bool) -> Self {
+        Self { client, authenticated: !password_needed, reply_mode: ReplyMode::On, protocol: Protocol::Resp2 }
+    }
+
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.client.switches.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
+    }
+
+    /// RESET: as if the client had just connected.
+    pub fn reset(&mut self, password_needed: bool) {
+        self.authenticated = !password_needed;
+        self.reply_mode = ReplyMode::On;
+        self.set_protocol(Protocol::Resp2);
+        let switches = &self.client.switches;
+        for switch in [&switches.no_evict, &switches.no_touch, &switches.readonly] {
+            switch.store(false, Ordering::Relaxed);
+        }
+        self.client.rename(|names| {
+            *names = ClientNames { name: Box::default(), ..std::mem::take(names) };
+        });
+    }
+}

@@ -1,0 +1,63 @@
+//! What all connections of a node share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::watch;
+
+use crate::clock::{Boottime, Timestamp};
+use crate::config::{Config, ConfigTable};
+use crate::raft::Replication;
+use crate::server::clients::Clients;
+use crate::server::latency::Latency;
+use crate::server::parking::Parking;
+use crate::server::pause::Pause;
+use crate::server::slowlog::SlowLog;
+use crate::server::stats::Stats;
+
+#[derive(Debug)]
+pub struct Shared {
+    pub replication: Arc<Replication>,
+    /// As resolved at start.
+    pub config: Config,
+    /// What CONFIG SET has made of it.
+    pub parameters: Arc<ConfigTable>,
+    pub clients: Clients,
+    pub stats: Stats,
+    pub slowlog: SlowLog,
+    pub latency: Latency,
+    pub pause: Pause,
+    pub parking: Parking,
+    /// Reply bytes that wait for clients to read them.
+    pub output_bytes: AtomicUsize,
+    /// Set by SHUTDOWN; the node's main task watches it.
+    pub stop_requested: watch::Sender<bool>,
+    pub started: (Boottime, Timestamp),
+    /// 40 random hex digits, new at every start: INFO's run_id.
+    pub run_id: String,
+}
+
+impl Shared {
+    pub fn new(replication: Arc<Replication>, config: Config, parameters: Arc<ConfigTable>) -> Self {
+        Self {
+            replication,
+            parking: Parking::new(config.park_bytes_max.as_usize()),
+            config,
+            parameters,
+            clients: Clients::default(),
+            stats: Stats::default(),
+            slowlog: SlowLog::default(),
+            latency: Latency::default(),
+            pause: Pause::default(),
+            output_bytes: AtomicUsize::new(0),
+            stop_requested: watch::Sender::new(false),
+            started: (Boottime::now(), Timestamp::wall_now()),
+            run_id: crate::cluster::NodeId::random().to_string(),
+        }
+    }
+
+    /// Clients must authenticate.
+    pub fn password_needed(&self) -> bool {
+        self.parameters.tunables().requirepass.is_some()
+    }
+}

@@ -1,0 +1,281 @@
+//! One turn: all requests that a read of the socket completed, answered in order. Hot path.
+//!
+//! § While a turn is unanswered its connection parses nothing further. So a later command can never overtake one that waits
+//! for a commit or for a leader, whichever packet it came in, and replies leave strictly in order.
+//!
+//! A turn is a run of stretches. Commands that look at the node as a whole (SCAN, INFO, CLIENT PAUSE, ..) stand alone between
+//! two stretches: everything before them is complete when they run.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Boottime;
+use crate::command::{NodeCommand, Row, WireError};
+use crate::protocol::Requests;
+use crate::server::commands::{self, CommandContext};
+use crate::server::dispatch::{Dispatch, dispatch};
+use crate::server::latency::LatencyEvent;
+use crate::server::output::Output;
+use crate::server::places::{Assembled, Place, assemble, bytes_of};
+use crate::server::session::{Flow, ReplyMode, Session};
+use crate::server::settle::{Patience, Routed, wait_for_route};
+use crate::server::shared::Shared;
+use crate::server::slowlog::SlowCommand;
+use crate::server::stats::Verdict;
+use crate::server::stretch::{Pass, STEP_COUNT_MAX, Step, Stretch, Task};
+use crate::slot::KeySlot;
+
+#[derive(Debug)]
+pub struct Turn<'a, 'o> {
+    pub shared: &'a Arc<Shared>,
+    pub session: &'a mut Session,
+    pub output: &'a mut Output<'o>,
+    pub requests: &'a Requests,
+    pub bytes: &'a [u8],
+    /// Reused from turn to turn.
+    pub stretch: &'a mut Stretch,
+}
+
+/// Why a stretch ended before its turn did.
+enum Stop {
+    /// The turn's end, or the stretch's bound.
+    Bound,
+    Alone {
+        row: &'static Row,
+        command: NodeCommand,
+    },
+    Parked(KeySlot),
+    Paused,
+}
+
+impl Turn<'_, '_> {
+    /// Leaves the replies in the output. `Close`: the connection must be closed once they are sent.
+    pub async fn run(mut self) -> io::Result<Flow> {
+        let mut patience = Patience::default();
+        let mut next = 0;
+        while next < self.requests.len() {
+            let (stop, collected) = self.collect(next);
+            let (answered, flow) = self.answer_stretch(&mut patience).await;
+            next += answered;
+            if flow == Flow::Close {
+                return Ok(Flow::Close);
+            }
+            // A pass that met its bounds leaves the rest of what was collected for the next round.
+            if answered == collected {
+                match stop {
+                    Stop::Bound => (),
+                    Stop::Alone { row, command } => {
+                        if self.run_alone(next, row, command).await == Flow::Close {
+                            return Ok(Flow::Close);
+                        }
+                        next += 1;
+                    }
+                    Stop::Parked(key_slot) => {
+                        if self.park(next, key_slot, &mut patience).await == Parked::Refused {
+                            next += 1;
+                        }
+                    }
+                    Stop::Paused => self.shared.pause.wait().await,
+                }
+            }
+            if next < self.requests.len() {
+                self.output.make_room(self.shared.parameters.tunables().client_output_limit).await?;
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Takes requests into the stretch until one cannot be part of it. Returns how many were taken.
+    fn collect(&mut self, from: usize) -> (Stop, usize) {
+        self.stretch.clear();
+        let paused = self.shared.pause.paused();
+        let count_max = match self.session.reply_mode {
+            ReplyMode::On | ReplyMode::Off => STEP_COUNT_MAX,
+            ReplyMode::SkipNext => 1,
+        };
+        let end = self.requests.len().min(from + count_max);
+        for request in from..end {
+            let args = self.requests.get(request, self.bytes);
+            let stop = match dispatch(&args, self.shared, self.session, paused) {
+                Dispatch::Refused { row, error } => {
+                    self.stretch.push(request, Task::Refused { row, error });
+                    continue;
+                }
+                Dispatch::InPlace { row, command } => {
+                    self.stretch.push(request, Task::InPlace { row, command });
+                    continue;
+                }
+                Dispatch::Keyed(keyed) => {
+                    self.stretch.push_keyed(request, keyed, self.shared, self.session);
+                    continue;
+                }
+                Dispatch::Alone { row, command } => Stop::Alone { row, command },
+                Dispatch::Park(key_slot) => Stop::Parked(key_slot),
+                Dispatch::Paused => Stop::Paused,
+            };
+            return (stop, request - from);
+        }
+        (Stop::Bound, end - from)
+    }
+
+    /// Runs the stretch and puts its replies in order. Returns how many requests it answered.
+    async fn answer_stretch(&mut self, patience: &mut Patience) -> (usize, Flow) {
+        if self.stretch.steps.is_empty() {
+            return (0, Flow::Continue);
+        }
+        let mark = self.output.reply.len();
+        let mut pass = Pass {
+            shared: self.shared,
+            session: &mut *self.session,
+            reply: &mut self.output.reply,
+            requests: self.requests,
+            bytes: self.bytes,
+        };
+        let began = Boottime::now();
+        let answered = self.stretch.execute(0..self.stretch.steps.len(), &mut pass);
+        let worked = Boottime::now().saturating_since(began);
+        self.stretch.steps.truncate(answered);
+        if self.stretch.steps.iter().any(|step| !matches!(step.place, Place::Own { .. })) {
+            self.stretch.settle(&mut pass, patience).await;
+            self.note_commit(began);
+        }
+        self.account(began, worked);
+        let Stretch { steps, places, buffers, .. } = &mut *self.stretch;
+        places.clear();
+        places.extend(steps.iter().map(|step| step.place));
+        let assembled = assemble(&mut self.output.reply, mark, places, buffers);
+        buffers.clear();
+        self.mute(mark);
+        match assembled {
+            Assembled::Complete => (answered, Flow::Continue),
+            Assembled::Cut => {
+                self.shared.stats.node.unknown_outcomes.increment(1);
+                (answered, Flow::Close)
+            }
+        }
+    }
+
+    /// CLIENT REPLY OFF and SKIP.
+    fn mute(&mut self, mark: usize) {
+        match self.session.reply_mode {
+            ReplyMode::On => (),
+            ReplyMode::Off => self.output.reply.truncate(mark),
+            ReplyMode::SkipNext => {
+                self.output.reply.truncate(mark);
+                self.session.reply_mode = ReplyMode::On;
+            }
+        }
+    }
+
+    fn note_commit(&self, began: Boottime) {
+        let waited_ms = Boottime::now().saturating_since(began).as_millis() as u64;
+        let threshold_ms = self.shared.parameters.tunables().latency_monitor_threshold_ms;
+        if threshold_ms > 0 && waited_ms >= threshold_ms {
+            self.shared.latency.record(LatencyEvent::Commit, waited_ms);
+        }
+    }
+
+    /// Counts the stretch's commands. Its clock readings are shared out evenly: two per stretch, not two per command.
+    fn account(&self, began: Boottime, worked: Duration) {
+        let stats = &self.shared.stats;
+        let steps = &self.stretch.steps;
+        let each = worked / u32::try_from(steps.len()).unwrap_or(u32::MAX).max(1);
+        let mut last_command = u32::MAX;
+        for step in steps {
+            let reply = bytes_of(&self.output.reply, &step.place, &self.stretch.buffers);
+            let failed = reply.first() == Some(&b'-');
+            if failed {
+                stats.count_error(reply);
+            }
+            if let Some((row, verdict)) = verdict(step, failed) {
+                stats.count(row, verdict, each);
+                last_command = stats.number(row);
+            }
+        }
+        self.session.client.mark_active(began, last_command);
+        let each_usec = i64::try_from(each.as_micros()).unwrap_or(i64::MAX);
+        self.note_slow(each_usec, steps.iter().map(|step| step.request));
+    }
+
+    fn note_slow(&self, usec: i64, requests: impl Iterator<Item = usize>) {
+        let tunables = self.shared.parameters.tunables();
+        let threshold_ms = tunables.latency_monitor_threshold_ms;
+        if threshold_ms > 0 && usec / 1000 >= i64::try_from(threshold_ms).unwrap_or(i64::MAX) {
+            self.shared.latency.record(LatencyEvent::Command, (usec / 1000) as u64);
+        }
+        if tunables.slowlog_log_slower_than_us < 0 || usec < tunables.slowlog_log_slower_than_us {
+            return;
+        }
+        for request in requests {
+            let client = &self.session.client;
+            let args = self.requests.get(request, self.bytes);
+            let name = client.names().name;
+            let slow = SlowCommand { args, usec: usec as u64, addr: client.addr, name };
+            self.shared.slowlog.push(slow, tunables.slowlog_max_len);
+        }
+    }
+
+    async fn run_alone(&mut self, request: usize, row: &'static Row, command: NodeCommand) -> Flow {
+        let args = self.requests.get(request, self.bytes);
+        let mark = self.output.reply.len();
+        let began = Boottime::now();
+        self.session.client.mark_active(began, self.shared.stats.number(row));
+        let mode = self.session.reply_mode;
+        let mut context =
+            CommandContext { shared: self.shared, session: &mut *self.session, reply: &mut self.output.reply };
+        // Boxed: these are rare and their state would make every connection's task larger.
+        let flow = Box::pin(commands::run_alone(command, &args, &mut context)).await;
+        let took = Boottime::now().saturating_since(began);
+        let reply = &self.output.reply.buffer()[mark..];
+        let failed = reply.first() == Some(&b'-');
+        if failed {
+            self.shared.stats.count_error(reply);
+        }
+        self.shared.stats.count(row, if failed { Verdict::Failed } else { Verdict::Done }, took);
+        if !row.flags.contains(&crate::command::Flag::SkipSlowlog) {
+            self.note_slow(i64::try_from(took.as_micros()).unwrap_or(i64::MAX), std::iter::once(request));
+        }
+        // CLIENT REPLY itself decides about its own reply and those that follow.
+        if mode == self.session.reply_mode {
+            self.mute(mark);
+        }
+        flow
+    }
+
+    /// Waits for a leader of the key slot's group. § Nothing behind the request runs meanwhile.
+    async fn park(&mut self, request: usize, key_slot: KeySlot, patience: &mut Patience) -> Parked {
+        let give_up = patience.until(self.shared);
+        match wait_for_route(key_slot, self.bytes.len(), self.shared, give_up).await {
+            // The walk goes on with this request and finds the route itself.
+            Routed::Local(_) | Routed::Elsewhere(_) => Parked::Routed,
+            Routed::Down => {
+                let mark = self.output.reply.len();
+                WireError::ClusterDown.reply(&mut self.output.reply);
+                self.shared.stats.count_error(&self.output.reply.buffer()[mark..]);
+                let args = self.requests.get(request, self.bytes);
+                if let Ok(row) = crate::command::table::resolve(&args) {
+                    self.shared.stats.count(row, Verdict::Rejected, Duration::ZERO);
+                }
+                self.mute(mark);
+                Parked::Refused
+            }
+        }
+    }
+}
+
+/// What parking came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parked {
+    Routed,
+    /// Answered with an error.
+    Refused,
+}
+
+fn verdict(step: &Step, failed: bool) -> Option<(&'static Row, Verdict)> {
+    let ran = if failed { Verdict::Failed } else { Verdict::Done };
+    match &step.task {
+        Task::Refused { row, .. } => row.map(|row| (row, Verdict::Rejected)),
+        Task::InPlace { row, .. } | Task::Keyed { row, .. } => Some((row, ran)),
+    }
+}

@@ -1,0 +1,4 @@
+//! The one integration-test binary: a single link, and tests that start real nodes can share their harness.
+
+mod command_line;
+mod tidy;
