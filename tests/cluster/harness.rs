@@ -194,6 +194,16 @@ impl Node {
         self.child = Some(child);
     }
 
+    pub fn replace_flag(&mut self, flag: &str, value: &str) {
+        let position = self.flags.iter().position(|word| word == flag).expect("the flag is set");
+        self.flags[position + 1] = value.to_owned();
+    }
+
+    pub fn remove_flag(&mut self, flag: &str) {
+        let position = self.flags.iter().position(|word| word == flag).expect("the flag is set");
+        self.flags.drain(position..position + 2);
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory.with_extension("log")
     }
