@@ -33,6 +33,7 @@ pub struct Question {
 pub struct PeerInbox {
     pub hints: mpsc::Sender<Bytes>,
     pub questions: mpsc::Sender<Question>,
+    pub connections: mpsc::Sender<(NodeId, bool)>,
     /// Nodes that the topology knows.
     pub known: Arc<dyn Fn(NodeId) -> bool + Send + Sync>,
 }
@@ -53,7 +54,8 @@ impl Receiver for PeerInbox {
     }
 
     fn connection_changed(&self, node: NodeId, connected: bool) {
-        tracing::info!(peer = ?node, connected, "peer connection");
+        // Full: the coordinator sees the link's state at its next tick.
+        let _ = self.connections.try_send((node, connected));
     }
 }
 

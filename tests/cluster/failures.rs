@@ -114,6 +114,7 @@ fn a_leader_paused_past_its_lease_serves_no_stale_read_when_it_wakes() {
     let mut before = cluster.nodes[paused].connect();
     before.set_timeout(Duration::from_secs(20));
     cluster.nodes[paused].signal("STOP");
+    cluster.nodes[paused].wait_stopped();
     // Waits in the paused node's socket and is read by it first thing when it wakes.
     before.send(&["GET", "k"]).expect("sends");
     let others: Vec<u16> = cluster.ports().into_iter().filter(|port| *port != cluster.nodes[paused].port).collect();

@@ -221,6 +221,18 @@ impl Node {
         assert!(status.expect("kill runs").success());
     }
 
+    /// Until every thread of a node that was sent SIGSTOP stands still.
+    pub fn wait_stopped(&self) {
+        let tasks = format!("/proc/{}/task", self.pid());
+        eventually(Duration::from_secs(5), || "the process stands still".to_owned(), || {
+            let threads = std::fs::read_dir(&tasks).expect("the process is there");
+            threads.flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('T'))
+            })
+        });
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the node runs");

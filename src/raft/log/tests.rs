@@ -140,6 +140,24 @@ async fn segments_go_only_when_every_group_is_purged_past_them() {
     assert_eq!(indexes, [40, 41, 42, 43, 44]);
 }
 
+#[tokio::test]
+async fn a_crash_at_any_byte_of_a_new_segment_is_survived() {
+    let source = tempfile::tempdir().expect("a directory");
+    drop(open(source.path()));
+    let whole = fs::read(&segments(source.path())[0]).expect("reads");
+    for cut in 0..whole.len() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("wal-00000000000000000001.log"), &whole[..cut]).expect("writes");
+        for _ in 0..2 {
+            let node_log = open(directory.path());
+            let mut log = node_log.group(KEY.0, KEY.1);
+            let next = log.last_log_id().map_or(0, |last| last.index + 1);
+            append(&mut log, vec![entry(next, b"a")]).await;
+        }
+        assert_eq!(open(directory.path()).group(KEY.0, KEY.1).last_log_id(), Some(log_id(1, 1)), "cut at {cut}");
+    }
+}
+
 /// Ten acknowledged entries, and the bytes of their one segment.
 async fn ten_entries(directory: &Path) -> Vec<u8> {
     let node_log = open(directory);
