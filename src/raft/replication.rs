@@ -150,6 +150,12 @@ impl Replication {
         self.topology().node(hint.node).map(cluster::NodeInfo::address)
     }
 
+    /// True once the founding plan is committed and every group has had a leader. Stays true through elections, during which requests wait.
+    pub fn is_formed(&self) -> bool {
+        let hints = self.hints();
+        self.meta.is_founded() && self.topology().groups().keys().all(|group| hints.leader(*group).is_some())
+    }
+
     /// Err says what is missing: a replica that has not started, or a group without a known leader.
     pub fn readiness(&self) -> Result<(), String> {
         let (topology, hints) = (self.topology(), self.hints());

@@ -76,10 +76,14 @@ fn every_node_shows_the_same_topology_and_no_hole_also_during_an_election() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    eventually(Duration::from_secs(2), || "the survivors agree".to_owned(), || {
-        let replies: Vec<Reply> = connections.iter_mut().map(slots_of).collect();
-        replies[0] == replies[1]
-    });
+    eventually(
+        Duration::from_secs(2),
+        || "the survivors agree".to_owned(),
+        || {
+            let replies: Vec<Reply> = connections.iter_mut().map(slots_of).collect();
+            replies[0] == replies[1]
+        },
+    );
 }
 
 fn covered(slots: &Reply) -> i64 {
@@ -97,15 +101,19 @@ fn a_key_seen_expired_stays_so_and_ttl_counts_down() {
     client.call(&["SET", "short", "v", "PX", "300"]).expect("answers");
     let ttl = client.call(&["PTTL", "short"]).expect("answers");
     assert!(matches!(ttl, Reply::Integer(1..=300)), "{ttl:?}");
-    eventually(Duration::from_secs(3), || "the key expires".to_owned(), || {
-        client.call(&["GET", "short"]).expect("answers") == Reply::Null
-    });
+    eventually(
+        Duration::from_secs(3),
+        || "the key expires".to_owned(),
+        || client.call(&["GET", "short"]).expect("answers") == Reply::Null,
+    );
     let leader = cluster.leader_of("short");
     let next = (leader + 1) % 3;
     // Leadership moves; the key stays gone.
-    eventually(Duration::from_secs(10), || "a failover".to_owned(), || {
-        cluster.nodes[next].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned())
-    });
+    eventually(
+        Duration::from_secs(10),
+        || "a failover".to_owned(),
+        || cluster.nodes[next].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
+    );
     assert_eq!(client.call(&["EXISTS", "short"]).expect("answers"), Reply::Integer(0));
 }
 

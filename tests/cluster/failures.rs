@@ -118,16 +118,20 @@ fn a_leader_paused_past_its_lease_serves_no_stale_read_when_it_wakes() {
     // Waits in the paused node's socket and is read by it first thing when it wakes.
     before.send(&["GET", "k"]).expect("sends");
     let others: Vec<u16> = cluster.ports().into_iter().filter(|port| *port != cluster.nodes[paused].port).collect();
-    eventually(Duration::from_secs(15), || "a new leader takes a write".to_owned(), || {
-        // Not through a client that follows MOVED: until the election it would wait for the paused node.
-        others.iter().any(|port| {
-            let direct = Connection::open(*port).and_then(|mut connection| {
-                connection.set_timeout(Duration::from_millis(2500));
-                connection.call(&["SET", "k", "new"])
-            });
-            matches!(direct, Ok(Reply::Simple(_)))
-        })
-    });
+    eventually(
+        Duration::from_secs(15),
+        || "a new leader takes a write".to_owned(),
+        || {
+            // Not through a client that follows MOVED: until the election it would wait for the paused node.
+            others.iter().any(|port| {
+                let direct = Connection::open(*port).and_then(|mut connection| {
+                    connection.set_timeout(Duration::from_millis(2500));
+                    connection.call(&["SET", "k", "new"])
+                });
+                matches!(direct, Ok(Reply::Simple(_)))
+            })
+        },
+    );
     cluster.nodes[paused].signal("CONT");
     match before.receive() {
         Ok(reply) => assert_ne!(reply, Reply::Bulk(b"old".to_vec()), "a stale read"),
@@ -151,16 +155,26 @@ fn a_wiped_node_joins_as_a_new_replica_and_never_founds_a_second_cluster() {
     cluster.wait_ready();
     let id = cluster.nodes[0].ask(&["CLUSTER", "MYID"]).text();
     assert_ne!(id, id_before, "a wiped node is a new node");
-    eventually(Duration::from_secs(30), || "the new replicas vote".to_owned(), || {
-        let status = cluster.nodes[1].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
-        !status.contains("\"voter\":false") && !status.contains(&id_before) && status.contains(&id)
-    });
+    eventually(
+        Duration::from_secs(30),
+        || "the new replicas vote".to_owned(),
+        || {
+            let status = cluster.nodes[1].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+            !status.contains("\"voter\":false") && !status.contains(&id_before) && status.contains(&id)
+        },
+    );
     // The new replica counts: the cluster survives the loss of another node.
     cluster.nodes[2].kill();
     let mut client = ClusterClient::new(&cluster.ports()[..2]);
     for index in 0..300 {
         let reply = client.call(&["GET", &format!("k{index}")]).expect("answers");
-        assert_eq!(reply, Reply::Bulk(b"v".to_vec()), "k{index}");
+        assert_eq!(
+            reply,
+            Reply::Bulk(b"v".to_vec()),
+            "k{index}\n{}\n{}",
+            cluster.nodes[0].log(),
+            cluster.nodes[1].log()
+        );
     }
     cluster.nodes[2].start();
     cluster.wait_ready();

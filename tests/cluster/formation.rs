@@ -65,7 +65,9 @@ fn a_restart_needs_no_flag_but_the_ports() {
     }
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.wait_ready();
-    eventually(Duration::from_secs(10), || "the key is there".to_owned(), || {
-        cluster.client().call(&["GET", "k"]).is_ok_and(|reply| reply.text() == "v")
-    });
+    eventually(
+        Duration::from_secs(10),
+        || "the key is there".to_owned(),
+        || cluster.client().call(&["GET", "k"]).is_ok_and(|reply| reply.text() == "v"),
+    );
 }

@@ -12,7 +12,11 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
     let view = ClusterView::new(&topology, &hints);
     let reply = &mut *context.reply;
     match command {
-        ClusterCommand::Info => reply.verbatim("txt", view.info_text(replication.node()).as_bytes()),
+        ClusterCommand::Info => {
+            let text = view.info_text(replication.node());
+            let text = if replication.is_formed() { text } else { text.replacen("state:ok", "state:fail", 1) };
+            reply.verbatim("txt", text.as_bytes());
+        }
         ClusterCommand::Nodes => reply.verbatim("txt", view.nodes_text(replication.node()).as_bytes()),
         ClusterCommand::Slots => slots(&view, reply),
         ClusterCommand::Shards => shards(&view, reply),
