@@ -18,8 +18,8 @@ use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::{
-    self, Coordinator, Fsync, FormationConfig, Formed, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Replication,
-    ReplicaSeed, Start, Timers, Transport, TransportConfig,
+    self, Coordinator, FormationConfig, Formed, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, ReplicaSeed,
+    Replication, Start, Timers, Transport, TransportConfig,
 };
 use crate::rebalance;
 use crate::server::{Listener, Shared};
@@ -211,6 +211,7 @@ async fn start_replication(
     let Formed { topology } = formed;
     let (hints, hints_received) = mpsc::channel(INBOX_MAX);
     let (questions, questions_received) = mpsc::channel(INBOX_MAX);
+    let (connections, connections_received) = mpsc::channel(INBOX_MAX);
     let (sightings, sightings_received) = mpsc::channel(INBOX_MAX);
     // The newest topology, once the replication layer exists; what was formed until then.
     let known = Arc::new(arc_swap::ArcSwapOption::<Replication>::empty());
@@ -218,6 +219,7 @@ async fn start_replication(
     let inbox = PeerInbox {
         hints,
         questions,
+        connections,
         known: Arc::new(move |node| match inbox_known.load().as_ref() {
             Some(replication) => replication.newest_topology().node(node).is_some(),
             None => formed_topology.node(node).is_some(),
@@ -256,6 +258,7 @@ async fn start_replication(
         runtimes: workers.handles().to_vec(),
         sightings: sightings_received,
         hints: hints_received,
+        connections: connections_received,
     };
     let coordinator = Coordinator::start(start).await?;
     let replication = coordinator.replication();

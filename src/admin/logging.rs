@@ -1,6 +1,7 @@
 //! Log lines to standard error, as text or JSON, with a level that CONFIG SET loglevel changes.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -10,7 +11,7 @@ use crate::config::{LogFormat, LogLevel};
 /// Changes the level while the node runs.
 #[derive(Clone)]
 pub struct LogControl {
-    filter: reload::Handle<LevelFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 /// Sets up the process's logging; a second call (several nodes in one test process) leaves the first in place.
@@ -25,13 +26,15 @@ pub fn init_logging(level: LogLevel, format: LogFormat) -> LogControl {
     LogControl { filter: handle }
 }
 
-fn filter_of(level: LogLevel) -> LevelFilter {
-    match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    }
+/// openraft reports its inner life at info: it is shown from debug on, its warnings and errors always.
+fn filter_of(level: LogLevel) -> Targets {
+    let (own, library) = match level {
+        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
+    };
+    Targets::new().with_default(own).with_target("openraft", library)
 }
 
 impl LogControl {

@@ -9,7 +9,7 @@
 //! 3. The founder sees that every node holds this very plan, and it alone initializes the meta group: `Initialize`.
 //! 4. A node is `Member` from the moment that its meta log or vote is not empty; Raft carries that to the others.
 //!
-//! Why there are never two clusters with a node in common: a meta group is initialized only when every node of its plan
+//! Why no node is ever in two clusters: a meta group is initialized only when every node of its plan
 //! holds that plan; a node gives its plan up only for a later one of the same founder incarnation, which writes that one
 //! only while it has initialized none, and afterwards initializes no other; and a wiped node is another incarnation,
 //! which no earlier plan names. If the founder's own directory is lost before it initialized, formation stops, since
@@ -79,7 +79,8 @@ pub enum WaitReason {
     NotListed,
     /// The node at this address holds a plan of an incarnation that will not carry it out. Its directory must be emptied.
     DeadPlan(Address),
-    /// The plan held here is of an incarnation that is gone. This node's directory must be emptied.
+    /// The plan held here will not be carried out: its founder is gone, or a peer is in another cluster. This node's directory
+    /// must be emptied.
     OwnPlanDead,
 }
 
@@ -135,10 +136,12 @@ impl FormingNode {
             Probe::Empty { .. } | Probe::Planned { .. } | Probe::Unreachable => None,
         });
         if let Some((address, cluster)) = members.into_iter().next() {
-            let planned_here = self.plan.as_ref().is_some_and(|plan| plan.cluster_id() == cluster);
-            return match planned_here {
-                true => Action::Wait(WaitReason::FounderToInitialize),
-                false => Action::JoinThrough(address.clone()),
+            return match &self.plan {
+                None => Action::JoinThrough(address.clone()),
+                Some(plan) if plan.cluster_id() == cluster => Action::Wait(WaitReason::FounderToInitialize),
+                // Only after a change of lists. Whoever holds a plan may be counted as its voter at this moment, so it cannot become a
+                // member elsewhere under the same incarnation.
+                Some(_) => Action::Wait(WaitReason::OwnPlanDead),
             };
         }
         if !self.intent.addresses.contains(&self.info.address()) {
@@ -175,7 +178,7 @@ impl FormingNode {
         if let Some(plan) = self.offered_plan(answers) {
             return Action::AcceptPlan(plan);
         }
-        if let Some(address) = holders_of_foreign_plans(answers, |_| true).first() {
+        if let Some(address) = holders_of_plans(answers, |_| true).first() {
             // Its founder may yet replace it by one that names this node; a wiped founder never will.
             return match self.founder_is_alive(answers) {
                 true => Action::Wait(WaitReason::FounderToInitialize),
@@ -191,7 +194,7 @@ impl FormingNode {
     }
 
     fn step_as_founder(&self, plan: &FoundingPlan, answers: &[(&Address, &Probe)], seed: PlanSeed) -> Action {
-        let foreign = holders_of_foreign_plans(answers, |held| held.founder() == self.node);
+        let foreign = holders_of_plans(answers, |held| held.founder() != self.node);
         if let Some(address) = foreign.into_iter().next() {
             return Action::Wait(WaitReason::DeadPlan(address));
         }
@@ -291,10 +294,10 @@ fn unreachable(answers: &[(&Address, &Probe)]) -> Vec<Address> {
     silent.map(|(address, _)| (*address).clone()).collect()
 }
 
-/// Peers that hold a plan which is not `ours`.
-fn holders_of_foreign_plans(answers: &[(&Address, &Probe)], ours: impl Fn(&FoundingPlan) -> bool) -> Vec<Address> {
+/// Peers that hold a plan which `matches`.
+fn holders_of_plans(answers: &[(&Address, &Probe)], matches: impl Fn(&FoundingPlan) -> bool) -> Vec<Address> {
     let holders = answers.iter().filter(|(_, answer)| match answer {
-        Probe::Planned { plan, .. } => !ours(plan),
+        Probe::Planned { plan, .. } => matches(plan),
         Probe::Empty { .. } | Probe::Member { .. } | Probe::Unreachable => false,
     });
     holders.map(|(address, _)| (*address).clone()).collect()
@@ -319,7 +322,7 @@ impl fmt::Display for WaitReason {
                 )
             }
             Self::OwnPlanDead => f.write_str(
-                "the founding plan here is of a node that has lost its directory; empty this node's directory too",
+                "the founding plan held here cannot be carried out any more; empty this node's directory too",
             ),
         }
     }

@@ -3,10 +3,16 @@
 #[cfg(test)]
 mod fixture;
 mod founding;
+#[cfg(test)]
+mod founding_tests;
 mod hints;
 mod ids;
 mod meta;
+#[cfg(test)]
+mod meta_tests;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod route;
 mod settings;
 mod status;

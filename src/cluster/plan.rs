@@ -152,12 +152,12 @@ impl FoundingPlan {
     }
 
     fn validate(&self) -> Result<(), PlanError> {
-        self.topology.validate()?;
-        let listed = self.members.keys().eq(&self.intent.addresses);
         let homes: BTreeSet<NodeId> = self.members.values().copied().collect();
         if homes.len() != self.members.len() {
             return Err(PlanError::SameNodeTwice);
         }
+        self.topology.validate()?;
+        let listed = self.members.keys().eq(&self.intent.addresses);
         let known = homes.iter().eq(self.topology.nodes.keys()) && homes.contains(&self.founder);
         if listed && known { Ok(()) } else { Err(PlanError::Members) }
     }

@@ -89,8 +89,8 @@ impl<'a> ClusterView<'a> {
             .map(|(node, info)| (*node, ClusterShard { node: *node, info, ranges: Vec::new() }))
             .collect();
         for SlotRange { start, end, node } in &self.ranges {
-            let shard = shards.get_mut(node).expect("owners are registered nodes");
-            shard.ranges.push((*start, *end));
+            let own = shards.get_mut(node).expect("owners are registered nodes");
+            own.ranges.push((*start, *end));
         }
         shards.into_values().collect()
     }

@@ -117,4 +117,5 @@ pub enum ClusterCommand {
     CountFailureReports,
     Failover,
     Hashslot,
+    Kvorum,
 }

@@ -46,7 +46,9 @@ pub struct FormationConfig {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FormationError {
-    #[error("{address} was started with another list of founding nodes or other settings: it has {theirs:?}, this node has {ours:?}")]
+    #[error(
+        "{address} was started with another list of founding nodes or other settings: it has {theirs:?}, this node has {ours:?}"
+    )]
     OtherIntent { address: Address, theirs: Box<Intent>, ours: Box<Intent> },
     #[error(transparent)]
     Plan(#[from] crate::cluster::PlanError),
@@ -72,9 +74,9 @@ pub async fn form(
     let answer = Arc::new(Mutex::new(node.answer()));
     let mut answering = JoinSet::new();
     for address in listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-        })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
         answering.spawn(answer_probes(listener, answer.clone()));
     }
     let formed = drive(file, config, node, &answer).await;
@@ -124,7 +126,9 @@ async fn drive(
                     return Ok(Formed { topology });
                 }
                 Err(JoinFailure::Refused(reason)) => return Err(FormationError::Refused(reason)),
-                Err(JoinFailure::Later(reason)) => reporter.note(&format!("cannot join through {address} yet: {reason}")),
+                Err(JoinFailure::Later(reason)) => {
+                    reporter.note(&format!("cannot join through {address} yet: {reason}"))
+                }
             },
             Action::RefuseListMismatch { address, theirs, ours } => {
                 return Err(FormationError::OtherIntent { address, theirs: Box::new(theirs), ours: Box::new(ours) });
@@ -181,7 +185,8 @@ async fn join(node: &FormingNode, config: &FormationConfig, address: &Address) -
     let body = op.encode();
     let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
     let ask = call(address, config.password.as_deref(), &words);
-    let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await.map_err(|_| JoinFailure::Later("no answer".to_owned()))?;
+    let answer =
+        tokio::time::timeout(JOIN_WAIT_MAX, ask).await.map_err(|_| JoinFailure::Later("no answer".to_owned()))?;
     match answer.map_err(|error| JoinFailure::Later(error.to_string()))? {
         Ok(bytes) => Topology::decode(&bytes).map_err(|error| JoinFailure::Later(error.to_string())),
         Err(text) => match text.strip_prefix("ERR refused: ") {

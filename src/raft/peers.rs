@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::cluster::{
-    Address, ClusterStatus, GroupId, GroupStatus, MetaOp, NodeId, NodeInfo, NodeState, NodeStatus, Probe, ReplicaId, ReplicaStatus,
+    Address, ClusterStatus, GroupId, GroupStatus, MetaOp, NodeId, NodeInfo, NodeState, NodeStatus, Probe, ReplicaId,
+    ReplicaStatus,
 };
 use crate::raft::membership::MembershipStatus;
 use crate::raft::meta::ProposeError;
@@ -32,6 +33,7 @@ pub struct Question {
 pub struct PeerInbox {
     pub hints: mpsc::Sender<Bytes>,
     pub questions: mpsc::Sender<Question>,
+    pub connections: mpsc::Sender<(NodeId, bool)>,
     /// Nodes that the topology knows.
     pub known: Arc<dyn Fn(NodeId) -> bool + Send + Sync>,
 }
@@ -52,7 +54,8 @@ impl Receiver for PeerInbox {
     }
 
     fn connection_changed(&self, node: NodeId, connected: bool) {
-        tracing::info!(peer = ?node, connected, "peer connection");
+        // Full: the coordinator sees the link's state at its next tick.
+        let _ = self.connections.try_send((node, connected));
     }
 }
 
@@ -111,7 +114,8 @@ impl Replication {
             let leader = hints.leader(group.id()).ok_or_else(|| format!("group {} has no leader now", group.id()))?;
             let body = postcard::to_stdvec(&(group.id(), group.replica())).expect("two numbers encode");
             let answer = self.ask(leader.node, ASK_TRANSFER, &body, TRANSFER_WAIT_MAX).await;
-            let answer = answer.map_err(|error| format!("the leader of group {} does not answer: {error}", group.id()))?;
+            let answer =
+                answer.map_err(|error| format!("the leader of group {} does not answer: {error}", group.id()))?;
             postcard::from_bytes::<Result<(), String>>(&answer).map_err(|error| error.to_string())??;
         }
         Ok(())
@@ -155,8 +159,8 @@ impl Replication {
         let topology = self.topology();
         let peers = self.peers();
         let nodes = topology.nodes().iter().map(|(node, info)| {
-            let connected = *node == self.node()
-                || peers.iter().any(|peer| peer.node == *node && peer.connected_for.is_some());
+            let connected =
+                *node == self.node() || peers.iter().any(|peer| peer.node == *node && peer.connected_for.is_some());
             NodeStatus {
                 id: node.to_string(),
                 address: info.address().to_string(),

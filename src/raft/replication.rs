@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable, Topology,
+    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
+    Topology,
 };
 use crate::keyspace::HashSecret;
 use crate::raft::group::{Group, TransferError};
@@ -31,6 +32,9 @@ use crate::slot::KeySlot;
 
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a leader whose connection was lost is not named. Elections take less.
+const LOST_LEADER_DOUBT: Duration = Duration::from_millis(1500);
 
 /// Where a key slot's commands go.
 #[derive(Debug, Clone)]
@@ -146,6 +150,12 @@ impl Replication {
         self.topology().node(hint.node).map(cluster::NodeInfo::address)
     }
 
+    /// True once the founding plan is committed and every group has had a leader. Stays true through elections, during which requests wait.
+    pub fn is_formed(&self) -> bool {
+        let hints = self.hints();
+        self.meta.is_founded() && self.topology().groups().keys().all(|group| hints.leader(*group).is_some())
+    }
+
     /// Err says what is missing: a replica that has not started, or a group without a known leader.
     pub fn readiness(&self) -> Result<(), String> {
         let (topology, hints) = (self.topology(), self.hints());
@@ -209,6 +219,8 @@ pub struct Start {
     pub sightings: mpsc::Receiver<LeaderSighting>,
     /// Hints from peers, encoded.
     pub hints: mpsc::Receiver<bytes::Bytes>,
+    /// Peers whose connection was made (true) or lost.
+    pub connections: mpsc::Receiver<(NodeId, bool)>,
 }
 
 /// Owns the replicas; see the module's text.
@@ -219,6 +231,8 @@ pub struct Coordinator {
     replicas: BTreeMap<GroupId, (ReplicaId, Replica)>,
     hints: Hints,
     leads: BTreeSet<GroupId>,
+    /// Peers whose connection was lost a moment ago.
+    lost: BTreeMap<NodeId, Instant>,
     start: StartRest,
     /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
     starting: BTreeSet<GroupId>,
@@ -232,6 +246,7 @@ struct StartRest {
     runtimes: Vec<Handle>,
     sightings: mpsc::Receiver<LeaderSighting>,
     hint_messages: mpsc::Receiver<bytes::Bytes>,
+    connections: mpsc::Receiver<(NodeId, bool)>,
 }
 
 type StartedReplica = (GroupId, ReplicaId, io::Result<Replica>);
@@ -284,12 +299,14 @@ impl Coordinator {
             replicas: BTreeMap::new(),
             hints: Hints::default(),
             leads: BTreeSet::new(),
+            lost: BTreeMap::new(),
             start: StartRest {
                 file: Arc::new(Mutex::new(start.file)),
                 seed: start.seed,
                 runtimes: start.runtimes,
                 sightings: start.sightings,
                 hint_messages: start.hints,
+                connections: start.connections,
             },
             starting: BTreeSet::new(),
             proposals: JoinSet::new(),
@@ -312,6 +329,7 @@ impl Coordinator {
                 _ = stop.changed() => break,
                 Some(sighting) = self.start.sightings.recv() => self.learn_sighting(sighting),
                 Some(bytes) = self.start.hint_messages.recv() => self.learn_hints(&bytes),
+                Some((node, connected)) = self.start.connections.recv() => self.learn_connection(node, connected),
                 Ok(()) = topologies.changed() => {
                     let topology = topologies.borrow_and_update().clone();
                     if let Some(topology) = topology {
@@ -322,6 +340,7 @@ impl Coordinator {
                 _ = interval.tick() => {
                     self.announce();
                     self.propose_founding();
+                    self.forget_lost();
                 }
             }
         }
@@ -382,6 +401,35 @@ impl Coordinator {
         debug_assert!(fits, "hints of every group fit a frame");
     }
 
+    fn learn_connection(&mut self, node: NodeId, connected: bool) {
+        if connected {
+            self.lost.remove(&node);
+        } else {
+            self.lost.insert(node, Instant::now());
+        }
+        self.publish();
+    }
+
+    fn forget_lost(&mut self) {
+        let before = self.lost.len();
+        self.lost.retain(|_, since| since.elapsed() < LOST_LEADER_DOUBT);
+        if self.lost.len() != before {
+            self.publish();
+        }
+    }
+
+    /// What requests are routed by: a leader whose connection was just lost is most likely dead, and a MOVED to it would only make the client
+    /// give up. Requests wait for its successor instead. If none appears the others still hear it, so it is named again.
+    fn hints_for_routing(&self, topology: &Topology) -> Hints {
+        let mut hints = self.hints.clone();
+        for group in topology.groups().keys() {
+            if let Some(leader) = hints.leader(*group).filter(|leader| self.lost.contains_key(&leader.node)) {
+                hints.learn_election(*group, Ballot { term: leader.term, replica: ReplicaId(u64::MAX) });
+            }
+        }
+        hints
+    }
+
     fn learn_hints(&mut self, bytes: &[u8]) {
         match Hints::decode(bytes) {
             Ok(hints) => {
@@ -412,7 +460,8 @@ impl Coordinator {
     /// Makes the current knowledge visible to requests.
     fn publish(&self) {
         let topology = self.replication.topology.load();
-        let routes = RouteTable::new(&topology, &self.hints, self.replication.node, &self.leads);
+        let hints = self.hints_for_routing(&topology);
+        let routes = RouteTable::new(&topology, &hints, self.replication.node, &self.leads);
         self.replication.hints.store(Arc::new(self.hints.clone()));
         self.replication.routes.store(Arc::new(routes));
         self.replication.changes.send_modify(|count| *count += 1);

@@ -54,7 +54,6 @@ impl SnapshotWriter {
         self.file.get_ref().sync_all()?;
         Ok(self.bytes + 8)
     }
-
 }
 
 #[derive(Debug)]

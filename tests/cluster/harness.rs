@@ -194,6 +194,16 @@ impl Node {
         self.child = Some(child);
     }
 
+    pub fn replace_flag(&mut self, flag: &str, value: &str) {
+        let position = self.flags.iter().position(|word| word == flag).expect("the flag is set");
+        self.flags[position + 1] = value.to_owned();
+    }
+
+    pub fn remove_flag(&mut self, flag: &str) {
+        let position = self.flags.iter().position(|word| word == flag).expect("the flag is set");
+        self.flags.drain(position..position + 2);
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory.with_extension("log")
     }
@@ -209,6 +219,22 @@ impl Node {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
         assert!(status.expect("kill runs").success());
+    }
+
+    /// Until every thread of a node that was sent SIGSTOP stands still.
+    pub fn wait_stopped(&self) {
+        let tasks = format!("/proc/{}/task", self.pid());
+        eventually(
+            Duration::from_secs(5),
+            || "the process stands still".to_owned(),
+            || {
+                let threads = std::fs::read_dir(&tasks).expect("the process is there");
+                threads.flatten().all(|thread| {
+                    let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                    stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('T'))
+                })
+            },
+        );
     }
 
     /// kill -9.
@@ -246,10 +272,14 @@ impl Node {
 
     pub fn connect(&self) -> Connection {
         let mut connection = None;
-        eventually(READY_WAIT, || format!("node {} accepts\n{}", self.port, self.log()), || {
-            connection = Connection::open(self.port).ok();
-            connection.is_some()
-        });
+        eventually(
+            READY_WAIT,
+            || format!("node {} accepts\n{}", self.port, self.log()),
+            || {
+                connection = Connection::open(self.port).ok();
+                connection.is_some()
+            },
+        );
         connection.expect("connected")
     }
 
@@ -302,7 +332,8 @@ impl Cluster {
 
     fn node(directory: &Path, port: u16, count: usize, list: &str, flags: &[&str]) -> Node {
         let data = directory.join(format!("node-{port}"));
-        let mut words = vec!["--port".to_owned(), port.to_string(), "--data-dir".to_owned(), data.display().to_string()];
+        let mut words =
+            vec!["--port".to_owned(), port.to_string(), "--data-dir".to_owned(), data.display().to_string()];
         if count > 1 {
             words.extend(["--initial-cluster".to_owned(), list.to_owned()]);
         }
@@ -331,12 +362,16 @@ impl Cluster {
     /// The node that leads the group of `key`.
     pub fn leader_of(&self, key: &str) -> usize {
         let mut leader = None;
-        eventually(READY_WAIT, || format!("{key} has a leader"), || {
-            leader = self.nodes.iter().position(|node| {
-                node.child.is_some() && matches!(node.ask(&["GET", key]), Reply::Bulk(_) | Reply::Null)
-            });
-            leader.is_some()
-        });
+        eventually(
+            READY_WAIT,
+            || format!("{key} has a leader"),
+            || {
+                leader = self.nodes.iter().position(|node| {
+                    node.child.is_some() && matches!(node.ask(&["GET", key]), Reply::Bulk(_) | Reply::Null)
+                });
+                leader.is_some()
+            },
+        );
         leader.expect("found")
     }
 }
@@ -357,7 +392,9 @@ fn free_ports(count: usize) -> Vec<u16> {
     let mut ports = Vec::new();
     while ports.len() < count {
         let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 900;
-        let free = [port, port + PEER_OFFSET, port + HTTP_OFFSET].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+        let free = [port, port + PEER_OFFSET, port + HTTP_OFFSET]
+            .iter()
+            .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
         if free {
             ports.push(port);
         }

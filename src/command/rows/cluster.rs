@@ -41,6 +41,7 @@ const CLUSTER: Row = Row {
         CLUSTER_FAILOVER,
         CLUSTER_HELP,
         CLUSTER_HASHSLOT,
+        CLUSTER_KVORUM,
     ],
     run: Run::Container,
 };
@@ -359,6 +360,27 @@ const CLUSTER_HASHSLOT: Row = Row {
     },
     subcommands: &[],
     run: Run::Node(NodeCommand::Cluster(ClusterCommand::Hashslot)),
+};
+
+const CLUSTER_KVORUM: Row = Row {
+    name: "cluster|kvorum",
+    arity: -3,
+    flags: &[Flag::Stale],
+    categories: &[Category::Slow],
+    keys: KeyRange::NONE,
+    key_specs: &[],
+    tips: &[],
+    docs: Docs {
+        summary: "What nodes and the kvorum program ask of each other",
+        since: "0.1.0",
+        group: Group::Cluster,
+        complexity: "O(N) in the number of nodes and groups",
+        deprecated: None,
+        history: &[],
+        arguments: &[argument("question", ArgumentType::String)],
+    },
+    subcommands: &[],
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Kvorum)),
 };
 
 const READONLY: Row = Row {

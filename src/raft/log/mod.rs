@@ -16,6 +16,8 @@ mod queue;
 mod recover;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use node_log::{Fsync, LogError, LogOptions, NodeLog, Recovered};

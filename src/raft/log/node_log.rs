@@ -91,10 +91,18 @@ pub struct NodeLog {
 impl NodeLog {
     /// Creates the directory if needed, takes its lock, recovers, starts the writer.
     pub fn open(directory: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
+        Self::open_as(directory, options, boot_id())
+    }
+
+    /// Under a given boot id; the tests' way to reboot.
+    pub(super) fn open_as(
+        directory: &Path,
+        options: LogOptions,
+        boot_id: Vec<u8>,
+    ) -> Result<(Self, Recovered), LogError> {
         fs::create_dir_all(directory)?;
         let lock = lock(directory)?;
         let Replayed { tails, segments, lsn, previous_crc, dropped, start, clean, .. } = replay(directory)?;
-        let boot_id = fs::read(BOOT_ID_PATH).unwrap_or_default();
         let power_loss_suspected = match start {
             Some((synced, last_boot_id)) => !synced && !clean && last_boot_id != boot_id,
             None => false,
@@ -163,6 +171,11 @@ impl Drop for Closer {
             let _ = thread.join();
         }
     }
+}
+
+/// Changes with every start of the kernel; empty where the kernel does not say.
+pub(super) fn boot_id() -> Vec<u8> {
+    fs::read(BOOT_ID_PATH).unwrap_or_default()
 }
 
 fn lock(directory: &Path) -> Result<File, LogError> {

@@ -15,7 +15,7 @@ use openraft::EntryPayload;
 use crate::raft::log::format::{HEADER_BYTES, LogKey, Record, SEGMENT_MAGIC, take_record, unseal};
 use crate::raft::log::node_log::{DroppedTail, LogError};
 use crate::raft::log::tail::Tail;
-use crate::raft::log::writer::OldSegment;
+use crate::raft::log::writer::{OldSegment, segment_path};
 use crate::raft::snapshot_io::sync_directory;
 use crate::raft::types::Batch;
 
@@ -55,6 +55,7 @@ pub fn replay(directory: &Path) -> Result<Replayed, LogError> {
             break;
         }
     }
+    replayed.drop_empty_segment(directory)?;
     Ok(replayed)
 }
 
@@ -130,6 +131,17 @@ impl Replayed {
                 self.start = Some((synced, boot_id));
             }
             Record::Stop => drop(self.tails.remove(&key)),
+        }
+        Ok(())
+    }
+
+    /// A crash may come between making a segment and its first batch; its name is the next one's.
+    fn drop_empty_segment(&mut self, directory: &Path) -> Result<(), LogError> {
+        let next = segment_path(directory, self.lsn + 1);
+        if self.segments.back().is_some_and(|segment| segment.path == next) {
+            self.segments.pop_back();
+            fs::remove_file(next)?;
+            sync_directory(directory)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! the same stretch. All others run alone, when everything before them is complete.
 
 mod client;
+mod cluster;
 mod connection;
 mod run;
 

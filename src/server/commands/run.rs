@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::command::{self, NodeCommand};
 use crate::protocol::{Args, Reply};
+use crate::server::commands::cluster;
 use crate::server::commands::{client, connection};
 use crate::server::session::{Flow, Session};
 use crate::server::shared::Shared;
@@ -103,6 +104,7 @@ pub async fn run_alone(command: NodeCommand, args: &Args<'_>, context: &mut Comm
         }
         NodeCommand::Client(which) => return client::run(which, args, context),
         NodeCommand::Command(which) => command::command_reply(which, args, context.reply),
+        NodeCommand::Cluster(which) => cluster::run(which, args, context).await,
         NodeCommand::Keys
         | NodeCommand::Scan
         | NodeCommand::Randomkey
@@ -116,8 +118,7 @@ pub async fn run_alone(command: NodeCommand, args: &Args<'_>, context: &mut Comm
         | NodeCommand::Config(_)
         | NodeCommand::Memory(_)
         | NodeCommand::Slowlog(_)
-        | NodeCommand::Latency(_)
-        | NodeCommand::Cluster(_) => command::WireError::unknown_command(args).reply(context.reply),
+        | NodeCommand::Latency(_) => command::WireError::unknown_command(args).reply(context.reply),
         NodeCommand::Ping
         | NodeCommand::Echo
         | NodeCommand::Select

@@ -1,0 +1,149 @@
+//! What clients see of a healthy cluster.
+
+use std::time::Duration;
+
+use super::harness::{Cluster, Connection, Reply, eventually};
+
+#[test]
+fn one_node_without_flags_owns_all_slots_and_keeps_its_data() {
+    let mut cluster = Cluster::start(1, &[]);
+    let node = &mut cluster.nodes[0];
+    let mut connection = node.connect();
+    for index in 0..100 {
+        let reply = connection.call(&["SET", &format!("key:{index}"), &index.to_string()]).expect("answers");
+        assert_eq!(reply, Reply::Simple("OK".to_owned()));
+    }
+    assert_eq!(node.stop(), Some(0));
+    node.start();
+    eventually(Duration::from_secs(20), || "ready again".to_owned(), || node.is_ready());
+    let mut connection = node.connect();
+    for index in 0..100 {
+        let reply = connection.call(&["GET", &format!("key:{index}")]).expect("answers");
+        assert_eq!(reply, Reply::Bulk(index.to_string().into_bytes()));
+    }
+}
+
+#[test]
+fn a_key_of_another_node_answers_moved_with_three_words_and_a_reachable_address() {
+    let cluster = Cluster::start(3, &[]);
+    let replies: Vec<Reply> = cluster.nodes.iter().map(|node| node.ask(&["GET", "foo"])).collect();
+    let leader = cluster.leader_of("foo");
+    for (index, reply) in replies.iter().enumerate() {
+        if index == leader {
+            assert_eq!(*reply, Reply::Null);
+            continue;
+        }
+        assert_eq!(*reply, Reply::Error(format!("MOVED 12182 127.0.0.1:{}", cluster.nodes[leader].port)));
+    }
+}
+
+#[test]
+fn pipelines_of_reads_and_writes_are_answered_in_order() {
+    let cluster = Cluster::start(3, &[]);
+    let leader = cluster.leader_of("{p}");
+    let mut connection = cluster.nodes[leader].connect();
+    let mut expected = Vec::new();
+    for index in 0..500 {
+        let key = format!("{{p}}{}", index % 7);
+        connection.send(&["SET", &key, &index.to_string()]).expect("sends");
+        connection.send(&["GET", &key]).expect("sends");
+        connection.send(&["PING"]).expect("sends");
+        connection.send(&["GET", "foo{other tag}"]).expect("sends");
+        expected.extend([Some("OK".to_owned()), Some(index.to_string()), Some("PONG".to_owned()), None]);
+    }
+    for (number, expected) in expected.into_iter().enumerate() {
+        let reply = connection.receive().expect("answers");
+        match expected {
+            Some(text) => assert_eq!(reply.text(), text, "reply {number}"),
+            // Another tag: nil here, or MOVED.
+            None => assert!(matches!(reply, Reply::Null | Reply::Error(_)), "reply {number}: {reply:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_node_shows_the_same_topology_and_no_hole_also_during_an_election() {
+    let mut cluster = Cluster::start(3, &[]);
+    let slots_of = |connection: &mut Connection| connection.call(&["CLUSTER", "SLOTS"]).expect("answers");
+    let mut connections: Vec<Connection> = cluster.nodes.iter().map(|node| node.connect()).collect();
+    let victim = cluster.leader_of("foo");
+    connections.remove(victim);
+    cluster.nodes[victim].kill();
+    let deadline = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < deadline {
+        for connection in &mut connections {
+            assert_eq!(covered(&slots_of(connection)), 16384);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    eventually(
+        Duration::from_secs(2),
+        || "the survivors agree".to_owned(),
+        || {
+            let replies: Vec<Reply> = connections.iter_mut().map(slots_of).collect();
+            replies[0] == replies[1]
+        },
+    );
+}
+
+fn covered(slots: &Reply) -> i64 {
+    let range = |entry: &Reply| match entry.items() {
+        [Reply::Integer(first), Reply::Integer(last), ..] => last - first + 1,
+        other => panic!("not a range: {other:?}"),
+    };
+    slots.items().iter().map(range).sum()
+}
+
+#[test]
+fn a_key_seen_expired_stays_so_and_ttl_counts_down() {
+    let cluster = Cluster::start(3, &[]);
+    let mut client = cluster.client();
+    client.call(&["SET", "short", "v", "PX", "300"]).expect("answers");
+    let ttl = client.call(&["PTTL", "short"]).expect("answers");
+    assert!(matches!(ttl, Reply::Integer(1..=300)), "{ttl:?}");
+    eventually(
+        Duration::from_secs(3),
+        || "the key expires".to_owned(),
+        || client.call(&["GET", "short"]).expect("answers") == Reply::Null,
+    );
+    let leader = cluster.leader_of("short");
+    let next = (leader + 1) % 3;
+    // Leadership moves; the key stays gone.
+    eventually(
+        Duration::from_secs(10),
+        || "a failover".to_owned(),
+        || cluster.nodes[next].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
+    );
+    assert_eq!(client.call(&["EXISTS", "short"]).expect("answers"), Reply::Integer(0));
+}
+
+#[test]
+fn malformed_requests_get_redis_errors_and_then_the_connection_closes() {
+    let cluster = Cluster::start(1, &[]);
+    for (bytes, expected) in [
+        (&b"*1\r\n:3\r\n"[..], "ERR Protocol error: expected '$', got ':'"),
+        (b"*x\r\n", "ERR Protocol error: invalid multibulk length"),
+        (b"*1\r\n$-5\r\n", "ERR Protocol error: invalid bulk length"),
+        (b"SET \"unbalanced\r\n", "ERR Protocol error: unbalanced quotes in request"),
+    ] {
+        let mut connection = cluster.nodes[0].connect();
+        connection.send_raw(bytes).expect("sends");
+        assert_eq!(connection.receive().expect("answers"), Reply::Error(expected.to_owned()));
+        assert!(connection.receive().is_err(), "the connection is closed after {expected}");
+    }
+    assert_eq!(cluster.nodes[0].ask(&["PING"]), Reply::Simple("PONG".to_owned()));
+}
+
+#[test]
+fn large_values_travel_and_survive_a_restart() {
+    let mut cluster = Cluster::start(3, &[]);
+    let value: Vec<u8> = (0..20_000_000u32).map(|byte| (byte % 251) as u8).collect();
+    let mut client = cluster.client();
+    assert_eq!(client.call(&[&b"SET"[..], b"large", &value]).expect("answers").text(), "OK");
+    assert!(client.call(&["GET", "large"]).expect("answers") == Reply::Bulk(value.clone()));
+    cluster.nodes.iter_mut().for_each(|node| node.kill());
+    cluster.nodes.iter_mut().for_each(|node| node.start());
+    cluster.wait_ready();
+    let mut client = cluster.client();
+    assert!(client.call(&["GET", "large"]).expect("answers") == Reply::Bulk(value));
+}

@@ -1,0 +1,6 @@
+//! Clusters of real nodes: formation, commands over real sockets, failures.
+
+mod commands;
+mod failures;
+mod formation;
+pub mod harness;
