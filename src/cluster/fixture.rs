@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Address, ClusterId, Founder, FoundingPlan, Intent, NodeId, NodeInfo, PlanSeed, Topology, WantedSettings};
 
 /// Node ids count from 1.
-pub(super) fn node(number: u8) -> NodeId {
+pub(crate) fn node(number: u8) -> NodeId {
     NodeId([number; 20])
 }
 
@@ -33,6 +33,6 @@ pub(super) fn plan(nodes: usize, groups: u32, replicas: u32) -> FoundingPlan {
     FoundingPlan::new(1, node(1), intent(nodes, groups, replicas), &members(nodes), seed(1)).unwrap()
 }
 
-pub(super) fn topology(nodes: usize, groups: u32, replicas: u32) -> Topology {
+pub(crate) fn topology(nodes: usize, groups: u32, replicas: u32) -> Topology {
     plan(nodes, groups, replicas).topology().clone()
 }

@@ -1,7 +1,7 @@
 //! The topology (slot -> group -> replicas), leader hints and routing. Pure: no sockets, no files, no clock.
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod founding;
 #[cfg(test)]
 mod founding_tests;

@@ -89,6 +89,15 @@ pub enum WireError {
     ClusterDown,
     #[error("CLUSTERDOWN Hash slot not served")]
     SlotNotServed,
+    #[error("ERR Invalid slot")]
+    InvalidSlot,
+    #[error("ERR Invalid slot or number of keys")]
+    InvalidSlotOrCount,
+    #[error("ERR Unknown node {0}")]
+    UnknownNode(String),
+    /// Our own: a command over all keys of the groups led here lost one of them on the way.
+    #[error("ERR the groups led by this node changed meanwhile, start again")]
+    LeadershipMoved,
     #[error("TRYAGAIN Multiple keys request during rehashing of slot")]
     TryAgain,
     #[error("LOADING Redis is loading the dataset in memory")]

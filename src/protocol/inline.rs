@@ -37,9 +37,9 @@ fn word<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
     Some(rest)
 }
 
-/// A closing quote must be followed by a blank or the end.
+/// A closing quote must be followed by a blank (C's `isspace`, which counts the vertical tab) or the end.
 fn closed(rest: &[u8]) -> Option<&[u8]> {
-    rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
+    matches!(rest, [] | [b' ' | 9..=13, ..]).then_some(rest)
 }
 
 fn double_quoted<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {

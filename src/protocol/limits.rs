@@ -2,14 +2,19 @@
 
 use thiserror::Error;
 
-/// Words of one request.
+/// Words of one request. Redis had this limit up to 6.2; since 7.0 it takes 2^31, which would be 16 GiB of offsets here.
 pub const WORD_COUNT_MAX: usize = 1024 * 1024;
 /// The same before AUTH, where a stranger must not make the server work.
 pub const WORD_COUNT_MAX_UNAUTHENTICATED: usize = 10;
 /// Bytes of one word before AUTH.
 pub const WORD_BYTES_MAX_UNAUTHENTICATED: u64 = 16384;
-/// An inline request, or the line that announces a count or length.
+/// An inline request, or the line that announces a count or length. The line break is not counted.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
+/// One request, line breaks and announced lengths included: offsets of words are 32 bits wide.
+pub const REQUEST_BYTES_MAX: usize = u32::MAX as usize;
+/// Room for words that a reader and its `Requests` keep between turns; more is given back, or one huge MSET would cost
+/// its connection 8 MiB for ever.
+pub const KEPT_WORD_COUNT_MAX: usize = 16 * 1024;
 
 /// Limits that the configuration sets.
 #[derive(Debug, Clone, Copy)]

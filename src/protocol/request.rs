@@ -1,14 +1,14 @@
 //! Decodes requests: arrays of bulk strings, and inline commands. Hot path.
 //!
-//! A direct reader of this small grammar costs a fraction of a general frame decoder (DESIGN measured 21 ns against 135 ns for a SET of 64 bytes);
-//! tests hold it equal to redis-protocol's decoder. It copies nothing but inline words that carry quotes, and allocates
-//! nothing by an announced length.
+//! A direct reader of this small grammar costs a fraction of a general frame decoder (31 ns against redis-protocol's 104,
+//! or 175 with frames built, for a SET of 64 bytes); tests hold it equal to that decoder. It copies nothing but the words of
+//! inline requests, allocates nothing by an announced length, and looks at no byte twice when a request arrives in pieces.
 
 use crate::protocol::args::{ArgRange, Args};
 use crate::protocol::inline;
 use crate::protocol::limits::{
-    LINE_BYTES_MAX, ProtocolError, ReadLimits, WORD_BYTES_MAX_UNAUTHENTICATED, WORD_COUNT_MAX,
-    WORD_COUNT_MAX_UNAUTHENTICATED,
+    KEPT_WORD_COUNT_MAX, LINE_BYTES_MAX, ProtocolError, REQUEST_BYTES_MAX, ReadLimits, WORD_BYTES_MAX_UNAUTHENTICATED,
+    WORD_COUNT_MAX, WORD_COUNT_MAX_UNAUTHENTICATED,
 };
 
 /// Requests decoded from one read buffer; offsets are from its start. Reused from turn to turn.
@@ -19,7 +19,7 @@ pub struct Requests {
     ends: Vec<(u32, u32)>,
     /// Inline words after unquoting, which lie in no read buffer. Their ranges are marked by `inline`.
     unquoted: Vec<u8>,
-    /// Indexes of requests whose ranges point into `unquoted`.
+    /// Indexes of requests whose ranges point into `unquoted`, ascending.
     inline: Vec<u32>,
 }
 
@@ -34,8 +34,10 @@ impl Requests {
 
     pub fn clear(&mut self) {
         self.ranges.clear();
+        self.ranges.shrink_to(KEPT_WORD_COUNT_MAX);
         self.ends.clear();
         self.unquoted.clear();
+        self.unquoted.shrink_to(LINE_BYTES_MAX);
         self.inline.clear();
     }
 
@@ -43,7 +45,7 @@ impl Requests {
     pub fn get<'a>(&'a self, index: usize, bytes: &'a [u8]) -> Args<'a> {
         let first = if index == 0 { 0 } else { self.ends[index - 1].0 };
         let ranges = &self.ranges[first as usize..self.ends[index].0 as usize];
-        let inline = !self.inline.is_empty() && self.inline.contains(&(index as u32));
+        let inline = !self.inline.is_empty() && self.inline.binary_search(&(index as u32)).is_ok();
         Args::new(if inline { &self.unquoted } else { bytes }, ranges)
     }
 
@@ -75,7 +77,7 @@ pub struct RequestReader {
     begun: Option<Begun>,
     /// Words of the array that has begun.
     partial: Vec<ArgRange>,
-    /// Bytes of an unfinished inline line already searched.
+    /// Bytes of the unfinished line at the end already searched for its end.
     searched: usize,
 }
 
@@ -96,8 +98,11 @@ impl RequestReader {
     /// Decodes every complete request at the start of `bytes` and returns how many bytes they took. The caller drops those
     /// before the next call and keeps the rest in front of what arrives; `out` refers to `bytes` as it is now.
     ///
-    /// On an error, `out` holds the requests before the malformed one.
+    /// On an error, `out` holds the requests before the malformed one, and the reader is of no further use: where the next request
+    /// would begin is unknown, so the connection must close.
     pub fn decode(&mut self, bytes: &[u8], out: &mut Requests) -> Result<usize, ProtocolError> {
+        // What lies past the reach of an offset is looked at once the requests before it are gone.
+        let bytes = &bytes[..bytes.len().min(REQUEST_BYTES_MAX)];
         let mut consumed = 0;
         while out.len() < self.limits.requests_max {
             let complete = match (&self.begun, bytes.get(consumed)) {
@@ -120,8 +125,12 @@ impl RequestReader {
         self.begun.and_then(|begun| Some(begun.next + begun.length? + 2)).unwrap_or(0)
     }
 
-    /// The caller is about to drop `consumed` bytes from the front.
+    /// The caller is about to drop `consumed` bytes from the front. Touches the words of a long array once, not at every packet:
+    /// nothing is consumed while it is incomplete.
     fn rebase(&mut self, consumed: usize) {
+        if consumed == 0 {
+            return;
+        }
         if let Some(begun) = &mut self.begun {
             begun.next -= consumed;
             for range in &mut self.partial {
@@ -136,11 +145,11 @@ impl RequestReader {
         let mut begun = match self.begun.take() {
             Some(begun) => begun,
             None => match self.count(bytes, start)? {
+                Some((0, next)) => return Ok(Some(next)),
                 Some((remaining, next)) => Begun { remaining, next, length: None },
                 None => return Ok(None),
             },
         };
-        let empty = begun.remaining == 0 && self.partial.is_empty();
         while begun.remaining > 0 {
             let length = match begun.length {
                 Some(length) => length,
@@ -154,29 +163,32 @@ impl RequestReader {
                 },
             };
             // The word and its CRLF, which Redis does not look at either.
-            if bytes.len() < begun.next + length + 2 {
+            let after = begun.next + length + 2;
+            if bytes.len() < after {
+                if after - start > REQUEST_BYTES_MAX {
+                    return Err(ProtocolError::Length);
+                }
                 break;
             }
             self.partial.push(ArgRange { start: begun.next as u32, end: (begun.next + length) as u32 });
-            begun = Begun { remaining: begun.remaining - 1, next: begun.next + length + 2, length: None };
+            begun = Begun { remaining: begun.remaining - 1, next: after, length: None };
         }
         if begun.remaining > 0 {
             self.begun = Some(begun);
             return Ok(None);
         }
-        if !empty {
-            out.ranges.append(&mut self.partial);
-            out.finish(begun.next);
-        }
+        out.ranges.append(&mut self.partial);
+        self.partial.shrink_to(KEPT_WORD_COUNT_MAX);
+        out.finish(begun.next);
         Ok(Some(begun.next))
     }
 
     /// `*<count>\r\n`: the count and the offset past it.
-    fn count(&self, bytes: &[u8], start: usize) -> Result<Option<(usize, usize)>, ProtocolError> {
-        let Some((line, next)) = line(bytes, start + 1).map_err(|TooLong| ProtocolError::CountTooBig)? else {
+    fn count(&mut self, bytes: &[u8], start: usize) -> Result<Option<(usize, usize)>, ProtocolError> {
+        let Some((line, next)) = self.line(bytes, start).map_err(|TooLong| ProtocolError::CountTooBig)? else {
             return Ok(None);
         };
-        let count = number(line).filter(|count| *count <= WORD_COUNT_MAX as i64).ok_or(ProtocolError::Count)?;
+        let count = number(&line[1..]).filter(|count| *count <= WORD_COUNT_MAX as i64).ok_or(ProtocolError::Count)?;
         if !self.authenticated && count > WORD_COUNT_MAX_UNAUTHENTICATED as i64 {
             return Err(ProtocolError::CountUnauthenticated);
         }
@@ -185,36 +197,60 @@ impl RequestReader {
     }
 
     /// `$<length>\r\n`: the length and the offset past it.
-    fn length(&self, bytes: &[u8], start: usize) -> Result<Option<(usize, usize)>, ProtocolError> {
-        let Some((first, rest)) = bytes.get(start).map(|first| (*first, start + 1)) else { return Ok(None) };
-        let Some((line, next)) = line(bytes, rest).map_err(|TooLong| ProtocolError::LengthTooBig)? else {
+    fn length(&mut self, bytes: &[u8], start: usize) -> Result<Option<(usize, usize)>, ProtocolError> {
+        let Some((line, next)) = self.line(bytes, start).map_err(|TooLong| ProtocolError::LengthTooBig)? else {
             return Ok(None);
         };
-        if first != b'$' {
-            return Err(ProtocolError::NoDollar(first));
-        }
-        let length = number(line).and_then(|length| u64::try_from(length).ok()).ok_or(ProtocolError::Length)?;
+        let Some(digits) = line.strip_prefix(b"$") else {
+            return Err(ProtocolError::NoDollar(line.first().copied().unwrap_or(b'\r')));
+        };
+        let length = number(digits).and_then(|length| u64::try_from(length).ok()).ok_or(ProtocolError::Length)?;
         if length > self.limits.word_bytes_max {
             return Err(ProtocolError::Length);
         }
         if !self.authenticated && length > WORD_BYTES_MAX_UNAUTHENTICATED {
             return Err(ProtocolError::LengthUnauthenticated);
         }
-        Ok(Some((length as usize, next)))
+        let length = usize::try_from(length).map_err(|_| ProtocolError::Length)?;
+        Ok(Some((length, next)))
+    }
+
+    /// The line at `start` without its CRLF, and the offset past it; `None` while it is incomplete. As in Redis, a CR ends it
+    /// and the byte after that is not looked at.
+    fn line<'a>(&mut self, bytes: &'a [u8], start: usize) -> Result<Option<(&'a [u8], usize)>, TooLong> {
+        let rest = &bytes[start.min(bytes.len())..];
+        let window = &rest[..rest.len().min(LINE_BYTES_MAX + 1)];
+        let Some(unsearched) = window[self.searched..].iter().position(|byte| *byte == b'\r') else {
+            if rest.len() > LINE_BYTES_MAX {
+                return Err(TooLong);
+            }
+            self.searched = rest.len();
+            return Ok(None);
+        };
+        let length = self.searched + unsearched;
+        if rest.len() < length + 2 {
+            self.searched = length;
+            return Ok(None);
+        }
+        self.searched = 0;
+        Ok(Some((&rest[..length], start + length + 2)))
     }
 
     fn inline(&mut self, bytes: &[u8], start: usize, out: &mut Requests) -> Result<Option<usize>, ProtocolError> {
-        let from = start + self.searched;
-        let Some(length) = bytes[from..].iter().position(|byte| *byte == b'\n') else {
-            if bytes.len() - start > LINE_BYTES_MAX {
+        let rest = &bytes[start..];
+        // The line break may be CRLF.
+        let window = &rest[..rest.len().min(LINE_BYTES_MAX + 2)];
+        let Some(unsearched) = window[self.searched..].iter().position(|byte| *byte == b'\n') else {
+            if rest.len() > LINE_BYTES_MAX + 1 {
                 return Err(ProtocolError::InlineTooBig);
             }
-            self.searched = bytes.len() - start;
+            self.searched = rest.len();
             return Ok(None);
         };
+        let length = self.searched + unsearched;
         self.searched = 0;
-        let end = from + length;
-        let text = &bytes[start..end];
+        let end = start + length + 1;
+        let text = &rest[..length];
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let words = out.ranges.len();
         if !inline::split(text, &mut out.unquoted, &mut out.ranges) {
@@ -223,25 +259,13 @@ impl RequestReader {
         }
         if out.ranges.len() > words {
             out.inline.push(out.ends.len() as u32);
-            out.finish(end + 1);
+            out.finish(end);
         }
-        Ok(Some(end + 1))
+        Ok(Some(end))
     }
 }
 
 struct TooLong;
-
-/// The line at `start` without its CRLF, and the offset past it; `None` while it is incomplete.
-fn line(bytes: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, TooLong> {
-    let rest = &bytes[start.min(bytes.len())..];
-    let window = &rest[..rest.len().min(LINE_BYTES_MAX)];
-    match window.iter().position(|byte| *byte == b'\r') {
-        Some(length) if rest.len() > length + 1 => Ok(Some((&rest[..length], start + length + 2))),
-        Some(_) => Ok(None),
-        None if rest.len() > LINE_BYTES_MAX => Err(TooLong),
-        None => Ok(None),
-    }
-}
 
 /// Redis's string2ll: an optional minus, no plus, no leading zeros, no blanks.
 fn number(line: &[u8]) -> Option<i64> {

@@ -43,6 +43,14 @@ fn malformed_input_gets_redis_error_texts() {
         (&b"*abc\r\n"[..], "Protocol error: invalid multibulk length"),
         (b"*1048577\r\n", "Protocol error: invalid multibulk length"),
         (b"*1\r\n:5\r\n", "Protocol error: expected '$', got ':'"),
+        (b"*1\r\n\r\n", "Protocol error: expected '$', got '\r'"),
+        (b"*1\r\nGET\r\n", "Protocol error: expected '$', got 'G'"),
+        (b"*\r\n", "Protocol error: invalid multibulk length"),
+        (b"*+1\r\n", "Protocol error: invalid multibulk length"),
+        (b"*01\r\n", "Protocol error: invalid multibulk length"),
+        (b"* 1\r\n", "Protocol error: invalid multibulk length"),
+        (b"*99999999999999999999\r\n", "Protocol error: invalid multibulk length"),
+        (b"*1\r\n$\r\n", "Protocol error: invalid bulk length"),
         (b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
         (b"*1\r\n$x\r\n", "Protocol error: invalid bulk length"),
         (b"*1\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
@@ -52,8 +60,10 @@ fn malformed_input_gets_redis_error_texts() {
         let (_, error) = feed(input, &[]);
         assert_eq!(error.map(|error| error.to_string()).as_deref(), Some(text), "{input:?}");
     }
-    let long = vec![b'a'; LINE_BYTES_MAX + 1];
+    let long = vec![b'a'; LINE_BYTES_MAX + 2];
     assert_eq!(feed(&long, &[]).1, Some(ProtocolError::InlineTooBig));
+    let long = [&long[..], b"\r\n"].concat();
+    assert_eq!(feed(&long, &[]).1, Some(ProtocolError::InlineTooBig), "also when its end arrived at once");
     let long = [&b"*"[..], &vec![b'1'; LINE_BYTES_MAX + 1]].concat();
     assert_eq!(feed(&long, &[]).1, Some(ProtocolError::CountTooBig));
     let long = [&b"*1\r\n$"[..], &vec![b'1'; LINE_BYTES_MAX + 1]].concat();
@@ -81,6 +91,10 @@ fn empty_requests_are_skipped() {
 fn inline_words_are_split_as_redis_does() {
     let (all, _) = feed(b"SET \"a\\x41\\n b\" 'it''s\r\nGET  'don\\'t' \"\"\r\n", &[]);
     assert!(all.is_empty(), "the first line has unbalanced quotes");
+    let (all, error) = feed(b"GET \"a\"\x0b'b'\n\"\\xZZ\\r\\t\\b\\a\\\"\\q\" a\"b\"\n", &[]);
+    let expected: [&[&[u8]]; 2] = [&[b"GET", b"a", b"b"], &[b"xZZ\r\t\x08\x07\"q", b"ab"]];
+    assert_eq!(error, None);
+    assert_eq!(all, expected.map(|request| request.iter().map(|word| word.to_vec()).collect::<Vec<_>>()));
     let (all, _) = feed(b"SET \"a\\x41\\n b\" plain\r\nGET  'don\\'t' \"\"\n", &[]);
     let expected: [&[&[u8]]; 2] = [&[b"SET", b"aA\n b", b"plain"], &[b"GET", b"don't", b""]];
     assert_eq!(all, expected.map(|request| request.iter().map(|word| word.to_vec()).collect::<Vec<_>>()));
@@ -101,6 +115,55 @@ fn an_announced_length_allocates_nothing_and_a_long_word_is_not_scanned_again() 
 }
 
 #[test]
+fn the_requests_before_a_malformed_one_are_kept() {
+    let (all, error) = feed(b"*1\r\n$4\r\nPING\r\nECHO 'a\r\n", &[]);
+    assert_eq!((all, error), (vec![vec![b"PING".to_vec()]], Some(ProtocolError::UnbalancedQuotes)));
+}
+
+#[test]
+fn a_request_beyond_the_reach_of_an_offset_is_refused() {
+    let mut reader = RequestReader::new(ReadLimits { word_bytes_max: u64::MAX, ..ReadLimits::default() });
+    let bytes = format!("*2\r\n$3\r\nSET\r\n${REQUEST_BYTES_MAX}\r\n");
+    assert_eq!(reader.decode(bytes.as_bytes(), &mut Requests::default()), Err(ProtocolError::Length));
+}
+
+#[test]
+fn a_large_word_in_small_packets_is_decoded_in_linear_time() {
+    const WORD_BYTES: usize = 100_000_000;
+    const PACKET_BYTES: usize = 16 << 10;
+    let mut bytes = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${WORD_BYTES}\r\n").into_bytes();
+    let header = bytes.len();
+    // Zero pages that no read touches cost nothing: the test would be slow only if the reader looked at the word.
+    bytes.resize(header + WORD_BYTES, 0);
+    bytes.extend(b"\r\n");
+    let mut reader = RequestReader::new(ReadLimits::default());
+    let mut requests = Requests::default();
+    let start = std::time::Instant::now();
+    for arrived in (PACKET_BYTES..bytes.len()).step_by(PACKET_BYTES) {
+        assert_eq!(reader.decode(&bytes[..arrived], &mut requests), Ok(0));
+    }
+    assert_eq!(reader.decode(&bytes, &mut requests), Ok(bytes.len()));
+    // 6,104 calls; scanning what has arrived at each of them would be 305 GB.
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(requests.get(0, &bytes)[2].len(), WORD_BYTES);
+}
+
+#[test]
+fn many_words_in_small_packets_are_each_looked_at_once() {
+    let bytes = [&b"*1048576\r\n"[..], &b"$1\r\nx\r\n".repeat(WORD_COUNT_MAX)].concat();
+    let mut reader = RequestReader::new(ReadLimits::default());
+    let mut requests = Requests::default();
+    for arrived in (0..bytes.len()).step_by(16 << 10) {
+        assert_eq!(reader.decode(&bytes[..arrived], &mut requests), Ok(0));
+    }
+    assert_eq!(reader.decode(&bytes, &mut requests), Ok(bytes.len()));
+    assert_eq!(requests.get(0, &bytes).len(), WORD_COUNT_MAX);
+    requests.clear();
+    let kept = requests.ranges.capacity().max(reader.partial.capacity());
+    assert!(kept <= KEPT_WORD_COUNT_MAX, "room for {kept} words is kept");
+}
+
+#[test]
 fn a_call_decodes_no_more_requests_than_its_limit() {
     let limits = ReadLimits { requests_max: 2, ..ReadLimits::default() };
     let mut reader = RequestReader::new(limits);
@@ -115,6 +178,43 @@ fn a_call_decodes_no_more_requests_than_its_limit() {
 
 fn request() -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6)
+}
+
+/// Requests of every form: arrays, inline words with and without quotes, empty ones, long ones.
+fn mixed_stream() -> Vec<u8> {
+    let word = |word: &str| word.as_bytes().to_vec();
+    let mut stream = encode(&[word("SET"), word("key"), vec![b'\n'; 150]]);
+    stream.extend(b"PING\r\n*0\r\n*-1\r\n\r\nSET a \"b\\x41 c\"\n  GET 'x y' \r\n");
+    stream.extend(encode(&[word("ECHO"), Vec::new()]));
+    stream
+}
+
+#[test]
+fn the_stream_may_be_cut_anywhere() {
+    let stream = mixed_stream();
+    let (whole, error) = feed(&stream, &[]);
+    assert_eq!((whole.len(), error), (5, None));
+    for first in 0..=stream.len() {
+        assert_eq!(feed(&stream, &[first]), (whole.clone(), None), "cut at {first}");
+        for second in (first..=stream.len()).step_by(7) {
+            assert_eq!(feed(&stream, &[first, second]), (whole.clone(), None), "cut at {first} and {second}");
+        }
+    }
+    let every: Vec<usize> = (0..=stream.len()).collect();
+    assert_eq!(feed(&stream, &every), (whole, None), "byte by byte");
+}
+
+#[test]
+fn malformed_streams_fail_alike_however_they_are_cut() {
+    for bytes in
+        [&b"PING\r\n*1\r\n:5\r\n"[..], b"PING\r\n*x\r\n", b"*2\r\n$1\r\na\r\n$-5\r\n", b"GET 'a\r\n", b"*1\r\n\r\n"]
+    {
+        let whole = feed(bytes, &[]);
+        assert!(whole.1.is_some());
+        for cut in 0..=bytes.len() {
+            assert_eq!(feed(bytes, &[cut]), whole, "{bytes:?} cut at {cut}");
+        }
+    }
 }
 
 proptest! {

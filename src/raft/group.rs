@@ -171,6 +171,11 @@ impl Group {
         *self.leads.borrow()
     }
 
+    /// Index of the last entry applied here; covers every write acknowledged here before the call.
+    pub fn applied_index(&self) -> u64 {
+        self.state.applied_id().map_or(0, |id| id.index)
+    }
+
     /// Some if reads may be answered here now, subject to `LeaseGuard::confirm` afterwards.
     pub fn lease(&self) -> Option<LeaseGuard<'_>> {
         self.state.lease.get()

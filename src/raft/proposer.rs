@@ -34,7 +34,8 @@ pub struct Leadership {
 
 impl Leadership {
     pub fn new(leader: LeaderId) -> Self {
-        Self { leader, window: Arc::new(Semaphore::new(WINDOW_ENTRIES)) }
+        let w = std::env::var("KVW").ok().and_then(|w| w.parse().ok()).unwrap_or(WINDOW_ENTRIES);
+        Self { leader, window: Arc::new(Semaphore::new(w)) }
     }
 }
 

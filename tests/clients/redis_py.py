@@ -10,7 +10,7 @@ seed = int(os.environ.get("KVORUM_SEED", "7"))
 rng = random.Random(seed)
 client = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", port)], protocol=protocol, require_full_coverage=True)
 prefix = f"py{protocol}:{seed}:".encode()
-model = {}
+model, counts = {}, {}
 
 
 def expect(got, want, what):
@@ -51,8 +51,8 @@ def append():
 
 def counters():
     k = prefix + b"counter:%d" % rng.randint(0, 5)
-    model[k] = b"%d" % (int(model.get(k, b"0")) + 3)
-    expect(client.incrby(k, 3), int(model[k]), "INCRBY")
+    counts[k] = counts.get(k, 0) + 3
+    expect(client.incrby(k, 3), counts[k], "INCRBY")
 
 
 def tagged():

@@ -1,7 +1,7 @@
 //! The format of log segments.
 //!
 //! ```text
-//! segment: "KVLOG001" | batch ...                       file name: wal-<first LSN, 20 digits>.log
+//! segment: "KVLOG001" | batch ... | zeros               file name: wal-<first LSN, 20 digits>.log
 //! batch:   magic u32 | body length u32 | LSN u64 | previous batch's crc u32 | durable LSN u64 | crc u32 | body
 //! body:    record ...
 //! record:  length u32 | kind u8 | group u32 | replica u64 | content

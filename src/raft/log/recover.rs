@@ -1,4 +1,4 @@
-//! Reads the segments at start.
+//! Reads the segments at start. A segment may end in zeros, written ahead as room for batches that never came.
 //!
 //! § Damage at or past the last recorded durable LSN is a torn tail: it is cut off, physically and durably, and reported. Damage before
 //! it is corruption: the node refuses to start. To tell them apart, what follows the damage is searched for batches that were
@@ -43,7 +43,8 @@ pub fn replay(directory: &Path) -> Result<Replayed, LogError> {
     for (number, path) in paths.iter().enumerate() {
         let bytes = fs::read(path)?;
         let sound = replayed.segment(path, &bytes, number == 0)?;
-        if sound < bytes.len() {
+        let rest_is_room = bytes[sound..].iter().all(|byte| *byte == 0);
+        if sound < bytes.len() && !rest_is_room {
             let corrupt = |durable| LogError::Corrupt { path: path.clone(), offset: sound as u64, durable };
             let expected = replayed.lsn + 1;
             let later = paths[number + 1..].iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;

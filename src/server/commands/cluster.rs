@@ -1,40 +1,85 @@
-//! CLUSTER: the topology as clients and tools read it.
+//! CLUSTER: the topology as clients and tools read it, and what nodes ask of each other.
+//!
+//! Everything but LINKS and the two commands about a key slot's keys is written from the topology and the leader hints, so
+//! every node answers the same, `myself` apart.
 
-use crate::cluster::{ClusterView, NodeId, NodeInfo};
-use crate::command::{ClusterCommand, WireError};
+use crate::cluster::{ClusterView, GroupId, Hints, NodeId, NodeInfo, Topology};
+use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
+use crate::raft::{PeerState, Replication};
 use crate::server::commands::CommandContext;
+use crate::server::commands::led::{read_led, route_in_time};
 use crate::slot::KeySlot;
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     let (topology, hints) = (replication.topology(), replication.hints());
-    let view = ClusterView::new(&topology, &hints);
+    let view = || ClusterView::new(&topology, &hints);
     let reply = &mut *context.reply;
-    match command {
+    let outcome = match command {
         ClusterCommand::Info => {
-            let text = view.info_text(replication.node());
+            let text = view().info_text(replication.node());
+            // Clients wait while a cluster forms; afterwards it is never "fail", see `info_text`.
             let text = if replication.is_formed() { text } else { text.replacen("state:ok", "state:fail", 1) };
             reply.verbatim("txt", text.as_bytes());
+            Ok(())
         }
-        ClusterCommand::Nodes => reply.verbatim("txt", view.nodes_text(replication.node()).as_bytes()),
-        ClusterCommand::Slots => slots(&view, reply),
-        ClusterCommand::Shards => shards(&view, reply),
-        ClusterCommand::Myid => reply.bulk(replication.node().to_string().as_bytes()),
-        ClusterCommand::Keyslot => reply.integer(i64::from(KeySlot::of_key(&args[2]).get())),
-        ClusterCommand::Failover => match replication.take_leadership().await {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(&format!("ERR {error}")),
-        },
-        ClusterCommand::Kvorum => kvorum(args, context).await,
-        ClusterCommand::Myshardid
-        | ClusterCommand::Countkeysinslot
-        | ClusterCommand::Getkeysinslot
-        | ClusterCommand::Replicas
-        | ClusterCommand::Links
-        | ClusterCommand::CountFailureReports
-        | ClusterCommand::Hashslot => WireError::unknown_command(args).reply(reply),
+        ClusterCommand::Nodes => {
+            reply.verbatim("txt", view().nodes_text(replication.node()).as_bytes());
+            Ok(())
+        }
+        ClusterCommand::Slots => {
+            slots(&view(), reply);
+            Ok(())
+        }
+        ClusterCommand::Shards => {
+            shards(&view(), reply);
+            Ok(())
+        }
+        // A node is alone in what clients call its shard, which carries its id.
+        ClusterCommand::Myid | ClusterCommand::Myshardid => {
+            reply.bulk(replication.node().to_string().as_bytes());
+            Ok(())
+        }
+        ClusterCommand::Keyslot => {
+            reply.integer(i64::from(KeySlot::of_key(&args[2]).get()));
+            Ok(())
+        }
+        ClusterCommand::Hashslot => {
+            hash_slot(&args[2], &topology, &hints, reply);
+            Ok(())
+        }
+        ClusterCommand::Replicas => registered(&args[2], &topology).map(|_| reply.array(0)),
+        // Nodes do not accuse each other: a silent leader is replaced by its own group's vote.
+        ClusterCommand::CountFailureReports => registered(&args[2], &topology).map(|_| reply.integer(0)),
+        ClusterCommand::Links => {
+            links(&replication.peers(), reply);
+            Ok(())
+        }
+        ClusterCommand::Countkeysinslot => count_keys(args, context).await,
+        ClusterCommand::Getkeysinslot => list_keys(args, context).await,
+        ClusterCommand::Failover => failover(args, &replication, reply).await,
+        ClusterCommand::Kvorum => {
+            kvorum(args, context).await;
+            Ok(())
+        }
+    };
+    if let Err(error) = outcome {
+        error.reply(context.reply);
     }
+}
+
+/// Both words mean the same here: leadership never moves without a vote, whatever the client would rather force.
+async fn failover(args: &Args<'_>, replication: &Replication, reply: &mut Reply) -> Result<(), WireError> {
+    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"force") || word.eq_ignore_ascii_case(b"takeover");
+    if args.len() > 3 || args.get(2).is_some_and(|word| !known(word)) {
+        return Err(WireError::Syntax);
+    }
+    match replication.take_leadership().await {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(&format!("ERR {error}")),
+    }
+    Ok(())
 }
 
 async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
@@ -53,6 +98,40 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
     }
 }
 
+/// The node that a client names by its id.
+fn registered(id: &[u8], topology: &Topology) -> Result<NodeId, WireError> {
+    let node = NodeId::parse(id).filter(|node| topology.node(*node).is_some());
+    node.ok_or_else(|| WireError::UnknownNode(String::from_utf8_lossy(id).replace(['\r', '\n'], " ")))
+}
+
+fn key_slot_argument(text: &[u8]) -> Result<Option<KeySlot>, WireError> {
+    Ok(u16::try_from(integer_argument(text)?).ok().and_then(KeySlot::new))
+}
+
+/// As in Redis, a key slot of another node has no keys here.
+async fn count_keys(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let key_slot = key_slot_argument(&args[2])?.ok_or(WireError::InvalidSlot)?;
+    let count = match route_in_time(key_slot, context.shared).await? {
+        Some(group) => read_led(&group, |group| group.keyspace().keys_in_slot(key_slot)).await?,
+        None => 0,
+    };
+    context.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+async fn list_keys(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let key_slot = key_slot_argument(&args[2])?;
+    let count = usize::try_from(integer_argument(&args[3])?).ok();
+    let (Some(key_slot), Some(count)) = (key_slot, count) else { return Err(WireError::InvalidSlotOrCount) };
+    let keys = match route_in_time(key_slot, context.shared).await? {
+        Some(group) => read_led(&group, |group| group.keyspace().list_slot(key_slot, count)).await?,
+        None => Vec::new(),
+    };
+    context.reply.array(keys.len());
+    keys.iter().for_each(|key| context.reply.bulk(key));
+    Ok(())
+}
+
 fn slots(view: &ClusterView<'_>, reply: &mut Reply) {
     reply.array(view.slots().len());
     for range in view.slots() {
@@ -69,8 +148,8 @@ fn node(id: NodeId, info: &NodeInfo, reply: &mut Reply) {
     reply.bulk(info.host.as_bytes());
     reply.integer(i64::from(info.port));
     reply.bulk(id.to_string().as_bytes());
-    // No hostname beside the preferred endpoint.
-    reply.array(0);
+    // No hostname beside the preferred endpoint: Redis writes an empty map, which is an empty array in RESP2.
+    reply.map(0);
 }
 
 fn shards(view: &ClusterView<'_>, reply: &mut Reply) {
@@ -103,3 +182,48 @@ fn shards(view: &ClusterView<'_>, reply: &mut Reply) {
         reply.bulk(b"online");
     }
 }
+
+/// Slot, group and the client address of the last known leader.
+fn hash_slot(key: &[u8], topology: &Topology, hints: &Hints, reply: &mut Reply) {
+    let slot = KeySlot::of_key(key).slot();
+    let GroupId(group) = topology.group_of(slot);
+    let leader = ClusterView::new(topology, hints).owner(KeySlot::of_key(key));
+    reply.map(3);
+    reply.bulk(b"slot");
+    reply.integer(i64::from(slot.get()));
+    reply.bulk(b"group");
+    reply.integer(i64::from(group));
+    reply.bulk(b"leader");
+    match topology.node(leader) {
+        Some(info) => reply.bulk(info.address().to_string().as_bytes()),
+        None => reply.null(),
+    }
+}
+
+/// One connection per peer carries both directions; it is listed once, as the side that dialled sees it.
+fn links(peers: &[PeerState], reply: &mut Reply) {
+    let now_ms = crate::clock::Timestamp::wall_now().as_ms();
+    let up = || peers.iter().filter_map(|peer| Some((peer, peer.connected_for?)));
+    reply.array(up().count());
+    for (peer, connected_for) in up() {
+        let age_ms = i64::try_from(connected_for.as_millis()).unwrap_or(i64::MAX);
+        let queued = i64::try_from(peer.queue_bytes).unwrap_or(i64::MAX);
+        reply.map(6);
+        reply.bulk(b"direction");
+        reply.bulk(if peer.dialled_here { b"to" } else { b"from" });
+        reply.bulk(b"node");
+        reply.bulk(peer.node.to_string().as_bytes());
+        reply.bulk(b"create-time");
+        reply.integer(now_ms.saturating_sub(age_ms));
+        reply.bulk(b"events");
+        reply.bulk(if queued > 0 { b"rw" } else { b"r" });
+        reply.bulk(b"send-buffer-allocated");
+        reply.integer(queued);
+        reply.bulk(b"send-buffer-used");
+        reply.integer(queued);
+    }
+}
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

@@ -6,6 +6,10 @@
 mod client;
 mod cluster;
 mod connection;
+mod keyspace;
+mod led;
 mod run;
+mod scan;
+mod wait;
 
 pub use run::{CommandContext, REDIS_VERSION, run, run_alone, runs_in_place};

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::command::{self, NodeCommand};
 use crate::protocol::{Args, Reply};
-use crate::server::commands::cluster;
-use crate::server::commands::{client, connection};
+use crate::server::commands::{client, cluster, connection, keyspace, scan, wait};
 use crate::server::session::{Flow, Session};
 use crate::server::shared::Shared;
 
@@ -104,15 +103,14 @@ pub async fn run_alone(command: NodeCommand, args: &Args<'_>, context: &mut Comm
         }
         NodeCommand::Client(which) => return client::run(which, args, context),
         NodeCommand::Command(which) => command::command_reply(which, args, context.reply),
+        NodeCommand::Keys => keyspace::keys(args, context).await,
+        NodeCommand::Scan => scan::scan(args, context).await,
+        NodeCommand::Randomkey => keyspace::random_key(context).await,
+        NodeCommand::Dbsize => keyspace::database_size(context).await,
+        NodeCommand::Flushall | NodeCommand::Flushdb => return keyspace::flush(args, context).await,
+        NodeCommand::Wait => wait::wait(args, context).await,
         NodeCommand::Cluster(which) => cluster::run(which, args, context).await,
-        NodeCommand::Keys
-        | NodeCommand::Scan
-        | NodeCommand::Randomkey
-        | NodeCommand::Dbsize
-        | NodeCommand::Flushall
-        | NodeCommand::Flushdb
-        | NodeCommand::Info
-        | NodeCommand::Wait
+        NodeCommand::Info
         | NodeCommand::Debug
         | NodeCommand::Shutdown
         | NodeCommand::Config(_)

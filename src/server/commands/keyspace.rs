@@ -1,0 +1,174 @@
+//! KEYS, RANDOMKEY, DBSIZE, FLUSHALL, FLUSHDB: commands over all keys of the groups that this node leads.
+//!
+//! § None of them says "expired" by a clock: a key past due is shown until the log has deleted it.
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::command::{WireError, glob_matches};
+use crate::keyspace::Time;
+use crate::protocol::{Args, Protocol, Reply};
+use crate::raft::{Chunk, ChunkOutcome, Group};
+use crate::server::commands::CommandContext;
+use crate::server::commands::led::{led_groups, read_led};
+use crate::server::commands::scan::{SLICE_KEYS, read_slice};
+use crate::server::session::Flow;
+use crate::server::shared::Shared;
+
+/// Not a picture of one instant: keys written meanwhile may or may not be there, all others are.
+pub async fn keys(args: &Args<'_>, context: &mut CommandContext<'_>) {
+    let groups = match led_groups(context.shared).await {
+        Ok(groups) => groups,
+        Err(error) => return error.reply(context.reply),
+    };
+    let mut found = Reply::new(context.reply.protocol());
+    let mut count = 0;
+    let mut cursor = 0;
+    loop {
+        let slice = match read_slice(&groups, cursor, SLICE_KEYS, &|key| glob_matches(&args[1], key)).await {
+            Ok(slice) => slice,
+            Err(error) => return WireError::from(error).reply(context.reply),
+        };
+        count += slice.keys.len();
+        slice.keys.iter().for_each(|key| found.bulk(key));
+        cursor = slice.next;
+        if cursor == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    context.reply.array(count);
+    context.reply.append_raw(found.buffer());
+}
+
+pub async fn database_size(context: &mut CommandContext<'_>) {
+    match count_keys(context.shared).await {
+        Ok(count) => context.reply.integer(i64::try_from(count).unwrap_or(i64::MAX)),
+        Err(error) => error.reply(context.reply),
+    }
+}
+
+async fn count_keys(shared: &Shared) -> Result<u64, WireError> {
+    let mut count = 0;
+    for group in led_groups(shared).await? {
+        count += read_led(&group, |group| group.keyspace().counters().keys).await?;
+    }
+    Ok(count)
+}
+
+pub async fn random_key(context: &mut CommandContext<'_>) {
+    match draw_key(context.shared).await {
+        Ok(Some(key)) => context.reply.bulk(&key),
+        Ok(None) => context.reply.null(),
+        Err(error) => error.reply(context.reply),
+    }
+}
+
+/// Groups are drawn by their number of keys.
+async fn draw_key(shared: &Shared) -> Result<Option<Box<[u8]>>, WireError> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).expect("the operating system's random source works");
+    let seed = u64::from_le_bytes(seed);
+    let mut groups = led_groups(shared).await?;
+    let counts: Vec<u64> = groups.iter().map(|group| group.keyspace().counters().keys).collect();
+    groups.rotate_left(drawn_index(&counts, seed));
+    for group in groups {
+        // The others only if the drawn one had no key left.
+        if let Some(key) = read_led(&group, |group| draw_from(group, seed)).await? {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+/// The index of one of `counts`, each as likely as its count.
+fn drawn_index(counts: &[u64], seed: u64) -> usize {
+    let total: u64 = counts.iter().sum();
+    let mut left = seed.checked_rem(total).unwrap_or(0);
+    for (index, count) in counts.iter().enumerate() {
+        if left < *count {
+            return index;
+        }
+        left -= count;
+    }
+    0
+}
+
+/// § Keys past due are passed over while there are others, but if there is nothing else one is given rather than claimed gone.
+fn draw_from(group: &Group, seed: u64) -> Option<Box<[u8]>> {
+    let time = group.time();
+    let drawn = group.keyspace().random_key(seed, time);
+    drawn.or_else(|| group.keyspace().random_key(seed, Time { clock: time.stamp, ..time }))
+}
+
+/// FLUSHALL and FLUSHDB; there is one database. ASYNC and SYNC are the same: memory is given back in the background.
+pub async fn flush(args: &Args<'_>, context: &mut CommandContext<'_>) -> Flow {
+    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"sync") || word.eq_ignore_ascii_case(b"async");
+    if args.len() > 2 || args.get(1).is_some_and(|word| !known(word)) {
+        WireError::Syntax.reply(context.reply);
+        return Flow::Continue;
+    }
+    match flush_led(context.shared, context.session.protocol).await {
+        Flush::Done => context.reply.ok(),
+        Flush::Refused(error) => error.reply(context.reply),
+        // § Neither OK nor an error would be true.
+        Flush::Unknown => return Flow::Close,
+    }
+    Flow::Continue
+}
+
+enum Flush {
+    Done,
+    /// Some of the groups may have been emptied, this or that one certainly not.
+    Refused(WireError),
+    Unknown,
+}
+
+async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
+    let give_up = Instant::now() + shared.config.park_time_max();
+    let mut left = match led_groups(shared).await {
+        Ok(groups) => groups,
+        Err(error) => return Flush::Refused(error),
+    };
+    loop {
+        let submitted = left.iter().map(|group| {
+            let mut chunk = Chunk::new(protocol);
+            chunk.push_flush();
+            group.submit(chunk)
+        });
+        let mut again = Vec::new();
+        for (group, outcome) in left.iter().zip(join_all(submitted).await) {
+            match outcome {
+                ChunkOutcome::Replied { .. } => (),
+                ChunkOutcome::Reroute => again.push(group.id()),
+                ChunkOutcome::Unknown => return Flush::Unknown,
+            }
+        }
+        if again.is_empty() {
+            return Flush::Done;
+        }
+        left = match led_groups(shared).await {
+            Ok(groups) => groups.into_iter().filter(|group| again.contains(&group.id())).collect(),
+            Err(error) => return Flush::Refused(error),
+        };
+        // A group that is led elsewhere by now was not emptied, and OK would claim it.
+        if left.len() < again.len() || Instant::now() >= give_up {
+            return Flush::Refused(WireError::LeadershipMoved);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_drawn_by_their_number_of_keys() {
+        let counts = [2, 0, 3];
+        let drawn: Vec<usize> = (0..5).map(|seed| drawn_index(&counts, seed)).collect();
+        assert_eq!(drawn, [0, 0, 2, 2, 2]);
+        assert_eq!(drawn_index(&[], 7), 0);
+        assert_eq!(drawn_index(&[0, 0], 7), 0);
+    }
+}
