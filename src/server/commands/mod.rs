@@ -5,9 +5,12 @@
 
 mod client;
 mod cluster;
+mod config;
 mod connection;
+mod info;
 mod keyspace;
 mod led;
+mod observe;
 mod run;
 mod scan;
 mod wait;
