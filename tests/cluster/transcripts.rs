@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use self::format::{Runner, TRANSCRIPTS, check, print_reply};
 use super::harness::{Cluster, Connection, eventually, free_ports};
 
-fn run(name: &str, text: &str, runner: Runner, connection: &mut Connection) {
+/// Runs every transcript, each from an empty keyspace.
+fn run_all(runner: Runner, port: u16) {
     let advance = |_: &mut Connection, ms| {
         let start = Instant::now();
         // What the transcript asks for: time itself is the condition.
@@ -25,15 +26,17 @@ fn run(name: &str, text: &str, runner: Runner, connection: &mut Connection) {
         connection.send(words).expect("sends");
         print_reply(connection.reader()).expect("answers")
     };
-    check(name, text, runner, connection, advance, call);
+    for (name, text) in TRANSCRIPTS {
+        let mut connection = Connection::open(port).expect("it accepts");
+        assert_eq!(connection.call(&["FLUSHALL"]).expect("answers").text(), "OK");
+        check(name, text, runner, &mut connection, advance, call);
+    }
 }
 
 #[test]
 fn a_node_answers_the_transcripts_as_the_command_table_does() {
-    for (name, text) in TRANSCRIPTS {
-        let cluster = Cluster::start(1, &[]);
-        run(name, text, Runner::Kvorum, &mut cluster.nodes[0].connect());
-    }
+    let cluster = Cluster::start(1, &[]);
+    run_all(Runner::Kvorum, cluster.nodes[0].port);
 }
 
 struct Redis {
@@ -83,9 +86,5 @@ fn a_real_redis_answers_the_transcripts_if_asked_for() {
         println!("no redis-server is installed");
         return;
     };
-    for (name, text) in TRANSCRIPTS {
-        let mut connection = Connection::open(redis.port).expect("it accepts");
-        connection.call(&["FLUSHALL"]).expect("answers");
-        run(name, text, Runner::Redis, &mut connection);
-    }
+    run_all(Runner::Redis, redis.port);
 }
