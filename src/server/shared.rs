@@ -12,6 +12,7 @@ use crate::server::clients::Clients;
 use crate::server::latency::Latency;
 use crate::server::parking::Parking;
 use crate::server::pause::Pause;
+use crate::server::process;
 use crate::server::slowlog::SlowLog;
 use crate::server::stats::Stats;
 
@@ -53,6 +54,22 @@ impl Shared {
             stop_requested: watch::Sender::new(false),
             started: (Boottime::now(), Timestamp::wall_now()),
             run_id: crate::cluster::NodeId::random().to_string(),
+        }
+    }
+
+    /// Sets the gauges that are a state rather than an event.
+    pub fn sample_metrics(&self) {
+        let (node, replication) = (&self.stats.node, &self.replication);
+        let (user, system) = process::cpu_seconds();
+        node.cpu_seconds.set(user + system);
+        node.memory_resident_bytes.set(process::resident_bytes() as f64);
+        node.uptime_seconds.set(Boottime::now().saturating_since(self.started.0).as_secs_f64());
+        node.topology_epoch.set(replication.topology().epoch().0 as f64);
+        let (groups, hints) = (replication.groups(), replication.hints());
+        node.memory_keyspace_bytes
+            .set(groups.iter().map(|group| group.keyspace().counters().bytes).sum::<u64>() as f64);
+        for group in groups {
+            group.sample_metrics(hints.leader(group.id()).map_or(0, |leader| leader.term));
         }
     }
 
