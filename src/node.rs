@@ -107,22 +107,10 @@ async fn serve(
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
     tracing::info!(port = config.port, address = %replication.address(), "serving clients");
 
-    let mut shutdown_command = shared.stop_requested.subscribe();
-    let outcome: Result<(), NodeError> = tokio::select! {
-        reason = &mut signal => {
-            tracing::info!(reason = reason?, "stopping");
-            Ok(())
-        }
-        Ok(_) = shutdown_command.wait_for(|requested| *requested) => {
-            tracing::info!(reason = "SHUTDOWN", "stopping");
-            Ok(())
-        }
-        Some(reason) = failures.recv() => Err(reason.into()),
-        reason = log.failure() => Err(format!("the log cannot be written: {reason}").into()),
+    let outcome = tokio::select! {
+        reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map_err(Into::into),
+        outcome = must_stop(&shared, &mut failures, &log) => outcome,
     };
-    if let Err(reason) = &outcome {
-        tracing::error!(%reason, "this node cannot go on");
-    }
     let deadline = Instant::now() + config.shutdown_time_max();
     let orderly = async {
         // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
@@ -140,6 +128,21 @@ async fn serve(
     log.close();
     tracing::info!("stopped");
     outcome
+}
+
+/// SHUTDOWN, or a reason why this node cannot go on.
+async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: &NodeLog) -> Result<(), NodeError> {
+    let mut shutdown_command = shared.stop_requested.subscribe();
+    let reason = tokio::select! {
+        Ok(_) = shutdown_command.wait_for(|requested| *requested) => {
+            tracing::info!(reason = "SHUTDOWN", "stopping");
+            return Ok(());
+        }
+        Some(reason) = failures.recv() => reason,
+        reason = log.failure() => format!("the log cannot be written: {reason}"),
+    };
+    tracing::error!(%reason, "this node cannot go on");
+    Err(reason.into())
 }
 
 fn open_data(config: &Config) -> Result<(NodeLog, NodeFile), NodeError> {

@@ -1,6 +1,7 @@
 //! Real nodes as child processes, and a small blocking client that follows redirects.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -167,11 +168,10 @@ impl ClusterClient {
     }
 
     fn call_node<A: AsRef<[u8]>>(&mut self, port: u16, words: &[A]) -> Result<Reply, (bool, std::io::Error)> {
-        if !self.connections.contains_key(&port) {
-            let connection = Connection::open(port).map_err(|error| (false, error))?;
-            self.connections.insert(port, connection);
-        }
-        let connection = self.connections.get_mut(&port).expect("just inserted");
+        let connection = match self.connections.entry(port) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(Connection::open(port).map_err(|error| (false, error))?),
+        };
         connection.call(words).map_err(|error| (true, error))
     }
 }

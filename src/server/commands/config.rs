@@ -36,7 +36,7 @@ fn get(args: &Args<'_>, context: &mut CommandContext<'_>) {
 }
 
 fn set(args: &Args<'_>, context: &mut CommandContext<'_>) {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return WireError::WrongArity("config|set").reply(context.reply);
     }
     let words: Vec<String> = args.iter().skip(2).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
