@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::command::{self, NodeCommand};
 use crate::protocol::{Args, Reply};
-use crate::server::commands::{client, cluster, connection, keyspace, scan, wait};
+use crate::server::commands::{client, cluster, connection, info, keyspace, scan, wait};
 use crate::server::session::{Flow, Session};
 use crate::server::shared::Shared;
 
@@ -110,8 +110,8 @@ pub async fn run_alone(command: NodeCommand, args: &Args<'_>, context: &mut Comm
         NodeCommand::Flushall | NodeCommand::Flushdb => return keyspace::flush(args, context).await,
         NodeCommand::Wait => wait::wait(args, context).await,
         NodeCommand::Cluster(which) => cluster::run(which, args, context).await,
-        NodeCommand::Info
-        | NodeCommand::Debug
+        NodeCommand::Info => info::info(args, context),
+        NodeCommand::Debug
         | NodeCommand::Shutdown
         | NodeCommand::Config(_)
         | NodeCommand::Memory(_)
