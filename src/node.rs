@@ -225,7 +225,11 @@ async fn start_replication(
             None => formed_topology.node(node).is_some(),
         }),
     };
-    let transport = Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?;
+    let transport = {
+        // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
+        let _on_worker = workers.handles()[0].enter();
+        Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?
+    };
     let timers = Timers {
         heartbeat: config.heartbeat(),
         election_min: Duration::from_millis(config.election_timeout_min_ms),

@@ -34,8 +34,7 @@ pub struct Leadership {
 
 impl Leadership {
     pub fn new(leader: LeaderId) -> Self {
-        let w = std::env::var("KVW").ok().and_then(|w| w.parse().ok()).unwrap_or(WINDOW_ENTRIES);
-        Self { leader, window: Arc::new(Semaphore::new(w)) }
+        Self { leader, window: Arc::new(Semaphore::new(WINDOW_ENTRIES)) }
     }
 }
 

@@ -13,6 +13,7 @@ mod output;
 mod parking;
 mod pause;
 mod places;
+mod process;
 mod rates;
 mod session;
 mod settle;

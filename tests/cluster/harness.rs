@@ -75,6 +75,11 @@ impl Connection {
         self.receive()
     }
 
+    /// For those who read replies themselves.
+    pub fn reader(&mut self) -> &mut impl BufRead {
+        &mut self.stream
+    }
+
     pub fn receive(&mut self) -> std::io::Result<Reply> {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line)?;
@@ -386,7 +391,7 @@ pub fn eventually(limit: Duration, what: impl Fn() -> String, mut condition: imp
 }
 
 /// Tests run side by side: each takes the next ports, below the ephemeral range, and skips those in use.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 11_000 + (std::process::id() % 40) as u16 * 200;
     let mut ports = Vec::new();

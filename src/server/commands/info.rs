@@ -64,10 +64,10 @@ impl Section {
         }
     }
 
-    /// Printed by a plain INFO. The rest is long: a line for each command, or for each group.
+    /// Printed by a plain INFO. The rest is long: a line for each command.
     fn is_default(self) -> bool {
         match self {
-            Self::Commandstats | Self::Latencystats | Self::Kvorum => false,
+            Self::Commandstats | Self::Latencystats => false,
             Self::Server
             | Self::Clients
             | Self::Memory
@@ -78,7 +78,8 @@ impl Section {
             | Self::Modules
             | Self::Errorstats
             | Self::Cluster
-            | Self::Keyspace => true,
+            | Self::Keyspace
+            | Self::Kvorum => true,
         }
     }
 }
@@ -130,7 +131,7 @@ mod tests {
     fn a_plain_info_leaves_out_what_is_long() {
         let plain = titles(&[]);
         assert_eq!(plain, titles(&["default"]));
-        assert!(!plain.contains(&"Commandstats") && !plain.contains(&"Latencystats") && !plain.contains(&"Kvorum"));
+        assert!(!plain.contains(&"Commandstats") && !plain.contains(&"Latencystats"));
         assert_eq!(titles(&["default", "commandstats"]).len(), plain.len() + 1);
         assert_eq!(titles(&["everything"]).len(), Section::ALL.len());
         assert_eq!(titles(&["cpu", "ALL"]).len(), Section::ALL.len());

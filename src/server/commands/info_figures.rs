@@ -7,7 +7,7 @@ use crate::clock::{Boottime, Timestamp};
 use crate::metrics::CommandCounts;
 use crate::server::clients::{Client, ClientFilter};
 use crate::server::commands::info::Section;
-use crate::server::commands::info_process::ProcessFigures;
+use crate::server::process::ProcessFigures;
 use crate::server::rates::PerSecond;
 use crate::server::shared::Shared;
 
@@ -67,6 +67,7 @@ pub struct StatFigures {
     pub per_second: PerSecond,
     pub expired_keys: u64,
     pub error_replies: u64,
+    pub slowlog_entries: usize,
     pub peer_read_bytes: u64,
     pub peer_written_bytes: u64,
 }
@@ -175,12 +176,13 @@ fn clients(shared: &Shared) -> ClientFigures {
     let load = |bytes: &AtomicUsize| bytes.load(Ordering::Relaxed);
     let query = |client: &Client| load(&client.memory.query_bytes) + load(&client.memory.query_free_bytes);
     let held = all.iter().map(|client| query(client) + load(&client.memory.output_bytes) + size_of_val(&**client));
+    let (query_bytes_max, output_bytes_max) = shared.clients.largest_buffers();
     ClientFigures {
         connected: all.len(),
         peer_connections: shared.replication.peers().iter().filter(|peer| peer.connected_for.is_some()).count(),
         maxclients: shared.parameters.tunables().maxclients,
-        query_bytes_max: all.iter().map(|client| query(client)).max().unwrap_or(0),
-        output_bytes_max: all.iter().map(|client| load(&client.memory.output_bytes)).max().unwrap_or(0),
+        query_bytes_max,
+        output_bytes_max,
         bytes: held.sum::<usize>() as u64,
     }
 }
@@ -198,6 +200,7 @@ fn stats(shared: &Shared, expired: u64) -> StatFigures {
         per_second: shared.rates.now(),
         expired_keys: expired.saturating_sub(baseline.expired),
         error_replies: shared.stats.errors.total(),
+        slowlog_entries: shared.slowlog.len(),
         peer_read_bytes: peers.iter().map(|peer| peer.bytes_received).sum(),
         peer_written_bytes: peers.iter().map(|peer| peer.bytes_sent).sum(),
     }

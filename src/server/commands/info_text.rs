@@ -12,7 +12,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Fields that a section ends with whatever the node does.
 const CLIENTS_REST: &[(&str, &str)] = &[
-    ("blocked_clients", "0"),
     ("tracking_clients", "0"),
     ("clients_in_timeout_table", "0"),
     ("total_blocking_keys", "0"),
@@ -171,6 +170,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 fn server(figures: &Figures, text: &mut Text) {
     let server = &figures.server;
     text.field("redis_version", REDIS_VERSION);
+    text.field("server_name", "kvorum");
     text.field("kvorum_version", VERSION);
     text.field("redis_git_sha1", "00000000");
     text.field("redis_git_dirty", 0);
@@ -206,6 +206,7 @@ fn clients(figures: &Figures, text: &mut Text) {
     text.field("maxclients", clients.maxclients);
     text.field("client_recent_max_input_buffer", clients.query_bytes_max);
     text.field("client_recent_max_output_buffer", clients.output_bytes_max);
+    text.field("blocked_clients", figures.parked.requests);
     text.fields(CLIENTS_REST);
 }
 
@@ -266,6 +267,7 @@ fn stats(figures: &Figures, text: &mut Text) {
     text.fields(STATS_EVICTION);
     text.fields(STATS_REST);
     text.field("total_error_replies", stats.error_replies);
+    text.field("slowlog_entries", stats.slowlog_entries);
 }
 
 /// A node may lead some groups and follow in others, which clients cannot express: each is shown as a master without replicas.
@@ -336,11 +338,11 @@ fn kvorum(figures: &Figures, text: &mut Text) {
     text.field("groups_led", figures.led().count());
     text.field("parked_requests", figures.parked.requests);
     text.field("parked_bytes", figures.parked.bytes);
-    text.field("parked_ms_max", figures.parked.wait_ms_max);
+    text.field("parked_worst_ms", figures.parked.wait_ms_max);
     for group in &figures.groups {
         let role = if group.leads { "leader" } else { "follower" };
         text.line(format_args!(
-            "group{}:role={role},replica={},term={},applied_index={},keys={},bytes={},log_bytes={}",
+            "group_{}:role={role},replica={},term={},applied={},keys={},bytes={},log_bytes={}",
             group.id, group.replica, group.term, group.applied_index, group.keys, group.keyspace_bytes, group.log_bytes,
         ));
     }

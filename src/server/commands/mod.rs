@@ -5,16 +5,19 @@
 
 mod client;
 mod cluster;
+mod config;
 mod connection;
+#[cfg(test)]
+mod fixture;
 mod info;
 mod info_figures;
-mod info_process;
 mod info_text;
 mod keyspace;
 mod led;
+mod memory;
+mod observe;
 mod run;
 mod scan;
 mod wait;
 
-pub use info_process::ProcessFigures;
 pub use run::{CommandContext, REDIS_VERSION, run, run_alone, runs_in_place};

@@ -4,9 +4,6 @@
 
 use std::fs;
 
-/// Clock ticks per second of /proc/self/stat: fixed at 100 in Linux's interface, whatever the kernel's own timer does.
-const TICKS_PER_SECOND: f64 = 100.0;
-
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ProcessFigures {
     /// Resident memory, the program's own pages included.
@@ -26,11 +23,12 @@ pub struct ProcessFigures {
 impl ProcessFigures {
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        Self::parse(&text("/proc/self/status"), &text("/proc/self/stat"), &text("/proc/meminfo"))
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        Self::parse(&text("/proc/self/status"), &text("/proc/self/stat"), &text("/proc/meminfo"), ticks_per_second)
     }
 
-    fn parse(status: &str, stat: &str, meminfo: &str) -> Self {
-        let [user, system, children_user, children_system] = cpu_seconds(stat);
+    fn parse(status: &str, stat: &str, meminfo: &str, ticks_per_second: f64) -> Self {
+        let [user, system, children_user, children_system] = cpu_seconds(stat, ticks_per_second);
         Self {
             resident_bytes: kilobytes(status, "VmRSS:"),
             allocated_bytes: kilobytes(status, "RssAnon:"),
@@ -52,11 +50,11 @@ fn kilobytes(text: &str, name: &str) -> u64 {
 }
 
 /// User, system, and both of ended children.
-fn cpu_seconds(stat: &str) -> [f64; 4] {
+fn cpu_seconds(stat: &str, ticks_per_second: f64) -> [f64; 4] {
     // The program's name stands in parentheses and may itself hold blanks and parentheses.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut ticks = after_name.split_whitespace().skip(11).map(|word| word.parse::<f64>().unwrap_or(0.0));
-    std::array::from_fn(|_| ticks.next().unwrap_or(0.0) / TICKS_PER_SECOND)
+    std::array::from_fn(|_| ticks.next().unwrap_or(0.0) / ticks_per_second)
 }
 
 #[cfg(test)]
@@ -67,7 +65,7 @@ mod tests {
     fn the_kernels_text_is_read_by_name_and_by_place() {
         let status = "Name:\tkvorum\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nRssAnon:\t     512 kB\n";
         let stat = "7 (a) b)) S 1 1 1 0 -1 4194304 1 0 0 0 250 150 30 20 20 0 8";
-        let figures = ProcessFigures::parse(status, stat, "MemTotal:       16 kB\nMemFree: 1 kB\n");
+        let figures = ProcessFigures::parse(status, stat, "MemTotal:       16 kB\nMemFree: 1 kB\n", 100.0);
         let expected = ProcessFigures {
             resident_bytes: 1 << 20,
             allocated_bytes: 512 << 10,
@@ -83,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_silent_kernel_gives_zeros() {
-        assert_eq!(ProcessFigures::parse("", "", "VmRSS"), ProcessFigures::default());
+        assert_eq!(ProcessFigures::parse("", "", "VmRSS", 100.0), ProcessFigures::default());
     }
 
     #[test]
