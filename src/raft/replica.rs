@@ -166,6 +166,7 @@ impl Replica {
             acks: AckClock::default(),
             current: None,
             last_sighting: None,
+            clock_warned: None,
         };
         tasks.spawn_on(leadership.run(), runtime);
         let upkeep = Upkeep {

@@ -5,7 +5,7 @@
 use std::fs;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct ProcessFigures {
+pub struct UsageFigures {
     /// Resident memory, the program's own pages included.
     pub resident_bytes: u64,
     /// Resident memory that was allocated.
@@ -20,7 +20,7 @@ pub struct ProcessFigures {
     pub system_memory_bytes: u64,
 }
 
-impl ProcessFigures {
+impl UsageFigures {
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
@@ -65,8 +65,8 @@ mod tests {
     fn the_kernels_text_is_read_by_name_and_by_place() {
         let status = "Name:\tkvorum\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nRssAnon:\t     512 kB\n";
         let stat = "7 (a) b)) S 1 1 1 0 -1 4194304 1 0 0 0 250 150 30 20 20 0 8";
-        let figures = ProcessFigures::parse(status, stat, "MemTotal:       16 kB\nMemFree: 1 kB\n", 100.0);
-        let expected = ProcessFigures {
+        let figures = UsageFigures::parse(status, stat, "MemTotal:       16 kB\nMemFree: 1 kB\n", 100.0);
+        let expected = UsageFigures {
             resident_bytes: 1 << 20,
             allocated_bytes: 512 << 10,
             resident_bytes_max: 2 << 20,
@@ -81,12 +81,12 @@ mod tests {
 
     #[test]
     fn a_silent_kernel_gives_zeros() {
-        assert_eq!(ProcessFigures::parse("", "", "VmRSS", 100.0), ProcessFigures::default());
+        assert_eq!(UsageFigures::parse("", "", "VmRSS", 100.0), UsageFigures::default());
     }
 
     #[test]
     fn this_process_uses_memory() {
-        let figures = ProcessFigures::read();
+        let figures = UsageFigures::read();
         assert!(figures.resident_bytes > 0 && figures.resident_bytes <= figures.resident_bytes_max);
         assert!(figures.allocated_bytes <= figures.resident_bytes);
     }

@@ -14,7 +14,7 @@ use crate::server::clients::Clients;
 use crate::server::latency::Latency;
 use crate::server::parking::Parking;
 use crate::server::pause::Pause;
-use crate::server::process::ProcessFigures;
+use crate::server::process::UsageFigures;
 use crate::server::rates::{Rates, Totals};
 use crate::server::slowlog::SlowLog;
 use crate::server::stats::Stats;
@@ -70,7 +70,7 @@ impl Shared {
             pause: Pause::default(),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
-            startup_bytes: ProcessFigures::read().allocated_bytes,
+            startup_bytes: UsageFigures::read().allocated_bytes,
             started: (Boottime::now(), Timestamp::wall_now()),
             run_id: crate::cluster::NodeId::random().to_string(),
         }
@@ -85,6 +85,22 @@ impl Shared {
             written_bytes: load(&self.stats.written_bytes),
         };
         self.rates.sample(Boottime::now(), totals);
+    }
+
+    /// Sets the gauges that are a state rather than an event.
+    pub fn sample_metrics(&self) {
+        let (node, replication) = (&self.stats.node, &self.replication);
+        let process = UsageFigures::read();
+        node.cpu_seconds.set(process.cpu_user_seconds + process.cpu_system_seconds);
+        node.memory_resident_bytes.set(process.resident_bytes as f64);
+        node.uptime_seconds.set(Boottime::now().saturating_since(self.started.0).as_secs_f64());
+        node.topology_epoch.set(replication.topology().epoch().0 as f64);
+        let (groups, hints) = (replication.groups(), replication.hints());
+        node.memory_keyspace_bytes
+            .set(groups.iter().map(|group| group.keyspace().counters().bytes).sum::<u64>() as f64);
+        for group in groups {
+            group.sample_metrics(hints.leader(group.id()).map_or(0, |leader| leader.term));
+        }
     }
 
     /// Clients must authenticate.

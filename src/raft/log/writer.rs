@@ -16,6 +16,7 @@ use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use crate::metrics::LogMetrics;
 use crate::raft::log::format::{
     BODY_BYTES_MAX, BatchHeader, HEADER_BYTES, LogKey, Record, SEGMENT_MAGIC, put_entry, put_record, seal,
 };
@@ -67,6 +68,7 @@ pub struct Writer {
     dirty: bool,
     last_sync: Instant,
     buffer: BytesMut,
+    metrics: LogMetrics,
 }
 
 impl Writer {
@@ -104,6 +106,7 @@ impl Writer {
             dirty: false,
             last_sync: Instant::now(),
             buffer: BytesMut::new(),
+            metrics: LogMetrics::new(),
         }
     }
 
@@ -164,7 +167,7 @@ impl Writer {
         if must_sync {
             self.sync()?;
         }
-        metrics::counter!("kvorum_log_batches_total").increment(1);
+        self.metrics.batch_records.record(waiters.len() as f64);
         for waiter in waiters {
             match waiter {
                 Waiter::Flushed(callback) => callback.io_completed(Ok(())),
@@ -243,6 +246,7 @@ impl Writer {
         } else {
             file.write_all(&self.buffer)?;
         }
+        self.metrics.write_bytes.increment(self.buffer.len() as u64);
         self.written = end;
         self.dirty = true;
         // A 1 MiB batch should not keep its room for ever.
@@ -259,7 +263,7 @@ impl Writer {
         let started = Instant::now();
         self.file.as_ref().expect("a segment is open").sync_data()?;
         self.last_sync = Instant::now();
-        metrics::histogram!("kvorum_log_fsync_seconds").record(started.elapsed().as_secs_f64());
+        self.metrics.fsync_seconds.record(started.elapsed().as_secs_f64());
         self.durable_lsn = self.lsn;
         self.dirty = false;
         Ok(())
@@ -317,7 +321,7 @@ impl Writer {
             fs::remove_file(&oldest.path)?;
             self.old.pop_front();
         }
-        metrics::gauge!("kvorum_log_segments").set((self.old.len() + 1) as f64);
+        self.metrics.segments.set((self.old.len() + 1) as f64);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::{Boottime, Timestamp};
 use crate::metrics::CommandCounts;
 use crate::server::clients::{Client, ClientFilter};
 use crate::server::commands::info::Section;
-use crate::server::process::ProcessFigures;
+use crate::server::process::UsageFigures;
 use crate::server::rates::PerSecond;
 use crate::server::shared::Shared;
 
@@ -15,7 +15,7 @@ use crate::server::shared::Shared;
 pub struct Figures {
     pub server: ServerFigures,
     pub clients: ClientFigures,
-    pub process: ProcessFigures,
+    pub process: UsageFigures,
     pub startup_bytes: u64,
     pub maxmemory_policy: String,
     pub stats: StatFigures,
@@ -106,7 +106,7 @@ impl Figures {
         Self {
             server: server(shared, parameter("hz").unwrap_or_default()),
             clients: clients(shared),
-            process: ProcessFigures::read(),
+            process: UsageFigures::read(),
             startup_bytes: shared.startup_bytes,
             maxmemory_policy: parameter("maxmemory-policy").unwrap_or_default(),
             stats: stats(shared, expired),
@@ -137,8 +137,10 @@ impl Figures {
         self.process.allocated_bytes
     }
 
+    /// The kernel remembers the resident peak only; the program's own pages hardly change.
     pub fn used_bytes_max(&self) -> u64 {
-        self.process.resident_bytes_max.max(self.used_bytes())
+        let own_pages = self.process.resident_bytes.saturating_sub(self.used_bytes());
+        self.process.resident_bytes_max.saturating_sub(own_pages).max(self.used_bytes())
     }
 
     /// What is neither key nor value.
