@@ -70,7 +70,7 @@ async fn serve(
     rendered: Rendered,
     workers: &Workers,
 ) -> Result<(), NodeError> {
-    let config = loaded.config;
+    let LoadedConfig { config, file: config_file } = loaded;
     let started = Instant::now();
     let parameters = Arc::new(ConfigTable::new(&config));
     let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });
@@ -95,7 +95,7 @@ async fn serve(
     let (coordinator, replication, transport, tasks) =
         start_replication(&config, file, formed, log.clone(), failed, started, workers).await?;
     let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
-    let shared = Arc::new(Shared::new(replication.clone(), config.clone(), parameters.clone()));
+    let shared = Arc::new(Shared::new(replication.clone(), config.clone(), config_file, parameters.clone()));
     let listener = Listener::bind(shared.clone(), workers.handles().to_vec())?;
     let (stop_clients, clients_stopped) = watch::channel(false);
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -11,6 +12,7 @@ use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
 use crate::cluster::{GroupId, ReplicaId};
 use crate::keyspace::{Keyspace, Time};
 use crate::metrics::GroupMetrics;
+use crate::raft::GroupLog;
 use crate::raft::batch::Origin;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::lease::{LeaseCell, LeaseGuard};
@@ -136,6 +138,7 @@ pub struct TransferRequest {
 pub struct Group {
     state: Arc<GroupState>,
     raft: GroupRaft,
+    log: GroupLog,
     queue: mpsc::Sender<Submission>,
     transfers: mpsc::Sender<TransferRequest>,
     leads: watch::Receiver<bool>,
@@ -146,12 +149,13 @@ impl Group {
     pub fn new(
         state: Arc<GroupState>,
         raft: GroupRaft,
+        log: GroupLog,
         queue: mpsc::Sender<Submission>,
         transfers: mpsc::Sender<TransferRequest>,
         leads: watch::Receiver<bool>,
         read_index_wait: Duration,
     ) -> Self {
-        Self { state, raft, queue, transfers, leads, read_index_wait }
+        Self { state, raft, log, queue, transfers, leads, read_index_wait }
     }
 
     pub fn id(&self) -> GroupId {
@@ -182,6 +186,16 @@ impl Group {
     /// Index of the last entry applied here; covers every write acknowledged here before the call.
     pub fn applied_index(&self) -> u64 {
         self.state.applied_id().map_or(0, |id| id.index)
+    }
+
+    /// The current term as this replica knows it.
+    pub fn term(&self) -> u64 {
+        self.raft.server_metrics().borrow_watched().vote.leader_id.term
+    }
+
+    /// Bytes of the log's entries that are not purged.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.bytes()
     }
 
     /// Some if reads may be answered here now, subject to `LeaseGuard::confirm` afterwards.

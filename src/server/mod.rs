@@ -14,6 +14,7 @@ mod parking;
 mod pause;
 mod places;
 mod process;
+mod rates;
 mod session;
 mod settle;
 mod shared;

@@ -6,9 +6,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use crate::clock::Boottime;
 use crate::command::{self, Row};
 use crate::metrics::{CommandStats, ErrorStats, NodeMetrics};
 
@@ -32,19 +29,7 @@ pub struct Stats {
     pub node: NodeMetrics,
     pub read_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
-    /// Calls in all and when that was read, for `calls_per_second`.
-    last_reading: Mutex<Reading>,
 }
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Reading {
-    at: Boottime,
-    calls: u64,
-    per_second: u64,
-}
-
-/// INFO may be asked more often than a rate means anything.
-const RATE_INTERVAL: Duration = Duration::from_millis(500);
 
 impl std::fmt::Debug for Stats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,7 +57,6 @@ impl Default for Stats {
             node: NodeMetrics::new(),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
-            last_reading: Mutex::default(),
         }
     }
 }
@@ -81,18 +65,6 @@ impl Stats {
     /// The row's number in `commands`.
     pub fn number(&self, row: &'static Row) -> u32 {
         *self.numbers.get(&address(row)).expect("every row was numbered at the start")
-    }
-
-    /// Calls per second since the last reading, which is at least half a second ago.
-    pub fn calls_per_second(&self) -> u64 {
-        let mut last = self.last_reading.lock();
-        let (now, calls) = (Boottime::now(), self.commands.calls_total());
-        let elapsed = now.saturating_since(last.at);
-        if elapsed >= RATE_INTERVAL {
-            let per_second = (calls.saturating_sub(last.calls) as f64 / elapsed.as_secs_f64()) as u64;
-            *last = Reading { at: now, calls, per_second };
-        }
-        last.per_second
     }
 
     /// The full name behind a number that `number` gave; "NULL", as Redis prints it, behind any other.

@@ -1,12 +1,12 @@
-//! SLOWLOG, LATENCY, MEMORY, DEBUG SLEEP and SHUTDOWN.
+//! SLOWLOG, LATENCY, DEBUG SLEEP and SHUTDOWN.
 
 use std::time::Duration;
 
-use crate::command::{LatencyCommand, MemoryCommand, SlowlogCommand, WireError, integer_argument};
-use crate::protocol::Args;
+use crate::command::{LatencyCommand, SlowlogCommand, WireError, integer_argument};
+use crate::metrics::LatencyCounts;
+use crate::protocol::{Args, Reply};
 use crate::server::commands::CommandContext;
 use crate::server::latency::{LatencyEvent, LatencySeries};
-use crate::server::process;
 use crate::server::session::Flow;
 
 const SLOWLOG_ENTRIES_DEFAULT: usize = 10;
@@ -20,13 +20,21 @@ pub fn slowlog(command: SlowlogCommand, args: &Args<'_>, context: &mut CommandCo
             context.shared.slowlog.reset();
             context.reply.ok();
         }
-        SlowlogCommand::Get => match args.get(2).map(integer_argument).transpose() {
-            Ok(None) => slowest(SLOWLOG_ENTRIES_DEFAULT, context),
-            Ok(Some(-1)) => slowest(usize::MAX, context),
-            Ok(Some(count)) if count >= 0 => slowest(usize::try_from(count).unwrap_or(usize::MAX), context),
-            Ok(Some(_)) => context.reply.error("ERR count should be greater than or equal to -1"),
+        SlowlogCommand::Get => match slowlog_count(args) {
+            Ok(count) => slowest(count, context),
             Err(error) => error.reply(context.reply),
         },
+    }
+}
+
+fn slowlog_count(args: &Args<'_>) -> Result<usize, WireError> {
+    if args.len() > 3 {
+        return Err(WireError::subcommand_or_arity("SLOWLOG", &args[1]));
+    }
+    let Some(word) = args.get(2) else { return Ok(SLOWLOG_ENTRIES_DEFAULT) };
+    match integer_argument(word).map_err(|_| WireError::SlowlogCount)? {
+        -1 => Ok(usize::MAX),
+        count => usize::try_from(count).map_err(|_| WireError::SlowlogCount),
     }
 }
 
@@ -102,94 +110,176 @@ fn doctor(context: &mut CommandContext<'_>) {
     context.reply.verbatim("txt", text.as_bytes());
 }
 
-/// Calls per power-of-two bucket of microseconds, cumulative, as Redis prints them.
+/// Of the commands asked for, subcommands included, those that ran.
 fn histogram(args: &Args<'_>, context: &mut CommandContext<'_>) {
     let wanted: Vec<String> =
         args.iter().skip(2).map(|word| String::from_utf8_lossy(word).to_ascii_lowercase()).collect();
-    let all: Vec<_> = context.shared.stats.commands.used().collect();
     let matches = |name: &str| {
         wanted.is_empty() || wanted.iter().any(|word| name == word || name.split('|').next() == Some(word.as_str()))
     };
-    let shown: Vec<_> = all.into_iter().filter(|(name, counts)| counts.latency.total() > 0 && matches(name)).collect();
+    let used = context.shared.stats.commands.used();
+    let shown: Vec<_> = used.filter(|(name, counts)| counts.latency.total() > 0 && matches(name)).collect();
     context.reply.map(shown.len());
     for (name, counts) in shown {
         context.reply.bulk(name.as_bytes());
-        context.reply.map(2);
-        context.reply.bulk(b"calls");
-        context.reply.integer(counts.latency.total() as i64);
-        context.reply.bulk(b"histogram_usec");
-        let octaves: Vec<(u64, u64)> = counts.latency.cumulative_by_octave().collect();
-        context.reply.map(octaves.len());
-        for (bound_us, count) in octaves {
-            context.reply.integer(bound_us as i64);
-            context.reply.integer(count as i64);
-        }
+        histogram_of(&counts.latency, context.reply);
     }
 }
 
-pub fn memory(command: MemoryCommand, context: &mut CommandContext<'_>) {
-    let groups = context.shared.replication.groups();
-    let counters: Vec<_> = groups.iter().map(|group| group.keyspace().counters()).collect();
-    let keys: u64 = counters.iter().map(|counters| counters.keys).sum();
-    let data: u64 = counters.iter().map(|counters| counters.bytes).sum();
-    let resident = process::resident_bytes();
-    match command {
-        MemoryCommand::Stats => {
-            let figures = [
-                ("peak.allocated", resident),
-                ("total.allocated", resident),
-                ("clients.normal", context.shared.output_bytes.load(std::sync::atomic::Ordering::Relaxed) as u64),
-                ("keys.count", keys),
-                ("keys.bytes-per-key", data.checked_div(keys).unwrap_or(0)),
-                ("dataset.bytes", data),
-                ("overhead.total", resident.saturating_sub(data)),
-            ];
-            context.reply.map(figures.len());
-            for (name, value) in figures {
-                context.reply.bulk(name.as_bytes());
-                context.reply.integer(value as i64);
-            }
+/// Calls below each power of two of microseconds, cumulative; as in Redis only the steps at which the number grows.
+fn histogram_of(counts: &LatencyCounts, reply: &mut Reply) {
+    let total = counts.total();
+    let mut steps: Vec<(u64, u64)> = Vec::new();
+    for (bound_us, below) in counts.cumulative_by_octave() {
+        if below > steps.last().map_or(0, |(_, last)| *last) {
+            steps.push((bound_us, below));
         }
-        MemoryCommand::Doctor => {
-            let text = format!(
-                "{keys} keys in {} replicas take {data} bytes; the process holds {resident}. Beside the data this is the log's tail \
-                 (up to log-bytes-max per group) and buffers.\n",
-                groups.len()
-            );
-            context.reply.verbatim("txt", text.as_bytes());
-        }
+    }
+    // Calls longer than the last octave are counted, but how long they took is not known.
+    if steps.last().map_or(0, |(_, last)| *last) < total {
+        let last_us = counts.cumulative_by_octave().map(|(bound_us, _)| bound_us).last().unwrap_or(1);
+        steps.push((2 * last_us, total));
+    }
+    let integer = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    reply.map(2);
+    reply.bulk(b"calls");
+    reply.integer(integer(total));
+    reply.bulk(b"histogram_usec");
+    reply.map(steps.len());
+    for (bound_us, below) in steps {
+        reply.integer(integer(bound_us));
+        reply.integer(integer(below));
     }
 }
 
+/// SLEEP holds up its own connection only: a node that stood still would lose its leaderships.
 pub async fn debug(args: &Args<'_>, context: &mut CommandContext<'_>) {
-    match (args[1].to_ascii_lowercase().as_slice(), args.get(2)) {
-        (b"sleep", Some(seconds)) => {
-            let seconds = std::str::from_utf8(seconds).ok().and_then(|text| text.parse::<f64>().ok());
-            match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-                Some(duration) => {
-                    tokio::time::sleep(duration.min(SLEEP_MAX)).await;
-                    context.reply.ok();
-                }
-                None => context.reply.error("ERR value is not a valid float"),
-            }
+    match debug_sleep(args) {
+        Ok(duration) => {
+            tokio::time::sleep(duration).await;
+            context.reply.ok();
         }
-        _ => WireError::unknown_subcommand("debug", &args[1]).reply(context.reply),
+        Err(error) => error.reply(context.reply),
     }
 }
 
-/// Answers nothing, as Redis does: the connection ends with the node.
+/// As in Redis, what is no number, or none that can be slept, is zero.
+fn debug_sleep(args: &Args<'_>) -> Result<Duration, WireError> {
+    if !args[1].eq_ignore_ascii_case(b"sleep") || args.len() != 3 {
+        return Err(WireError::subcommand_or_arity("DEBUG", &args[1]));
+    }
+    let seconds = str::from_utf8(&args[2]).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    Ok(Duration::from_secs_f64(seconds.max(0.0).min(SLEEP_MAX.as_secs_f64())))
+}
+
+/// What SHUTDOWN asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shutdown {
+    /// SAVE, NOSAVE, NOW and FORCE change nothing here: every acknowledged write is on disk, and the stop has a deadline.
+    Stop,
+    Abort,
+}
+
+fn parse_shutdown(args: &Args<'_>) -> Result<Shutdown, WireError> {
+    let (mut save, mut nosave, mut hurry, mut abort) = (false, false, false, false);
+    for word in args.iter().skip(1) {
+        match word.to_ascii_lowercase().as_slice() {
+            b"save" => save = true,
+            b"nosave" => nosave = true,
+            b"now" | b"force" => hurry = true,
+            b"abort" => abort = true,
+            _ => return Err(WireError::Syntax),
+        }
+    }
+    if (save && nosave) || (abort && (save || nosave || hurry)) {
+        return Err(WireError::Syntax);
+    }
+    Ok(if abort { Shutdown::Abort } else { Shutdown::Stop })
+}
+
+/// Answers nothing, as Redis does: the connection ends, and the node.
 pub fn shutdown(args: &Args<'_>, context: &mut CommandContext<'_>) -> Flow {
-    let known =
-        |word: &[u8]| [&b"nosave"[..], b"save", b"now", b"force"].iter().any(|known| word.eq_ignore_ascii_case(known));
-    let words = || args.iter().skip(1);
-    if words().any(|word| word.eq_ignore_ascii_case(b"abort")) {
-        context.reply.error("ERR No shutdown in progress.");
-        return Flow::Continue;
+    let stopping = *context.shared.stop_requested.borrow();
+    match parse_shutdown(args) {
+        Ok(Shutdown::Stop) => {
+            context.shared.stop_requested.send_replace(true);
+            return Flow::Close;
+        }
+        Ok(Shutdown::Abort) if stopping => WireError::ShutdownUnderWay.reply(context.reply),
+        Ok(Shutdown::Abort) => WireError::NoShutdown.reply(context.reply),
+        Err(error) => error.reply(context.reply),
     }
-    if !words().all(known) {
-        WireError::Syntax.reply(context.reply);
-        return Flow::Continue;
+    Flow::Continue
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::LatencyHistogram;
+    use crate::protocol::Protocol;
+    use crate::server::commands::fixture::args;
+
+    fn words(line: &str) -> crate::protocol::OwnedArgs {
+        args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
     }
-    context.shared.stop_requested.send_replace(true);
-    Flow::Close
+
+    #[test]
+    fn a_histogram_has_a_step_where_the_number_of_calls_grows() {
+        let histogram = LatencyHistogram::new();
+        [3, 5, 100].iter().for_each(|micros| histogram.record(Duration::from_micros(*micros)));
+        let mut reply = Reply::new(Protocol::Resp3);
+        histogram_of(&histogram.counts(), &mut reply);
+        let expected = "%2\r\n$5\r\ncalls\r\n:3\r\n$14\r\nhistogram_usec\r\n\
+                        %3\r\n:4\r\n:1\r\n:8\r\n:2\r\n:128\r\n:3\r\n";
+        assert_eq!(String::from_utf8_lossy(reply.buffer()), expected);
+    }
+
+    #[test]
+    fn a_call_longer_than_any_octave_is_in_the_last_step() {
+        let histogram = LatencyHistogram::new();
+        histogram.record(Duration::from_secs(3600));
+        let mut reply = Reply::new(Protocol::Resp3);
+        histogram_of(&histogram.counts(), &mut reply);
+        assert!(String::from_utf8_lossy(reply.buffer()).ends_with("%1\r\n:67108864\r\n:1\r\n"));
+    }
+
+    #[test]
+    fn the_slow_log_is_asked_for_in_redis_words() {
+        assert_eq!(slowlog_count(&words("slowlog get").args()), Ok(10));
+        assert_eq!(slowlog_count(&words("slowlog get -1").args()), Ok(usize::MAX));
+        assert_eq!(slowlog_count(&words("slowlog get 0").args()), Ok(0));
+        for line in ["slowlog get -2", "slowlog get x"] {
+            let error = slowlog_count(&words(line).args()).unwrap_err().to_string();
+            assert_eq!(error, "ERR count should be greater than or equal to -1");
+        }
+        assert_eq!(
+            slowlog_count(&words("SLOWLOG GET 1 2").args()).unwrap_err().to_string(),
+            "ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP."
+        );
+    }
+
+    #[test]
+    fn debug_sleeps_within_bounds_and_does_nothing_else() {
+        for (line, seconds) in
+            [("debug sleep 1.5", 1.5), ("DEBUG SLEEP x", 0.0), ("debug sleep -1", 0.0), ("debug sleep nan", 0.0)]
+        {
+            assert_eq!(debug_sleep(&words(line).args()), Ok(Duration::from_secs_f64(seconds)), "{line}");
+        }
+        assert_eq!(debug_sleep(&words("debug sleep 1e300").args()), Ok(SLEEP_MAX));
+        for line in ["debug segfault", "debug sleep", "debug sleep 1 2"] {
+            let error = debug_sleep(&words(line).args()).unwrap_err().to_string();
+            assert!(error.starts_with("ERR unknown subcommand or wrong number of arguments for "), "{error}");
+        }
+    }
+
+    #[test]
+    fn contradictory_shutdowns_are_refused() {
+        for line in ["shutdown", "shutdown NOSAVE", "shutdown save now force"] {
+            assert_eq!(parse_shutdown(&words(line).args()), Ok(Shutdown::Stop));
+        }
+        assert_eq!(parse_shutdown(&words("shutdown abort").args()), Ok(Shutdown::Abort));
+        for line in ["shutdown save nosave", "shutdown abort now", "shutdown please"] {
+            assert_eq!(parse_shutdown(&words(line).args()), Err(WireError::Syntax));
+        }
+    }
 }
