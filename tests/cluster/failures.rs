@@ -166,6 +166,11 @@ fn a_wiped_node_joins_as_a_new_replica_and_never_founds_a_second_cluster() {
     // The new replica counts: the cluster survives the loss of another node.
     cluster.nodes[2].kill();
     let mut client = ClusterClient::new(&cluster.ports()[..2]);
+    for key in ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"] {
+        eventually(Duration::from_secs(10), || format!("{key} is served again"), || {
+            client.call(&["GET", key]).is_ok_and(|reply| reply == Reply::Bulk(b"v".to_vec()))
+        });
+    }
     for index in 0..300 {
         let reply = client.call(&["GET", &format!("k{index}")]).expect("answers");
         assert_eq!(
