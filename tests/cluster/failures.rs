@@ -167,9 +167,11 @@ fn a_wiped_node_joins_as_a_new_replica_and_never_founds_a_second_cluster() {
     cluster.nodes[2].kill();
     let mut client = ClusterClient::new(&cluster.ports()[..2]);
     for key in ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"] {
-        eventually(Duration::from_secs(10), || format!("{key} is served again"), || {
-            client.call(&["GET", key]).is_ok_and(|reply| reply == Reply::Bulk(b"v".to_vec()))
-        });
+        eventually(
+            Duration::from_secs(10),
+            || format!("{key} is served again"),
+            || client.call(&["GET", key]).is_ok_and(|reply| reply == Reply::Bulk(b"v".to_vec())),
+        );
     }
     for index in 0..300 {
         let reply = client.call(&["GET", &format!("k{index}")]).expect("answers");
@@ -195,4 +197,72 @@ fn a_wiped_node_joins_as_a_new_replica_and_never_founds_a_second_cluster() {
     cluster.wait_ready();
     let mut client = cluster.client();
     assert_eq!(client.call(&["GET", "k7"]).expect("answers"), Reply::Bulk(b"v".to_vec()));
+}
+
+#[test]
+fn snapshots_bring_back_restarted_and_new_replicas_after_the_log_was_purged() {
+    let mut cluster = Cluster::start(3, &["--log-bytes-max", "1mb", "--log-segment-bytes", "1mb"]);
+    let leader = cluster.leader_of("{s}");
+    let value = "v".repeat(500);
+    let write = |cluster: &Cluster, leader: usize, keys: std::ops::Range<usize>| {
+        let mut connection = cluster.nodes[leader].connect();
+        for first in keys.step_by(500) {
+            for index in first..first + 500 {
+                connection.send(&["SET", &format!("{{s}}{index}"), &format!("{index}{value}")]).expect("sends");
+            }
+            for _ in 0..500 {
+                assert_eq!(connection.receive().expect("answers"), Reply::Simple("OK".to_owned()));
+            }
+        }
+    };
+    let check = |cluster: &Cluster| {
+        let mut client = cluster.client();
+        for index in (0..12_000).step_by(17) {
+            let reply = client.call(&["GET", &format!("{{s}}{index}")]).expect("answers");
+            assert_eq!(reply, Reply::Bulk(format!("{index}{value}").into_bytes()), "key {index}");
+        }
+    };
+    write(&cluster, leader, 0..6_000);
+    eventually(
+        Duration::from_secs(30),
+        || "every node has written a snapshot".to_owned(),
+        || cluster.nodes.iter().all(|node| snapshot_count(node) > 0),
+    );
+    // More, so that the log goes on behind the snapshot.
+    write(&cluster, leader, 6_000..12_000);
+    cluster.nodes.iter_mut().for_each(|node| node.kill());
+    cluster.nodes.iter_mut().for_each(|node| node.start());
+    cluster.wait_ready();
+    check(&cluster);
+
+    // The log no longer reaches back to the beginning: a new replica needs the snapshot.
+    let other = (cluster.leader_of("{s}") + 1) % 3;
+    let id_before = cluster.nodes[other].ask(&["CLUSTER", "MYID"]).text();
+    cluster.nodes[other].kill();
+    cluster.nodes[other].wipe();
+    cluster.nodes[other].start();
+    cluster.wait_ready();
+    let watcher = (other + 1) % 3;
+    eventually(
+        Duration::from_secs(60),
+        || format!("the new replicas vote\n{}", cluster.nodes[other].log()),
+        || {
+            let status = cluster.nodes[watcher].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+            !status.contains("\"voter\":false") && !status.contains(&id_before)
+        },
+    );
+    eventually(
+        Duration::from_secs(30),
+        || "leadership moves to the new node".to_owned(),
+        || cluster.nodes[other].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
+    );
+    check(&cluster);
+}
+
+/// Published snapshots of data groups in a node's directory.
+fn snapshot_count(node: &super::harness::Node) -> usize {
+    let groups = std::fs::read_dir(node.directory.join("groups")).into_iter().flatten().flatten();
+    let data = groups.filter(|group| !group.file_name().to_string_lossy().starts_with("0-"));
+    let files = data.flat_map(|group| std::fs::read_dir(group.path()).into_iter().flatten().flatten());
+    files.filter(|file| file.path().extension().is_some_and(|extension| extension == "kvs")).count()
 }
