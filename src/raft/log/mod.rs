@@ -1,24 +1,37 @@
-//! The write-ahead log: one per node, shared by all its groups, written by one thread.
+//! The write-ahead log: one per node, shared by all its replicas, written by one thread.
 //!
 //! | file | what |
 //! |---|---|
-//! | `format` | batches and records, byte by byte |
-//! | `tail` | one group's log in memory, where all reads come from |
-//! | `store` | openraft's storage traits on a group's log |
-//! | `queue` | what waits for the writer, fairly between groups |
-//! | `writer` | the thread: drain, write, fdatasync, call back; segments |
+//! | `format` | segments, batches and records, byte by byte |
+//! | `tail` | one replica's log in memory, where all reads come from |
+//! | `store` | openraft's storage traits on a replica's log |
+//! | `queue` | what waits for the writer, fairly between replicas |
+//! | `writer` | the thread: drain, write, fdatasync, call back |
+//! | `segments` | the files: batches go in, old ones go away |
+//! | `background_sync` | the thread that syncs for `appendfsync everysec` |
 //! | `recover` | reading the segments at start: torn tail or corruption |
+//! | `disk` | the file operations, which tests replace (`memory_disk`) |
 //! | `node_log` | opening, the handles, closing |
+//! | `error` | what can go wrong |
 
+mod background_sync;
+mod disk;
+mod error;
 mod format;
+#[cfg(test)]
+mod memory_disk;
 mod node_log;
 mod queue;
 mod recover;
+mod segments;
 mod store;
 mod tail;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_faults;
 mod writer;
 
-pub use node_log::{Fsync, LogError, LogOptions, NodeLog, Recovered};
+pub use error::LogError;
+pub use node_log::{Fsync, LogOptions, NodeLog, Recovered};
 pub use store::GroupLog;

@@ -1,21 +1,27 @@
-//! Opening the node's log, handing out its groups, closing it.
+//! Opening the node's log, handing out its replicas' logs, closing it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::cluster::{GroupId, ReplicaId};
-use crate::raft::log::format::Record;
+use crate::raft::log::disk::{Disk, RealDisk};
+use crate::raft::log::error::LogError;
+use crate::raft::log::format::{LogKey, Record, StartMark};
 use crate::raft::log::queue::{Item, Queue};
-use crate::raft::log::recover::{Replayed, replay};
+use crate::raft::log::recover::{DroppedTail, Replayed, replay};
+use crate::raft::log::segments::{Mark, Marks, Segments};
 use crate::raft::log::store::GroupLog;
-use crate::raft::log::writer::{Tails, Writer};
+use crate::raft::log::tail::Tail;
+use crate::raft::log::writer::Writer;
+use crate::raft::types::LogId;
 
 const LOCK_FILE: &str = "lock";
 const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
@@ -34,101 +40,78 @@ pub enum Fsync {
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
     pub fsync: Fsync,
+    /// A segment is full at this size; its last batch may exceed it.
     pub segment_bytes: u64,
-}
-
-/// What a crash left behind the last sound batch; nobody was told that it was durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DroppedTail {
-    pub path: PathBuf,
-    pub offset: u64,
-    pub bytes: u64,
 }
 
 /// What opening found.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
+    /// The replicas that have a log here, with its last entry.
+    pub replicas: BTreeMap<(GroupId, ReplicaId), Option<LogId>>,
     pub dropped_tail: Option<DroppedTail>,
     /// § The log was not synced before each acknowledgement, it was not stopped cleanly, and the kernel has been started since: entries
-    /// this replica acknowledged may be gone.
+    /// these replicas acknowledged may be gone. It stays so at every later start.
     pub power_loss_suspected: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error("log: {0}")]
-    Io(io::Error),
-    #[error("another process uses {}", path.display())]
-    Locked { path: PathBuf },
-    #[error(
-        "{} is corrupt at byte {offset}: batches up to {durable} had reached the disk. This is not a torn write; restore the file, \
-         or wipe the data directory so that this node joins anew and is brought up to date by the others",
-        path.display()
-    )]
-    Corrupt { path: PathBuf, offset: u64, durable: u64 },
-    #[error("{} holds a batch at byte {offset} that matches its checksum but does not decode: a newer version wrote it", path.display())]
-    Undecodable { path: PathBuf, offset: u64 },
-    #[error("{} is not a log segment", path.display())]
-    Foreign { path: PathBuf },
 }
 
 struct Closer {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the log is open.
-    _lock: File,
+    _lock: Option<File>,
 }
+
+type Tails = BTreeMap<LogKey, Arc<Mutex<Tail>>>;
 
 /// Cheap to clone; all clones are the same log.
 #[derive(Clone)]
 pub struct NodeLog {
-    tails: Tails,
+    tails: Arc<Mutex<Tails>>,
     queue: Arc<Queue>,
-    failed: watch::Receiver<Option<String>>,
+    failed: watch::Receiver<Option<Arc<LogError>>>,
     closer: Arc<Closer>,
 }
 
 impl NodeLog {
-    /// Creates the directory if needed, takes its lock, recovers, starts the writer.
+    /// Creates the directory if needed, takes its lock, recovers, starts the writer. Blocks.
     pub fn open(directory: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
-        Self::open_as(directory, options, boot_id())
+        fs::create_dir_all(directory).map_err(|error| LogError::io("create", directory, error))?;
+        let lock = lock(directory)?;
+        Self::open_on(Arc::new(RealDisk), directory, options, boot_id(), Some(lock))
     }
 
-    /// Under a given boot id; the tests' way to reboot.
-    pub(super) fn open_as(
+    /// On a given disk and under a given boot id, which are the tests' to choose.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
         directory: &Path,
         options: LogOptions,
         boot_id: Vec<u8>,
+        lock: Option<File>,
     ) -> Result<(Self, Recovered), LogError> {
-        fs::create_dir_all(directory)?;
-        let lock = lock(directory)?;
-        let Replayed { tails, segments, lsn, previous_crc, dropped, start, clean, .. } = replay(directory)?;
-        let power_loss_suspected = match start {
-            Some((synced, last_boot_id)) => !synced && !clean && last_boot_id != boot_id,
-            None => false,
+        let Replayed { tails, end, dropped, start, clean } = replay(&*disk, directory)?;
+        let power_loss_suspected = start.is_some_and(|last| {
+            let same_boot = last.boot_id == boot_id && !boot_id.is_empty();
+            last.loss_suspected || !(last.synced || clean || same_boot)
+        });
+        let recovered = Recovered {
+            replicas: tails.iter().map(|(key, tail)| (*key, tail.last())).collect(),
+            dropped_tail: dropped,
+            power_loss_suspected,
         };
-        let tails = tails.into_iter().map(|(key, tail)| (key, Arc::new(Mutex::new(tail)))).collect();
-        let tails: Tails = Arc::new(Mutex::new(tails));
-        let queue = Arc::new(Queue::default());
+        let marks: Marks = tails.iter().map(|(key, tail)| (*key, mark(tail))).collect();
+        let tails: Tails = tails.into_iter().map(|(key, tail)| (key, Arc::new(Mutex::new(tail)))).collect();
+        let synced = options.fsync == Fsync::Always;
+        let start = StartMark { synced, loss_suspected: power_loss_suspected, boot_id };
+        let segments = Segments::new(disk, directory, options, start, end)?;
+        let queue = Arc::new(Queue::new());
         let (failed, failure) = watch::channel(None);
-        let old: VecDeque<_> = segments;
-        let LogOptions { fsync, segment_bytes } = options;
-        let writer = Writer::new(
-            directory.to_owned(),
-            fsync,
-            segment_bytes,
-            boot_id,
-            queue.clone(),
-            tails.clone(),
-            old,
-            lsn,
-            previous_crc,
-            failed,
-        );
-        let thread = std::thread::Builder::new().name("kvorum-log".to_owned()).spawn(move || writer.run())?;
+        let writer = Writer::new(segments, options.fsync, queue.clone(), failed, marks)?;
+        let thread = std::thread::Builder::new().name("kvorum-log".to_owned()).spawn(move || writer.run());
+        let thread = thread.map_err(|error| LogError::io("start a thread for", directory, error))?;
         let closer = Closer { queue: queue.clone(), thread: Mutex::new(Some(thread)), _lock: lock };
-        let log = Self { tails, queue, failed: failure, closer: Arc::new(closer) };
-        Ok((log, Recovered { dropped_tail: dropped, power_loss_suspected }))
+        let log = Self { tails: Arc::new(Mutex::new(tails)), queue, failed: failure, closer: Arc::new(closer) };
+        Ok((log, recovered))
     }
 
     /// The log of one replica; empty unless it was written before.
@@ -138,27 +121,38 @@ impl NodeLog {
         GroupLog { key, tail, queue: self.queue.clone() }
     }
 
-    /// Forgets a replica that will not come back.
+    /// Forgets a replica that will not come back. Its handles fail from now on.
     pub fn remove_group(&self, group: GroupId, replica: ReplicaId) {
         self.tails.lock().remove(&(group, replica));
-        self.queue.push((group, replica), Item::Record { record: Record::Remove, sync: false, done: None });
+        // If the log has failed, the replica is still there after a restart and is removed then.
+        let _ = self.queue.push((group, replica), Item::Record(Record::Remove));
     }
 
     /// Resolves with the reason once the log cannot be written any more.
-    pub async fn failure(&self) -> String {
+    pub async fn failure(&self) -> Arc<LogError> {
         let mut failed = self.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let reason = match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        };
+        match reason {
+            Some(reason) => reason,
             // Closed without a failure: never.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
     /// Writes and syncs what waits, and the mark of a clean stop. Blocks.
     pub fn close(&self) {
-        self.closer.queue.close();
-        if let Some(thread) = self.closer.thread.lock().take() {
-            // A panic of the writer has been reported by the panic hook.
+        self.closer.close();
+    }
+}
+
+impl Closer {
+    fn close(&self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the writer has been reported as a failure.
             let _ = thread.join();
         }
     }
@@ -166,11 +160,12 @@ impl NodeLog {
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        self.queue.close();
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
-        }
+        self.close();
     }
+}
+
+fn mark(tail: &Tail) -> Mark {
+    Mark { vote: tail.vote, purged: tail.purged, snapshot: tail.snapshot, last: tail.last() }
 }
 
 /// Changes with every start of the kernel; empty where the kernel does not say.
@@ -180,9 +175,11 @@ pub(super) fn boot_id() -> Vec<u8> {
 
 fn lock(directory: &Path) -> Result<File, LogError> {
     let path = directory.join(LOCK_FILE);
-    let file = File::options().write(true).create(true).truncate(false).open(&path)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+    let open = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(|error| LogError::io("open", &path, error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(_) => Err(LogError::Locked { path: directory.to_owned() }),
+        Err(Errno::WOULDBLOCK) => Err(LogError::Locked { path: directory.to_owned() }),
+        Err(error) => Err(LogError::io("lock", &path, error.into())),
     }
 }

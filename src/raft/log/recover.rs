@@ -1,179 +1,271 @@
 //! Reads the segments at start. A segment may end in zeros, written ahead as room for batches that never came.
 //!
 //! § Damage at or past the last recorded durable LSN is a torn tail: it is cut off, physically and durably, and reported. Damage before
-//! it is corruption: the node refuses to start. To tell them apart, what follows the damage is searched for batches that were
-//! written when the damaged one was known to be on disk.
+//! it is corruption: the node refuses to start. The proof that a damaged batch had been on the disk is
+//! * a later segment: the one before is synced before a segment is begun;
+//! * a sound batch behind the damage that was written when the damaged one was known to be on the disk.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::{self, File};
-use std::io;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use openraft::EntryPayload;
 
-use crate::raft::log::format::{HEADER_BYTES, LogKey, Record, SEGMENT_MAGIC, take_record, unseal};
-use crate::raft::log::node_log::{DroppedTail, LogError};
+use crate::raft::log::disk::Disk;
+use crate::raft::log::error::LogError;
+use crate::raft::log::format::{
+    BATCH_HEADER_BYTES, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, StartMark, batch_offsets, payload,
+    read_segment_header, take_record, unseal,
+};
+use crate::raft::log::segments::{LogEnd, OldSegment, first_lsn};
 use crate::raft::log::tail::Tail;
-use crate::raft::log::writer::{OldSegment, segment_path};
-use crate::raft::snapshot_io::sync_directory;
-use crate::raft::types::Batch;
+use crate::raft::types::{Batch, Entry, LogId};
 
-/// What the segments say.
+/// What a crash left behind the last sound batch; nobody was told that it was durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DroppedTail {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// What the segments say. All of it is on the disk.
 #[derive(Default)]
 pub struct Replayed {
     pub tails: BTreeMap<LogKey, Tail>,
-    pub segments: VecDeque<OldSegment>,
-    pub lsn: u64,
-    pub previous_crc: u32,
+    pub end: LogEnd,
     pub dropped: Option<DroppedTail>,
-    /// The last start mark: (every batch was synced, boot id).
-    pub start: Option<(bool, Vec<u8>)>,
+    /// Of the newest segment.
+    pub start: Option<StartMark>,
+    /// The log ends with the mark of a clean stop.
     pub clean: bool,
-    parts: HashMap<LogKey, BytesMut>,
 }
 
-pub fn replay(directory: &Path) -> Result<Replayed, LogError> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)?
-        .filter_map(|file| Some(file.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
+pub fn replay(disk: &dyn Disk, directory: &Path) -> Result<Replayed, LogError> {
+    let listed = disk.list(directory).map_err(|error| LogError::io("list", directory, error))?;
+    let mut paths: Vec<(u64, PathBuf)> =
+        listed.into_iter().filter_map(|path| Some((first_lsn(&path)?, path))).collect();
     paths.sort();
-    let mut replayed = Replayed::default();
-    for (number, path) in paths.iter().enumerate() {
-        let bytes = fs::read(path)?;
-        let sound = replayed.segment(path, &bytes, number == 0)?;
-        let rest_is_room = bytes[sound..].iter().all(|byte| *byte == 0);
-        if sound < bytes.len() && !rest_is_room {
-            let corrupt = |durable| LogError::Corrupt { path: path.clone(), offset: sound as u64, durable };
-            let expected = replayed.lsn + 1;
-            let later = paths[number + 1..].iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
-            let rest = std::iter::once(&bytes[sound..]).chain(later.iter().map(Vec::as_slice));
-            if let Some(durable) = rest.filter_map(last_durable).max().filter(|durable| *durable >= expected) {
-                return Err(corrupt(durable));
-            }
-            replayed.cut(directory, &paths[number..], sound, &bytes)?;
-            break;
-        }
-    }
-    replayed.drop_empty_segment(directory)?;
-    Ok(replayed)
-}
-
-/// The highest durable LSN in any sound batch found in `bytes`, at whatever offset.
-fn last_durable(bytes: &[u8]) -> Option<u64> {
-    let offsets = 0..bytes.len().saturating_sub(HEADER_BYTES - 1);
-    offsets.filter_map(|offset| unseal(&bytes[offset..]).ok()).map(|(header, _, _)| header.durable_lsn).max()
-}
-
-impl Replayed {
-    /// Replays a segment; the offset up to which it is sound.
-    fn segment(&mut self, path: &Path, bytes: &[u8], first: bool) -> Result<usize, LogError> {
-        self.segments.push_back(OldSegment { path: path.to_owned(), highest: HashMap::new() });
-        if !bytes.starts_with(SEGMENT_MAGIC) {
-            if SEGMENT_MAGIC.starts_with(bytes) {
-                // Power was lost while the file was made.
-                return Ok(0);
-            }
-            return Err(LogError::Foreign { path: path.to_owned() });
-        }
-        let mut offset = SEGMENT_MAGIC.len();
-        let mut oldest = first;
-        while offset < bytes.len() {
-            let Ok((header, crc, mut body)) = unseal(&bytes[offset..]) else { return Ok(offset) };
-            // The first batch of the oldest segment continues one that is deleted.
-            let continues = oldest || (header.lsn == self.lsn + 1 && header.previous_crc == self.previous_crc);
-            if !continues {
-                return Ok(offset);
-            }
-            oldest = false;
-            let length = HEADER_BYTES + body.len();
-            while !body.is_empty() {
-                let taken = take_record(&mut body);
-                let (key, record) =
-                    taken.map_err(|_| LogError::Undecodable { path: path.to_owned(), offset: offset as u64 })?;
-                self.record(key, record)
-                    .map_err(|_| LogError::Undecodable { path: path.to_owned(), offset: offset as u64 })?;
-            }
-            (self.lsn, self.previous_crc) = (header.lsn, crc);
-            offset += length;
-        }
-        Ok(offset)
-    }
-
-    fn record(&mut self, key: LogKey, record: Record) -> Result<(), crate::raft::log::tail::Gap> {
-        self.clean = matches!(record, Record::Stop);
-        let tail = self.tails.entry(key).or_default();
-        match record {
-            Record::Vote(vote) => tail.vote = Some(vote),
-            Record::Part(part) => self.parts.entry(key).or_default().extend_from_slice(&part),
-            Record::Entry(mut entry) => {
-                if let Some(mut parts) = self.parts.remove(&key)
-                    && let EntryPayload::Normal(batch) = &mut entry.payload
-                {
-                    parts.extend_from_slice(&batch.0);
-                    *batch = Batch(parts.freeze());
+    let mut replay = Replay::default();
+    for (number, (first_lsn, path)) in paths.iter().enumerate() {
+        let bytes = disk.read(path).map_err(|error| LogError::io("read", path, error))?;
+        let sound = replay.segment(path, *first_lsn, &bytes)?;
+        let is_last = number + 1 == paths.len();
+        let rest_is_room = bytes[sound.bytes..].iter().all(|byte| *byte == 0);
+        // A segment without a batch was not finished being begun.
+        let whole = rest_is_room && sound.bytes > SEGMENT_HEADER_BYTES;
+        match (whole, is_last) {
+            (true, _) => replay.keep(path, sound),
+            (false, false) => return Err(replay.corrupt(path, &sound)),
+            (false, true) => {
+                if replay.was_durable(&bytes, &sound) {
+                    return Err(replay.corrupt(path, &sound));
                 }
-                let segment = self.segments.back_mut().expect("a segment is being read");
-                let highest = segment.highest.entry(key).or_default();
-                *highest = (*highest).max(entry.log_id.index);
-                tail.replay(entry)?;
+                replay.cut(disk, directory, path, sound, bytes.len())?;
             }
-            Record::Truncate(index) => {
-                self.parts.remove(&key);
-                tail.truncate_from(index);
-            }
-            Record::Purge(log_id) => tail.purge(log_id),
-            Record::Snapshot(log_id) => tail.snapshot = Some(log_id),
-            Record::Last(_) => (),
-            Record::Remove => drop(self.tails.remove(&key)),
-            Record::Start { synced, boot_id } => {
-                self.tails.remove(&key);
-                self.start = Some((synced, boot_id));
-            }
-            Record::Stop => drop(self.tails.remove(&key)),
         }
-        Ok(())
     }
-
-    /// A crash may come between making a segment and its first batch; its name is the next one's.
-    fn drop_empty_segment(&mut self, directory: &Path) -> Result<(), LogError> {
-        let next = segment_path(directory, self.lsn + 1);
-        if self.segments.back().is_some_and(|segment| segment.path == next) {
-            self.segments.pop_back();
-            fs::remove_file(next)?;
-            sync_directory(directory)?;
-        }
-        Ok(())
-    }
-
-    /// Cuts the torn tail off: the rest of this segment and every later one.
-    fn cut(&mut self, directory: &Path, paths: &[PathBuf], sound: usize, bytes: &[u8]) -> Result<(), LogError> {
-        // A half-written large entry goes with the tail.
-        self.parts.clear();
-        let (torn, later) = paths.split_first().expect("the torn segment");
-        if sound <= SEGMENT_MAGIC.len() {
-            fs::remove_file(torn)?;
-            self.segments.pop_back();
-        } else {
-            let file = File::options().write(true).open(torn)?;
-            file.set_len(sound as u64)?;
-            file.sync_all()?;
-        }
-        for path in later {
-            fs::remove_file(path)?;
-        }
-        sync_directory(directory)?;
-        let dropped = DroppedTail { path: torn.clone(), offset: sound as u64, bytes: (bytes.len() - sound) as u64 };
-        self.dropped = Some(dropped);
-        self.clean = false;
-        Ok(())
-    }
+    replay.finish(disk, directory)
 }
 
-/// Keeps io::Error's `?` short above.
-impl From<io::Error> for LogError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+/// The part of a segment that reads well.
+struct Sound {
+    /// `None` if the segment's own header is damaged.
+    salt: Option<Salt>,
+    bytes: usize,
+    highest: HashMap<LogKey, u64>,
+}
+
+/// A large entry of which only the beginning has been read.
+struct Partial {
+    log_id: LogId,
+    bytes: BytesMut,
+}
+
+#[derive(Default)]
+struct Replay {
+    replayed: Replayed,
+    partial: HashMap<LogKey, Partial>,
+    /// Entries up to here were in segments that are gone: a purge of them is to come. With the segment that says so.
+    owed: BTreeMap<LogKey, (u64, PathBuf)>,
+}
+
+/// A sound record contradicts what came before it.
+struct Contradiction;
+
+impl Replay {
+    fn segment(&mut self, path: &Path, first_lsn: u64, bytes: &[u8]) -> Result<Sound, LogError> {
+        let mut sound = Sound { salt: None, bytes: 0, highest: HashMap::new() };
+        let salt = match read_segment_header(bytes) {
+            SegmentHeader::Sound(salt) => salt,
+            SegmentHeader::Damaged => return Ok(sound),
+            SegmentHeader::Version(version) => return Err(LogError::Version { path: path.to_owned(), version }),
+            SegmentHeader::Foreign => return Err(LogError::Foreign { path: path.to_owned() }),
+        };
+        sound.salt = Some(salt);
+        sound.bytes = SEGMENT_HEADER_BYTES;
+        let oldest = self.replayed.end.lsn == 0;
+        if oldest {
+            // What came before is deleted, or was never written.
+            self.replayed.end.lsn = first_lsn.saturating_sub(1);
+        }
+        while let Some(batch) = unseal(&bytes[sound.bytes..], salt) {
+            let begins = sound.bytes == SEGMENT_HEADER_BYTES;
+            let continues = batch.header.lsn == self.replayed.end.lsn + 1
+                && (batch.header.previous_crc == self.replayed.end.crc || (oldest && begins));
+            if !continues {
+                break;
+            }
+            let mut body = batch.body;
+            while !body.is_empty() {
+                let undecodable = LogError::Undecodable { path: path.to_owned(), offset: sound.bytes as u64 };
+                let Ok((key, record)) = take_record(&mut body) else { return Err(undecodable) };
+                let taken = if oldest && begins {
+                    self.first_record(path, key, record)
+                } else {
+                    self.record(key, record, &mut sound.highest)
+                };
+                if taken.is_err() {
+                    return Err(undecodable);
+                }
+            }
+            (self.replayed.end.lsn, self.replayed.end.crc) = (batch.header.lsn, batch.crc);
+            sound.bytes += BATCH_HEADER_BYTES + batch.body.len();
+        }
+        Ok(sound)
+    }
+
+    /// The oldest segment begins with what was in those that are gone.
+    fn first_record(&mut self, path: &Path, key: LogKey, record: Record) -> Result<(), Contradiction> {
+        let Record::Last(last) = record else { return self.record(key, record, &mut HashMap::new()) };
+        let tail = self.replayed.tails.entry(key).or_default();
+        if tail.purged.is_none_or(|purged| purged.index < last.index) {
+            // Those entries are gone because a later record purges them; until it comes, the log goes on behind them.
+            tail.purge(last);
+            self.owed.insert(key, (last.index, path.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, key: LogKey, record: Record, highest: &mut HashMap<LogKey, u64>) -> Result<(), Contradiction> {
+        self.replayed.clean = matches!(record, Record::Stop);
+        let tails = &mut self.replayed.tails;
+        let mut holds = |log_id: LogId| {
+            let highest = highest.entry(key).or_default();
+            *highest = (*highest).max(log_id.index);
+        };
+        match record {
+            Record::Vote(vote) => tails.entry(key).or_default().vote = Some(vote),
+            Record::Entry(entry) => {
+                holds(entry.log_id);
+                tails.entry(key).or_default().replay(entry).map_err(|_| Contradiction)?;
+            }
+            Record::Part { log_id, offset, bytes } => {
+                holds(log_id);
+                self.part(key, log_id, offset, &bytes)?;
+            }
+            Record::Rest { entry, offset } => {
+                holds(entry.log_id);
+                self.part(key, entry.log_id, offset, payload(&entry))?;
+                let Partial { log_id, bytes } = self.partial.remove(&key).expect("its last part was just added");
+                let payload = EntryPayload::Normal(Batch(bytes.freeze()));
+                let tail = self.replayed.tails.entry(key).or_default();
+                tail.replay(Entry { log_id, payload }).map_err(|_| Contradiction)?;
+            }
+            Record::Truncate { from, .. } => tails.entry(key).or_default().truncate_from(from),
+            Record::Purge(log_id) => {
+                tails.entry(key).or_default().purge(log_id);
+                if self.owed.get(&key).is_some_and(|(index, _)| *index <= log_id.index) {
+                    self.owed.remove(&key);
+                }
+            }
+            Record::Snapshot(log_id) => tails.entry(key).or_default().snapshot = Some(log_id),
+            Record::Last(last) => {
+                if !self.owed.contains_key(&key) && tails.entry(key).or_default().last() != Some(last) {
+                    return Err(Contradiction);
+                }
+            }
+            Record::Remove => {
+                tails.remove(&key);
+                self.partial.remove(&key);
+                self.owed.remove(&key);
+            }
+            Record::Start(mark) => self.replayed.start = Some(mark),
+            Record::Stop => (),
+        }
+        Ok(())
+    }
+
+    /// Offset 0 begins anew: a crash may have left a beginning behind.
+    fn part(&mut self, key: LogKey, log_id: LogId, offset: u64, bytes: &[u8]) -> Result<(), Contradiction> {
+        if offset == 0 {
+            self.partial.insert(key, Partial { log_id, bytes: BytesMut::new() });
+        }
+        let partial = self.partial.get_mut(&key).ok_or(Contradiction)?;
+        if partial.log_id != log_id || partial.bytes.len() as u64 != offset {
+            return Err(Contradiction);
+        }
+        partial.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn keep(&mut self, path: &Path, sound: Sound) {
+        let Sound { bytes, highest, .. } = sound;
+        self.replayed.end.segments.push_back(OldSegment { path: path.to_owned(), bytes: bytes as u64, highest });
+    }
+
+    fn corrupt(&self, path: &Path, sound: &Sound) -> LogError {
+        LogError::Corrupt { path: path.to_owned(), offset: sound.bytes as u64, lsn: self.replayed.end.lsn + 1 }
+    }
+
+    /// Whether the first batch that does not read well had been on the disk.
+    fn was_durable(&self, bytes: &[u8], sound: &Sound) -> bool {
+        let damaged_lsn = self.replayed.end.lsn + 1;
+        let rest = &bytes[sound.bytes..];
+        match sound.salt {
+            Some(salt) => {
+                let found = batch_offsets(rest).filter_map(|offset| unseal(&rest[offset..], salt));
+                found.map(|batch| batch.header.durable_lsn).any(|durable| durable >= damaged_lsn)
+            }
+            // A segment is durable before it gets a second batch.
+            None => batch_offsets(rest).any(|offset| offset > SEGMENT_HEADER_BYTES),
+        }
+    }
+
+    /// Cuts the torn tail off the last segment.
+    fn cut(
+        &mut self,
+        disk: &dyn Disk,
+        directory: &Path,
+        path: &Path,
+        sound: Sound,
+        length: usize,
+    ) -> Result<(), LogError> {
+        let failed = |error| LogError::io("cut the torn end off", path, error);
+        let (offset, bytes) = (sound.bytes as u64, (length - sound.bytes) as u64);
+        self.replayed.dropped = Some(DroppedTail { path: path.to_owned(), offset, bytes });
+        if sound.bytes <= SEGMENT_HEADER_BYTES {
+            // It was not finished being begun; the log ends as the segment before it does.
+            disk.remove(path).map_err(failed)?;
+            return disk.sync_directory(directory).map_err(failed);
+        }
+        disk.open(path).and_then(|file| file.cut(offset)).map_err(failed)?;
+        self.replayed.clean = false;
+        self.keep(path, sound);
+        Ok(())
+    }
+
+    /// § Syncs what was read: after a crash of the process alone it may be in the kernel's memory only, and the next segment will say that
+    /// it is on the disk.
+    fn finish(mut self, disk: &dyn Disk, directory: &Path) -> Result<Replayed, LogError> {
+        if let Some((key, (index, path))) = self.owed.pop_first() {
+            return Err(LogError::Missing { path, group: key.0.0, index });
+        }
+        for segment in &self.replayed.end.segments {
+            let synced = disk.open(&segment.path).and_then(|file| file.sync());
+            synced.map_err(|error| LogError::io("sync", &segment.path, error))?;
+        }
+        disk.sync_directory(directory).map_err(|error| LogError::io("sync", directory, error))?;
+        Ok(self.replayed)
     }
 }

@@ -1,24 +1,28 @@
-//! openraft's storage traits on one group's log.
+//! openraft's storage traits on one replica's log. Hot path.
 //!
-//! `append`, `purge` and `truncate` run inside openraft's core task: they touch memory and queue the rest for the writer.
+//! `append`, `purge` and `truncate_after` run inside openraft's core task: they touch memory and queue the rest for the writer. All reads
+//! come from memory.
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
+use futures_util::Stream;
+use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::raft::log::format::{LogKey, Record};
-use crate::raft::log::queue::{Item, Queue};
-use crate::raft::log::tail::{Tail, entry_bytes};
+use crate::raft::log::queue::{Item, Queue, Waiter};
+use crate::raft::log::tail::{Gap, Tail, entry_bytes};
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of one read for replication, so that a lagging follower does not make us clone the whole log.
 const READ_BYTES_MAX: u64 = 1 << 20;
+/// Entries cloned at a time for apply: after a start that may be the whole log.
+const STREAM_ENTRIES: u64 = 64;
 
 /// Handle on one replica's log; clones are the same log.
 #[derive(Clone)]
@@ -50,40 +54,38 @@ impl GroupLog {
 
     /// Returns when everything appended before the call is on disk, in every fsync mode.
     pub async fn flush(&self) -> io::Result<()> {
-        let (done, flushed) = oneshot::channel();
-        self.queue.push(self.key, Item::Barrier { done });
-        flushed.await.unwrap_or_else(|_| Err(stopped()))
+        let (done, finished) = oneshot::channel();
+        self.queue.push(self.key, Item::Sync(Waiter::Done(done))).map_err(|error| error.to_io())?;
+        told(finished).await
     }
 
-    /// A snapshot through `log_id` is in place; segments say so from now on.
+    /// A snapshot through `log_id` is in place; segments say so from now on. If the log has failed, the next write says so.
     pub fn snapshot_saved(&self, log_id: LogId) {
         self.tail.lock().snapshot = Some(log_id);
-        self.record(Record::Snapshot(log_id), false, None);
+        let _ = self.queue.push(self.key, Item::Record(Record::Snapshot(log_id)));
     }
 
-    fn record(&self, record: Record, sync: bool, done: Option<oneshot::Sender<io::Result<()>>>) {
-        self.queue.push(self.key, Item::Record { record, sync, done });
+    fn record(&self, record: Record) -> io::Result<()> {
+        self.queue.push(self.key, Item::Record(record)).map_err(|error| error.to_io())
     }
 
-    async fn record_durably(&self, record: Record) -> io::Result<()> {
-        let (done, flushed) = oneshot::channel();
-        self.record(record, true, Some(done));
-        flushed.await.unwrap_or_else(|_| Err(stopped()))
+    fn chunk(&self, start: u64, end: u64) -> Vec<Entry> {
+        self.tail.lock().range(start, end.min(start.saturating_add(STREAM_ENTRIES))).cloned().collect()
     }
 }
 
-fn stopped() -> io::Error {
-    io::Error::other("the log has stopped")
+async fn told(finished: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+    finished.await.unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
 }
 
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(start) => *start,
-        Bound::Excluded(before) => before + 1,
+        Bound::Excluded(before) => before.saturating_add(1),
         Bound::Unbounded => 0,
     };
     let end = match range.end_bound() {
-        Bound::Included(last) => last + 1,
+        Bound::Included(last) => last.saturating_add(1),
         Bound::Excluded(end) => *end,
         Bound::Unbounded => u64::MAX,
     };
@@ -111,6 +113,26 @@ impl RaftLogReader<TypeConfig> for GroupLog {
         Ok(tail.range(start, end).take_while(within).cloned().collect())
     }
 
+    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let (log, mut read) = (self.clone(), self.chunk(start, end).into_iter());
+        futures_util::stream::iter(std::iter::from_fn({
+            let mut next = None;
+            move || {
+                let entry = read.next().or_else(|| {
+                    // The first chunk starts at the first entry present, the others where the last ended.
+                    read = log.chunk(next?, end).into_iter();
+                    read.next()
+                })?;
+                next = Some(entry.log_id.index + 1);
+                Some(Ok(entry))
+            }
+        }))
+    }
+
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
         Ok(self.vote())
     }
@@ -130,9 +152,14 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     /// § Durable on return, in every fsync mode: a replica that forgets its vote may vote twice in a term.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.record_durably(Record::Vote(*vote)).await?;
         self.tail.lock().vote = Some(*vote);
-        Ok(())
+        let (done, finished) = oneshot::channel();
+        let pushed = self.queue.push_all(self.key, |push| {
+            push(Item::Record(Record::Vote(*vote)));
+            push(Item::Waiter(Waiter::Done(done)));
+        });
+        pushed.map_err(|error| error.to_io())?;
+        told(finished).await
     }
 
     /// § Memberships are synced in every mode: the callback comes after the fdatasync that the writer makes for them.
@@ -141,33 +168,32 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
-        {
-            let mut tail = self.tail.lock();
-            for entry in &entries {
-                tail.push(entry.clone()).map_err(io::Error::other)?;
+        self.queue.room().await;
+        let mut tail = self.tail.lock();
+        let pushed = self.queue.push_all(self.key, |push| {
+            for entry in entries {
+                tail.push(entry.clone())?;
+                push(Item::Entry(entry));
             }
-        }
-        self.queue.push(self.key, Item::Entries { entries, done: Some(callback) });
-        Ok(())
+            push(Item::Waiter(Waiter::Flushed(callback)));
+            Ok(())
+        });
+        pushed.map_err(|error| error.to_io())?.map_err(|gap: Gap| io::Error::other(gap))
     }
 
     /// § Synced in every mode: entries dropped because a new leader said so must not come back after a power loss.
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let first_dropped = last.map_or(0, |last| last.index + 1);
-        self.tail.lock().truncate_from(first_dropped);
-        self.record(Record::Truncate(first_dropped), true, None);
-        Ok(())
+        let from = last.map_or(0, |last| last.index + 1);
+        let last = {
+            let mut tail = self.tail.lock();
+            tail.truncate_from(from);
+            tail.last()
+        };
+        self.record(Record::Truncate { from, last })
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
         self.tail.lock().purge(log_id);
-        self.record(Record::Purge(log_id), false, None);
-        Ok(())
+        self.record(Record::Purge(log_id))
     }
-}
-
-/// Whether the writer has to sync for these entries in every mode.
-pub(super) fn needs_sync(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
 }

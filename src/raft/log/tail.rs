@@ -87,7 +87,8 @@ impl Tail {
             let entry = self.entries.pop_front().expect("there is a first one");
             self.bytes -= entry_bytes(&entry);
         }
-        if self.purged.is_none_or(|purged| purged.index < log_id.index) {
+        // The same index with another term replaces what recovery assumed of segments that are gone.
+        if self.purged.is_none_or(|purged| purged.index <= log_id.index) {
             self.purged = Some(log_id);
         }
     }

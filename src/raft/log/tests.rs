@@ -10,7 +10,8 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
 
-use super::format::BODY_BYTES_MAX;
+use super::disk::RealDisk;
+use super::writer::BATCH_BYTES;
 use super::*;
 use crate::cluster::{GroupId, ReplicaId};
 use crate::keyspace::{HashSecret, Keyspace};
@@ -102,7 +103,7 @@ async fn votes_entries_and_purges_survive_a_restart() {
 #[tokio::test]
 async fn an_entry_larger_than_a_batch_comes_back_whole() {
     let directory = tempfile::tempdir().expect("a directory");
-    let large: Vec<u8> = (0..3 * BODY_BYTES_MAX + 17).map(|byte| byte as u8).collect();
+    let large: Vec<u8> = (0..3 * BATCH_BYTES + 17).map(|byte| byte as u8).collect();
     {
         let node_log = open(directory.path());
         let mut log = node_log.group(KEY.0, KEY.1);
@@ -243,7 +244,8 @@ async fn only_a_reboot_without_a_clean_stop_makes_an_unsynced_log_suspect() {
         let options = LogOptions { fsync, ..OPTIONS };
         {
             let boot_id = if rebooted { b"an earlier boot".to_vec() } else { node_log::boot_id() };
-            let node_log = NodeLog::open_as(directory.path(), options, boot_id).expect("opens").0;
+            let node_log =
+                NodeLog::open_on(Arc::new(RealDisk), directory.path(), options, boot_id, None).expect("opens").0;
             let mut log = node_log.group(KEY.0, KEY.1);
             append(&mut log, vec![entry(0, b"a")]).await;
             if !clean {

@@ -1,0 +1,75 @@
+//! What can go wrong with the log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::raft::log::format::VERSION;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "the disk is full: cannot {action} {}. The node has stopped and has lost nothing it acknowledged; make room and start it again",
+        path.display()
+    )]
+    Full { action: &'static str, path: PathBuf },
+    #[error("another process uses {}", path.display())]
+    Locked { path: PathBuf },
+    #[error(
+        "{} is corrupt at byte {offset}: batch {lsn} had reached the disk and is damaged or missing. This is not a torn write; \
+         restore the file, or move the data directory away so that this node joins anew and is brought up to date by the others",
+        path.display()
+    )]
+    Corrupt { path: PathBuf, offset: u64, lsn: u64 },
+    #[error(
+        "{} holds a batch at byte {offset} that matches its checksum but makes no sense; it was written by another version or a faulty one",
+        path.display()
+    )]
+    Undecodable { path: PathBuf, offset: u64 },
+    #[error(
+        "log segments before {} are missing: it needs entries up to {index} of group {group}. Restore them, or move the data directory \
+         away so that this node joins anew",
+        path.display()
+    )]
+    Missing { path: PathBuf, group: u32, index: u64 },
+    #[error("{} is not a log segment", path.display())]
+    Foreign { path: PathBuf },
+    #[error("{} has format version {version}; this program reads version {VERSION}", path.display())]
+    Version { path: PathBuf, version: u32 },
+    #[error("the log's thread has panicked")]
+    Panicked,
+    #[error("the replica was removed from this node")]
+    Removed,
+    #[error("the log is closed")]
+    Closed,
+}
+
+impl LogError {
+    /// A full disk is told apart by the error's kind: the operator can do something about it.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { action, path },
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// The error as openraft's storage traits want it.
+    pub fn to_io(&self) -> io::Error {
+        let kind = match self {
+            Self::Full { .. } => io::ErrorKind::StorageFull,
+            Self::Io { source, .. } => source.kind(),
+            Self::Locked { .. }
+            | Self::Corrupt { .. }
+            | Self::Undecodable { .. }
+            | Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::Version { .. }
+            | Self::Panicked
+            | Self::Removed
+            | Self::Closed => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, self.to_string())
+    }
+}

@@ -1,0 +1,268 @@
+//! The log's files: writing batches, syncing, beginning a new segment, deleting old ones.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::metrics::LogMetrics;
+use crate::raft::log::background_sync::{BackgroundSync, Synced};
+use crate::raft::log::disk::{Disk, DiskFile};
+use crate::raft::log::error::LogError;
+use crate::raft::log::format::{
+    BATCH_HEADER_BYTES, BatchHeader, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, StartMark, put_record, seal,
+    segment_header,
+};
+use crate::raft::log::node_log::{Fsync, LogOptions};
+use crate::raft::types::{LogId, Vote};
+
+/// How long the last of a second's writes may wait for its sync in `Fsync::EverySec`.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much of a segment is prepared at a time.
+static ZEROS: &[u8] = &[0; 1 << 20];
+/// Larger batches bring their own room: zeros ahead would double what is written.
+const SMALL_BATCH_BYTES: usize = 64 << 10;
+
+/// What the segments say of one replica, in the order in which they say it. Segments begin with it.
+///
+/// § It follows the records as they are written. The replica's memory runs ahead of the queue: a header made from that could take back a
+/// vote, or claim a purge that the records behind it do not know yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub vote: Option<Vote>,
+    pub purged: Option<LogId>,
+    pub snapshot: Option<LogId>,
+    pub last: Option<LogId>,
+}
+
+impl Mark {
+    pub fn purge(&mut self, log_id: LogId) {
+        if self.purged.is_none_or(|purged| purged.index <= log_id.index) {
+            self.purged = Some(log_id);
+        }
+        if self.last.is_none_or(|last| last.index <= log_id.index) {
+            self.last = Some(log_id);
+        }
+    }
+}
+
+pub type Marks = BTreeMap<LogKey, Mark>;
+
+/// A segment that is not written any more.
+#[derive(Debug)]
+pub struct OldSegment {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Highest index per log of the entries of which it holds at least a part.
+    pub highest: HashMap<LogKey, u64>,
+}
+
+/// The end of what was recovered; the log goes on from here in a new segment.
+#[derive(Debug, Default)]
+pub struct LogEnd {
+    pub segments: VecDeque<OldSegment>,
+    pub lsn: u64,
+    pub crc: u32,
+}
+
+struct Current {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    salt: Salt,
+    written: u64,
+    /// Bytes of the file that are written, with batches or with zeros ahead of them.
+    prepared: u64,
+    highest: HashMap<LogKey, u64>,
+}
+
+pub struct Segments {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: LogOptions,
+    start: StartMark,
+    old: VecDeque<OldSegment>,
+    current: Option<Current>,
+    lsn: u64,
+    crc: u32,
+    durable_lsn: u64,
+    /// When the first batch that is not synced was written.
+    dirty_since: Option<Instant>,
+    /// In `Fsync::EverySec` only.
+    background: Option<BackgroundSync>,
+    metrics: LogMetrics,
+}
+
+impl Segments {
+    /// § Everything recovered must be on the disk: the first segment begun says so.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: LogOptions,
+        start: StartMark,
+        end: LogEnd,
+    ) -> Result<Self, LogError> {
+        let background = match options.fsync {
+            Fsync::EverySec => {
+                Some(BackgroundSync::start().map_err(|error| LogError::io("start a thread for", directory, error))?)
+            }
+            Fsync::Always | Fsync::No => None,
+        };
+        Ok(Self {
+            disk,
+            directory: directory.to_owned(),
+            options,
+            start,
+            old: end.segments,
+            current: None,
+            lsn: end.lsn,
+            crc: end.crc,
+            durable_lsn: end.lsn,
+            dirty_since: None,
+            background,
+            metrics: LogMetrics::new(),
+        })
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.written >= self.options.segment_bytes)
+    }
+
+    /// The next batch holds at least a part of this entry.
+    pub fn holds(&mut self, key: LogKey, index: u64) {
+        let highest = self.current.as_mut().expect("a segment is open").highest.entry(key).or_default();
+        *highest = (*highest).max(index);
+    }
+
+    /// Writes a batch: `batch` has room for its header at the start, then its records.
+    pub fn write(&mut self, batch: &mut [u8], records: u64) -> Result<(), LogError> {
+        self.lsn += 1;
+        let current = self.current.as_mut().expect("a segment is open");
+        let header = BatchHeader { lsn: self.lsn, previous_crc: self.crc, durable_lsn: self.durable_lsn };
+        self.crc = seal(batch, current.salt, header);
+        let failed = |error| LogError::io("write", &current.path, error);
+        let end = current.written + batch.len() as u64;
+        current.file.write_at(batch, current.written).map_err(failed)?;
+        let prepare = match self.options.fsync {
+            Fsync::Always => end > current.prepared && batch.len() <= SMALL_BATCH_BYTES,
+            Fsync::EverySec | Fsync::No => false,
+        };
+        if prepare {
+            // Room for later batches is written now, as zeros: fdatasync of a batch that changes neither the file's length nor its
+            // extents needs no journal commit, which took most of a small batch's time.
+            current.file.write_at(ZEROS, end).map_err(failed)?;
+            current.prepared = end + ZEROS.len() as u64;
+        }
+        current.written = end;
+        self.dirty_since.get_or_insert_with(Instant::now);
+        self.metrics.write_bytes.increment(batch.len() as u64);
+        self.metrics.batch_records.record(records as f64);
+        Ok(())
+    }
+
+    /// Returns when everything written is on the disk.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        let current = self.current.as_ref().expect("a segment is open");
+        let failed = |error| LogError::io("sync", &current.path, error);
+        if let Some(background) = &mut self.background {
+            background.finish().map_err(failed)?;
+        }
+        if self.dirty_since.is_none() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        current.file.sync().map_err(failed)?;
+        self.metrics.fsync_seconds.record(started.elapsed().as_secs_f64());
+        self.durable_lsn = self.lsn;
+        self.dirty_since = None;
+        Ok(())
+    }
+
+    /// How long the writer may wait for work before `sync_in_turn` has something to do.
+    pub fn patience(&self) -> Option<Duration> {
+        let waits = self.background.as_ref().and(self.dirty_since);
+        waits.map(|since| (since + SYNC_INTERVAL).saturating_duration_since(Instant::now()))
+    }
+
+    /// In `Fsync::EverySec`: starts a sync when one is due, and takes note of one that has finished.
+    pub fn sync_in_turn(&mut self) -> Result<(), LogError> {
+        let (Some(background), Some(current)) = (&mut self.background, &self.current) else { return Ok(()) };
+        let finished = background.poll().map_err(|error| LogError::io("sync", &current.path, error))?;
+        if let Some(Synced { lsn, took }) = finished {
+            self.metrics.fsync_seconds.record(took.as_secs_f64());
+            self.durable_lsn = self.durable_lsn.max(lsn);
+        }
+        if self.durable_lsn == self.lsn {
+            self.dirty_since = None;
+        } else if self.dirty_since.is_some_and(|since| since.elapsed() >= SYNC_INTERVAL) {
+            background.request(&current.file, self.lsn);
+            // Its outcome is asked for after every batch, and if none comes in an interval from now.
+            self.dirty_since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// § The old segment is synced first: that a later segment exists proves that the earlier ones were whole. The new one starts with
+    /// every replica's vote, purge point, snapshot id and last log id, and is durable, directory entry included, before an older one goes.
+    pub fn begin(&mut self, marks: &Marks) -> Result<(), LogError> {
+        if self.current.is_some() {
+            self.sync()?;
+        }
+        if let Some(full) = self.current.take() {
+            self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: full.highest });
+        }
+        let path = segment_path(&self.directory, self.lsn + 1);
+        let file = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error))?;
+        let salt = Salt::random();
+        let failed = |error| LogError::io("write", &path, error);
+        file.write_at(&segment_header(salt), 0).map_err(failed)?;
+        let written = SEGMENT_HEADER_BYTES as u64;
+        self.current = Some(Current { file, path: path.clone(), salt, written, prepared: 0, highest: HashMap::new() });
+        let mut batch = BytesMut::zeroed(BATCH_HEADER_BYTES);
+        put_record(&mut batch, LogKey::default(), &Record::Start(self.start.clone()));
+        for (key, mark) in marks {
+            let records = [
+                mark.vote.map(Record::Vote),
+                mark.purged.map(Record::Purge),
+                mark.snapshot.map(Record::Snapshot),
+                mark.last.map(Record::Last),
+            ];
+            records.iter().flatten().for_each(|record| put_record(&mut batch, *key, record));
+        }
+        self.write(&mut batch, 1 + marks.len() as u64)?;
+        self.sync()?;
+        let synced = self.disk.sync_directory(&self.directory);
+        synced.map_err(|error| LogError::io("sync", &self.directory, error))?;
+        self.delete_old(marks)
+    }
+
+    /// Oldest first, so that what is left is always a whole end of the log. § `marks` is what the newest segment, durable by now, begins with.
+    fn delete_old(&mut self, marks: &Marks) -> Result<(), LogError> {
+        while let Some(oldest) = self.old.front() {
+            let needed = oldest.highest.iter().any(|(key, highest)| {
+                marks.get(key).is_some_and(|mark| mark.purged.is_none_or(|purged| purged.index < *highest))
+            });
+            if needed {
+                break;
+            }
+            let removed = self.disk.remove(&oldest.path);
+            removed.map_err(|error| LogError::io("remove", &oldest.path, error))?;
+            self.old.pop_front();
+        }
+        self.metrics.segments.set((self.old.len() + 1) as f64);
+        let current = self.current.as_ref().map_or(0, |current| current.written);
+        self.metrics.bytes.set((self.old.iter().map(|segment| segment.bytes).sum::<u64>() + current) as f64);
+        Ok(())
+    }
+}
+
+pub fn segment_path(directory: &Path, first_lsn: u64) -> PathBuf {
+    directory.join(format!("wal-{first_lsn:020}.log"))
+}
+
+/// The LSN a segment's name says it begins with; `None` for other files.
+pub fn first_lsn(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("wal-")?.strip_suffix(".log")?.parse().ok()
+}
