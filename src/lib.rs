@@ -1,4 +1,74 @@
-//! Kvorum: a Redis-protocol cache and store that never loses a write it acknowledged.
+//! Kvorum: a Redis-protocol cache and store that never loses a write it acknowledged. This page is the map.
+//!
+//! # Words
+//!
+//! *key slot*: what clients compute, CRC-16 of the hash tag or key, mod 16384. *slot*: one of the 1024 hash slots, the unit of ownership.
+//! *group*: a Raft group that owns a range of slots. *replica*: one node's member of a group, with an id never reused. *node*: a process.
+//! *topology*: the replicated map slot -> group -> replicas with its *epoch*. *meta group*: the Raft group that holds it. *command*: what a
+//! client sends. *op*: what enters the log. *entry*: one Raft log entry, a batch of ops. *position*: (log index, op number in the
+//! entry). *chunk*: a run of one connection's commands for one group, with one completion. *turn*: what one read of a connection
+//! completed. *keyspace*: one group's data. *bucket*: one key slot's data.
+//!
+//! # Layers
+//!
+//! An item imports only from lower layers; `tests/tidy.rs` holds the code to it.
+//!
+//! | layer | folder | what |
+//! |---|---|---|
+//! | 0 | `slot` `clock` `config` `metrics` `workers` | vocabulary and knobs |
+//! | 1 | `protocol` `keyspace` `cluster` | bytes <-> argv and replies · data in buckets · topology and routing |
+//! | 2 | `command` | the table: row, plan, apply, read; op codec; wire error texts |
+//! | 3 | `raft` | groups, proposer, log, transport, snapshots, meta group (openraft appears here alone) |
+//! | 4 | `rebalance` | bringing memberships and leaders to what the topology wants |
+//! | 5 | `admin` | HTTP, operator commands and CLI |
+//! | 6 | `server` | listener, connections, turns, the commands a node answers itself |
+//! | 7 | `node` `main` | wiring, start and stop in order |
+//!
+//! # Life of a SET
+//!
+//! 1. `server/connection.rs` reads what has arrived; `protocol/request.rs` (`RequestReader::decode`) finds the complete requests.
+//! 2. `server/turn.rs` walks them; `server/dispatch.rs` finds the row (`command/table.rs`) and the route (`raft/replication.rs`, `Replication::route`):
+//!    here, MOVED, wait, or down.
+//! 3. `server/stretch.rs` calls the row's `plan` (`command/set.rs`), which writes an op into the group's chunk (`raft/chunk.rs`).
+//! 4. `server/settle.rs` submits the chunk: `Group::submit` (`raft/group.rs`) queues it for the proposer.
+//! 5. `raft/proposer.rs` packs what waits into one entry (`raft/batch.rs`), notes it in `raft/pending.rs` and proposes it.
+//! 6. openraft appends it: `raft/log/store.rs` to memory, `raft/log/writer.rs` to disk, with one fdatasync for all groups; `raft/transport/` carries
+//!    the same bytes to the followers, which do the same.
+//! 7. On a quorum, `raft/machine.rs` applies it on every replica: `op::apply` calls the row's `apply` under the bucket's lock
+//!    (`keyspace/store.rs`), which sets the bucket's position. On the proposing node the reply is written and the chunk completed.
+//! 8. `server/places.rs` puts the turn's replies in order, `server/output.rs` writes them.
+//!
+//! A GET ends at 3: it runs on the connection's own task under the group's lease (`raft/lease.rs`), which is checked before and after.
+//!
+//! # Tasks that live long
+//!
+//! | task | owner | hears | tells |
+//! |---|---|---|---|
+//! | node main (`node.rs`) | process | signals, SHUTDOWN, failures | everybody, to stop |
+//! | workers (`workers.rs`) | node | their runtimes' tasks | |
+//! | log writer (`raft/log/writer.rs`, a thread) | `NodeLog` | `Queue` | openraft's `IOFlushed`, barriers |
+//! | coordinator (`raft/replication.rs`) | node | leader sightings, peers' hints, connections, topologies, started replicas | route table, hints, replicas |
+//! | per group: proposer, leadership, upkeep, failure watch (`raft/replica.rs`) | `Replica` | chunks; openraft's metrics and transfers; a timer | openraft; lease, intake, sightings; snapshots, due keys |
+//! | openraft's own, per group | `openraft::Raft` | | |
+//! | transport: accept, dial, one per connection, appends (`raft/transport/tasks.rs`) | `Transport` | frames | replicas, `PeerInbox` |
+//! | questions of peers (`raft/peers.rs`) | node | `PeerInbox` | groups, meta group |
+//! | address announcer (`raft/peers.rs`) | node | topology | meta group |
+//! | membership driver (`rebalance/driver.rs`) | node | a timer | groups it leads |
+//! | accept loops and connections (`server/listener.rs`) | `Listener` | sockets | groups |
+//! | health, metrics, log level (`node.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | |
+//!
+//! # Departures from the design
+//!
+//! * One turn at a time per connection: nothing further is parsed while a turn is unanswered, so order needs no bookkeeping.
+//! * Replies are written by `protocol/reply.rs`; redis-protocol is the oracle of its tests and decodes what nodes answer each other. Measured there:
+//!   12 ns against 42 ns for a bulk string of 64 bytes.
+//! * A group's leader brings its own membership to what the topology wants (`rebalance/driver.rs`), instead of the meta leader asking it to: one
+//!   orchestrator per group all the same, and no message that could be lost.
+//! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
+//! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
+//! * A node whose unsynced log may have lost acknowledged entries (`appendfsync everysec` or `no`, then a reboot without a clean stop) refuses to start and says to
+//!   move its data away, after which it joins anew; it does not do so by itself.
+//! * Segments of the log are prepared with zeros a mebibyte ahead, so that a small batch's fdatasync needs no journal commit.
 
 pub mod admin;
 pub mod clock;

@@ -33,7 +33,9 @@ const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// Part of the stop during which leaderships are handed over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+const LOG_DIRECTORY: &str = "log";
 const HASH_TEST_TEXT: &[u8] = b"kvorum hash test vector";
 /// Secret for the hash test that is compared before a cluster's own secret is known.
 const HASH_TEST_SECRET: HashSecret = HashSecret([1, 2, 3, 4]);
@@ -68,21 +70,17 @@ async fn serve(
     rendered: Rendered,
     workers: &Workers,
 ) -> Result<(), NodeError> {
-    let config = loaded.config;
+    let LoadedConfig { config, file: config_file } = loaded;
     let started = Instant::now();
     let parameters = Arc::new(ConfigTable::new(&config));
     let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });
     let (stop, stopped) = watch::channel(false);
     let mut signal = Box::pin(admin::shutdown_signal(config.exit_with_parent));
 
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|error| format!("cannot create the data directory {}: {error}", config.data_dir.display()))?;
-    let log = open_log(&config)?;
-    let mut file = NodeFile::open(&config.data_dir)?;
-    tracing::info!(node = %file.record.node, directory = %config.data_dir.display(), "starting");
+    let (log, mut file) = open_data(&config)?;
     health.send_replace(Health { ready: false, reason: "forming or joining the cluster".to_owned() });
     let formation = formation_config(&config);
-    let listen: Vec<SocketAddr> = config.bind.iter().map(|host| SocketAddr::new(*host, config.port)).collect();
+    let listen: Vec<SocketAddr> = config.bind.iter().map(|host| (*host, config.port).into()).collect();
     let formed = tokio::select! {
         formed = raft::form(&mut file, &formation, &listen) => formed?,
         reason = &mut signal => {
@@ -97,30 +95,22 @@ async fn serve(
     let (coordinator, replication, transport, tasks) =
         start_replication(&config, file, formed, log.clone(), failed, started, workers).await?;
     let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
-    let shared = Arc::new(Shared::new(replication.clone(), config.clone(), parameters.clone()));
+    let shared = Arc::new(Shared::new(replication.clone(), config.clone(), config_file, parameters.clone()));
     let listener = Listener::bind(shared.clone(), workers.handles().to_vec())?;
     let (stop_clients, clients_stopped) = watch::channel(false);
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
     background.spawn(watch_health(replication.clone(), health));
-    background.spawn(keep_metrics(rendered.clone()));
+    background.spawn(keep_metrics(rendered.clone(), shared.clone()));
     background.spawn(follow_log_level(parameters.clone(), logs));
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
     tracing::info!(port = config.port, address = %replication.address(), "serving clients");
 
-    let mut shutdown_command = shared.stop_requested.subscribe();
-    let reason = tokio::select! {
-        reason = &mut signal => Ok(reason?.to_owned()),
-        Ok(_) = shutdown_command.wait_for(|requested| *requested) => Ok("SHUTDOWN".to_owned()),
-        Some(reason) = failures.recv() => Err(reason),
-        reason = log.failure() => Err(format!("the log cannot be written: {reason}")),
+    let outcome = tokio::select! {
+        reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map_err(Into::into),
+        outcome = must_stop(&shared, &mut failures, &log) => outcome,
     };
-    if let Err(reason) = &reason {
-        tracing::error!(%reason, "this node cannot go on");
-    } else {
-        tracing::info!(reason = ?reason, "stopping");
-    }
     let deadline = Instant::now() + config.shutdown_time_max();
     let orderly = async {
         // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
@@ -137,7 +127,41 @@ async fn serve(
     }
     log.close();
     tracing::info!("stopped");
-    reason.map(|_| ()).map_err(Into::into)
+    outcome
+}
+
+/// SHUTDOWN, or a reason why this node cannot go on.
+async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: &NodeLog) -> Result<(), NodeError> {
+    let mut shutdown_command = shared.stop_requested.subscribe();
+    let reason = tokio::select! {
+        Ok(_) = shutdown_command.wait_for(|requested| *requested) => {
+            tracing::info!(reason = "SHUTDOWN", "stopping");
+            return Ok(());
+        }
+        Some(reason) = failures.recv() => reason,
+        reason = log.failure() => format!("the log cannot be written: {reason}"),
+    };
+    tracing::error!(%reason, "this node cannot go on");
+    Err(reason.into())
+}
+
+fn open_data(config: &Config) -> Result<(NodeLog, NodeFile), NodeError> {
+    let directory = &config.data_dir;
+    std::fs::create_dir_all(directory)
+        .map_err(|error| format!("cannot create the data directory {}: {error}", directory.display()))?;
+    let had_log = directory.join(LOG_DIRECTORY).is_dir();
+    let log = open_log(config)?;
+    let file = NodeFile::open(directory)?;
+    if file.is_member() && !had_log {
+        // § Its votes and acknowledgements are gone: it must not come back as the replica it was.
+        return Err(format!(
+            "the log is missing from {}: restore it, or wipe the directory so that this node joins anew",
+            directory.display()
+        )
+        .into());
+    }
+    tracing::info!(node = %file.record.node, directory = %directory.display(), "starting");
+    Ok((log, file))
 }
 
 fn open_log(config: &Config) -> Result<NodeLog, NodeError> {
@@ -147,7 +171,7 @@ fn open_log(config: &Config) -> Result<NodeLog, NodeError> {
         Appendfsync::No => Fsync::No,
     };
     let options = LogOptions { fsync, segment_bytes: config.log_segment_bytes.0 };
-    let (log, recovered) = NodeLog::open(&config.data_dir.join("log"), options)?;
+    let (log, recovered) = NodeLog::open(&config.data_dir.join(LOG_DIRECTORY), options)?;
     if let Some(dropped) = recovered.dropped_tail {
         tracing::warn!(
             file = %dropped.path.display(),
@@ -225,7 +249,11 @@ async fn start_replication(
             None => formed_topology.node(node).is_some(),
         }),
     };
-    let transport = Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?;
+    let transport = {
+        // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
+        let _on_worker = workers.handles()[0].enter();
+        Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?
+    };
     let timers = Timers {
         heartbeat: config.heartbeat(),
         election_min: Duration::from_millis(config.election_timeout_min_ms),
@@ -331,10 +359,16 @@ async fn watch_health(replication: Arc<Replication>, health: watch::Sender<Healt
     }
 }
 
-async fn keep_metrics(rendered: Rendered) {
+/// Samples what is a state rather than an event, and keeps the histograms' memory bounded.
+async fn keep_metrics(rendered: Rendered, shared: Arc<Shared>) {
+    let mut collected = Instant::now();
     loop {
-        tokio::time::sleep(Rendered::COLLECT_INTERVAL).await;
-        rendered.collect();
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
+        shared.sample_metrics();
+        if collected.elapsed() >= Rendered::COLLECT_INTERVAL {
+            rendered.collect();
+            collected = Instant::now();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The topology (slot -> group -> replicas), leader hints and routing. Pure: no sockets, no files, no clock.
 
 #[cfg(test)]
-pub(crate) mod fixture;
+mod fixture;
 mod founding;
 #[cfg(test)]
 mod founding_tests;
@@ -19,6 +19,8 @@ mod status;
 mod topology;
 mod view;
 
+#[cfg(test)]
+pub(crate) use fixture::{node as fixture_node, topology as fixture_topology};
 pub use founding::{Action, FormingNode, PlanRefusal, Probe, WaitReason};
 pub use hints::{Ballot, Hints, HintsError, LeaderHint};
 pub use ids::{ClusterId, Epoch, GroupId, NodeId, ReplicaId};

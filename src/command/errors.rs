@@ -12,6 +12,8 @@ pub enum WireError {
     UnknownCommand { name: String, args: String },
     #[error("ERR unknown subcommand '{name}'. Try {container} HELP.")]
     UnknownSubcommand { name: String, container: String },
+    #[error("ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP.")]
+    UnknownSubcommandOrArity { name: String, container: &'static str },
     #[error("ERR wrong number of arguments for '{0}' command")]
     WrongArity(&'static str),
     #[error("ERR syntax error")]
@@ -149,6 +151,22 @@ pub enum WireError {
     UnblockReason,
     #[error("ERR max number of clients reached")]
     MaxClients,
+
+    // The node itself.
+    #[error("ERR count should be greater than or equal to -1")]
+    SlowlogCount,
+    #[error("ERR The server is running without a config file")]
+    NoConfigFile,
+    #[error("ERR Rewriting config file: {0}")]
+    ConfigRewrite(String),
+    /// Our own: Redis keeps any bytes.
+    #[error("ERR CONFIG SET failed (possibly related to argument '{0}') - argument must be UTF-8")]
+    ConfigNotText(String),
+    #[error("ERR No shutdown in progress.")]
+    NoShutdown,
+    /// Our own: leadership is being handed over already.
+    #[error("ERR The shutdown in progress cannot be aborted.")]
+    ShutdownUnderWay,
 }
 
 /// Redis cuts a name it echoes back, and stops echoing arguments, at this many bytes.
@@ -174,6 +192,11 @@ impl WireError {
             name: printable(subcommand, ECHO_BYTES_MAX),
             container: container.to_ascii_uppercase(),
         }
+    }
+
+    /// For a subcommand that its container looks at itself, when it or the number of its arguments is wrong.
+    pub fn subcommand_or_arity(container: &'static str, subcommand: &[u8]) -> Self {
+        Self::UnknownSubcommandOrArity { name: printable(subcommand, ECHO_BYTES_MAX), container }
     }
 
     pub fn unsupported_option(option: &[u8]) -> Self {

@@ -1,21 +1,10 @@
 //! Runs the transcripts of `tests/transcripts` against the command table in this process, without server or log.
 //!
-//! A transcript is a text file. Its lines are:
-//!
-//! ```text
-//! # comment
-//! > SET k "a b\x00"        a request; a word in double quotes may hold \n \r \t \\ \" \xNN
-//! < OK                     the reply, as redis-cli prints it on a terminal (RESP2), one line each
-//! < (integer) 90..100      an integer within these bounds, for times that pass
-//! @ advance 150            150 ms go by
-//! ```
-//!
-//! A file starts from an empty keyspace, and the requests of one file go through one connection. Keys of one request
-//! share a key slot. The replies were recorded from a real Redis in cluster mode; where Kvorum differs on purpose, the
-//! reason is a comment in the file. Other runners may run the same files against servers.
+//! The format is described in `tests/transcripts/format.rs`.
 
 use bytes::BytesMut;
 
+use self::format::{Runner, print_reply, split_words};
 use crate::clock::Timestamp;
 use crate::keyspace::{Applied, HashSecret, Keyspace, Position, SlotState, Time};
 use crate::protocol::{ArgRange, Args, Protocol, Reply};
@@ -24,6 +13,9 @@ use crate::slot::{KeySlot, Slot};
 use super::op::{self, Apply};
 use super::row::{ReadOutcome, Run};
 use super::{NodeCommand, OpCode, command_reply, help_reply, key_slot_of, table};
+
+#[path = "../../tests/transcripts/format.rs"]
+mod format;
 
 /// Plans, encodes, decodes and applies requests one after the other, as a group of one replica would.
 struct Executor {
@@ -95,45 +87,17 @@ impl Executor {
     }
 }
 
-/// Runs a transcript and compares every reply.
-fn check(text: &str) {
-    let mut executor = Executor::new();
-    let mut lines = text.lines().enumerate().peekable();
-    let mut differences = Vec::new();
-    while let Some((number, line)) = lines.next() {
-        if let Some(ms) = line.strip_prefix("@ advance ") {
-            executor.now = Timestamp(executor.now.as_ms() + ms.parse::<i64>().unwrap());
-        } else if let Some(request) = line.strip_prefix("> ") {
-            let mut expected = Vec::new();
-            while let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with("< ")) {
-                expected.push(&line[2..]);
-            }
-            let actual = run_line(&mut executor, request);
-            let equal = expected.len() == actual.len() && expected.iter().zip(&actual).all(|(e, a)| line_matches(e, a));
-            if !equal {
-                differences
-                    .push(format!("line {}: {request}\n expected {expected:?}\n   actual {actual:?}", number + 1));
-            }
-        } else {
-            assert!(line.is_empty() || line.starts_with('#'), "line {}: {line}", number + 1);
-        }
-    }
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
-}
-
-fn line_matches(expected: &str, actual: &str) -> bool {
-    if expected == actual {
-        return true;
-    }
-    let number = |text: &str| text.strip_prefix("(integer) ").map(str::to_owned);
-    let (Some(expected), Some(actual)) = (number(expected), number(actual)) else { return false };
-    let Some((low, high)) = expected.split_once("..") else { return false };
-    let parse = |text: &str| text.parse::<i64>().unwrap();
-    (parse(low)..=parse(high)).contains(&parse(&actual))
+fn check(name: &str) {
+    let (name, text) = format::TRANSCRIPTS.iter().find(|(other, _)| *other == name).expect("the transcript exists");
+    let advance = |executor: &mut Executor, ms| executor.now = Timestamp(executor.now.as_ms() + ms as i64);
+    format::check(name, text, Runner::Process, &mut Executor::new(), advance, call);
 }
 
 fn run_line(executor: &mut Executor, request: &str) -> Vec<String> {
-    let words = split_words(request);
+    call(executor, &split_words(request))
+}
+
+fn call(executor: &mut Executor, words: &[Vec<u8>]) -> Vec<String> {
     let bytes = words.concat();
     let mut start = 0;
     let ranges: Vec<ArgRange> = words
@@ -147,117 +111,34 @@ fn run_line(executor: &mut Executor, request: &str) -> Vec<String> {
     let mut reply = Reply::new(Protocol::Resp2);
     executor.run(&Args::new(&bytes, &ranges), &mut reply);
     let mut rest = &reply.buffer()[..];
-    let lines = print_reply(&mut rest);
-    assert!(rest.is_empty(), "{request}: more than one reply");
+    let lines = print_reply(&mut rest).unwrap();
+    assert!(rest.is_empty(), "more than one reply");
     lines
-}
-
-fn split_words(line: &str) -> Vec<Vec<u8>> {
-    let mut words = Vec::new();
-    let mut bytes = line.bytes().peekable();
-    while let Some(first) = bytes.next_if(|byte| *byte != b' ').or_else(|| {
-        while bytes.next_if_eq(&b' ').is_some() {}
-        bytes.next()
-    }) {
-        let mut word = Vec::new();
-        if first == b'"' {
-            while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
-                word.push(if byte == b'\\' { unescape(&mut bytes) } else { byte });
-            }
-        } else {
-            word.push(first);
-            while let Some(byte) = bytes.next_if(|byte| *byte != b' ') {
-                word.push(byte);
-            }
-        }
-        words.push(word);
-    }
-    words
-}
-
-fn unescape(bytes: &mut impl Iterator<Item = u8>) -> u8 {
-    match bytes.next().unwrap() {
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'x' => {
-            let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
-            u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-        }
-        other => other,
-    }
-}
-
-/// Takes one RESP2 reply off `rest` and prints it as redis-cli does.
-fn print_reply(rest: &mut &[u8]) -> Vec<String> {
-    let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
-    let line = std::str::from_utf8(&rest[1..end]).unwrap().to_owned();
-    let kind = rest[0];
-    *rest = &rest[end + 2..];
-    match kind {
-        b'+' => vec![line],
-        b'-' => vec![format!("(error) {line}")],
-        b':' => vec![format!("(integer) {line}")],
-        b'$' | b'*' if line == "-1" => vec!["(nil)".into()],
-        b'$' => {
-            let length: usize = line.parse().unwrap();
-            let text = quote(&rest[..length]);
-            *rest = &rest[length + 2..];
-            vec![text]
-        }
-        b'*' if line == "0" => vec!["(empty array)".into()],
-        b'*' => {
-            let mut lines = Vec::new();
-            for index in 1..=line.parse::<usize>().unwrap() {
-                let head = format!("{index:>width$}) ", width = line.len());
-                for (nested, text) in print_reply(rest).into_iter().enumerate() {
-                    lines.push(if nested == 0 { format!("{head}{text}") } else { " ".repeat(head.len()) + &text });
-                }
-            }
-            lines
-        }
-        other => panic!("reply of type {other}"),
-    }
-}
-
-fn quote(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for byte in bytes {
-        match byte {
-            b'\\' | b'"' => text.extend(['\\', char::from(*byte)]),
-            b'\n' => text.push_str("\\n"),
-            b'\r' => text.push_str("\\r"),
-            b'\t' => text.push_str("\\t"),
-            32..127 => text.push(char::from(*byte)),
-            _ => text.push_str(&format!("\\x{byte:02x}")),
-        }
-    }
-    text + "\""
 }
 
 #[test]
 fn string_commands_answer_as_redis_does() {
-    check(include_str!("../../tests/transcripts/strings.txt"));
+    check("strings");
 }
 
 #[test]
 fn counters_answer_as_redis_does() {
-    check(include_str!("../../tests/transcripts/numbers.txt"));
+    check("numbers");
 }
 
 #[test]
 fn key_commands_answer_as_redis_does() {
-    check(include_str!("../../tests/transcripts/keys.txt"));
+    check("keys");
 }
 
 #[test]
 fn lcs_answers_as_redis_does() {
-    check(include_str!("../../tests/transcripts/lcs.txt"));
+    check("lcs");
 }
 
 #[test]
 fn command_and_form_errors_answer_as_redis_does() {
-    check(include_str!("../../tests/transcripts/command.txt"));
+    check("command");
 }
 
 #[test]
@@ -283,6 +164,16 @@ fn due_keys_are_deleted_by_the_stamp_alone() {
     executor.now = Timestamp(executor.now.as_ms() - 50);
     assert_eq!(run_line(&mut executor, "GET k"), ["(nil)"]);
     assert_eq!(run_line(&mut executor, "GET other"), ["\"v\""]);
+}
+
+#[test]
+fn ttl_is_rounded_to_the_nearest_second() {
+    let mut executor = Executor::new();
+    run_line(&mut executor, "SET k v PX 1500");
+    assert_eq!(run_line(&mut executor, "TTL k"), ["(integer) 2"]);
+    executor.now = Timestamp(executor.now.as_ms() + 1);
+    assert_eq!(run_line(&mut executor, "TTL k"), ["(integer) 1"]);
+    assert_eq!(run_line(&mut executor, "PTTL k"), ["(integer) 1499"]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub struct Config {
     /// Most bytes of unsent replies of one client; it is disconnected beyond.
     #[arg(long, default_value = "1gb", value_name = "SIZE", help_heading = "Limits")]
     pub client_output_limit: ByteSize,
-    /// Threads that serve clients and groups; 0 is one for each core, at most 16.
+    /// Threads that serve clients and groups; 0 is one for every two cores, at most 16.
     #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = value_parser!(u32).range(0..=256),
           help_heading = "Limits")]
     pub threads: u32,
@@ -215,7 +215,7 @@ impl Config {
 
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(16)),
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 16)),
             count => count as usize,
         }
     }

@@ -1,8 +1,10 @@
 //! Tests of the reply writer: byte tables, and equality with redis-protocol both ways.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 use redis_protocol::resp2;
-use redis_protocol::resp2::types::BorrowedFrame as Frame2;
+use redis_protocol::resp2::types::{BorrowedFrame as Frame2, OwnedFrame as Owned2};
 use redis_protocol::resp3;
 use redis_protocol::resp3::types::{BorrowedFrame as Frame3, OwnedFrame as Owned3, VerbatimStringFormat};
 
@@ -183,5 +185,141 @@ proptest! {
         let bytes = written(Protocol::Resp3, |reply| reply.double(value));
         let expected = Owned3::Double { data: value, attributes: None };
         prop_assert_eq!(decoded3(&bytes), expected);
+    }
+
+    #[test]
+    fn every_reply_is_read_back_by_redis_protocol(value in value(3)) {
+        let bytes = written(Protocol::Resp2, |reply| value.write(reply));
+        let (frame, taken) = resp2::decode::decode(&bytes).expect("well-formed").expect("complete");
+        prop_assert_eq!((frame, taken), (value.resp2(), bytes.len()));
+        let bytes = written(Protocol::Resp3, |reply| value.write(reply));
+        prop_assert_eq!(decoded3(&bytes), value.resp3());
+        // A push has no place inside another reply.
+        let push = written(Protocol::Resp3, |reply| {
+            reply.push(1);
+            value.write(reply);
+        });
+        prop_assert_eq!(decoded3(&push), Owned3::Push { data: vec![value.resp3()], attributes: None });
+    }
+}
+
+/// A reply of any shape that the methods of `Reply` can write.
+#[derive(Debug, Clone)]
+enum Value {
+    Ok,
+    Simple(String),
+    Error(String),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    Null,
+    NullArray,
+    Boolean(bool),
+    Double(f64),
+    BigNumber(String),
+    Verbatim(Vec<u8>),
+    Array(Vec<Value>),
+    /// By keys, which differ.
+    Map(BTreeMap<Vec<u8>, Value>),
+    Set(BTreeSet<Vec<u8>>),
+}
+
+fn value(depth: u32) -> impl Strategy<Value = Value> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..20);
+    let leaf = prop_oneof![
+        Just(Value::Ok),
+        "[ -~]{0,20}".prop_map(Value::Simple),
+        "[ -~]{0,20}".prop_map(Value::Error),
+        any::<i64>().prop_map(Value::Integer),
+        bytes().prop_map(Value::Bulk),
+        Just(Value::Null),
+        Just(Value::NullArray),
+        any::<bool>().prop_map(Value::Boolean),
+        any::<f64>().prop_filter("NaN equals nothing", |value| !value.is_nan()).prop_map(Value::Double),
+        "-?[1-9][0-9]{0,30}".prop_map(Value::BigNumber),
+        bytes().prop_map(Value::Verbatim),
+    ];
+    leaf.prop_recursive(depth, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            prop::collection::btree_map(bytes(), inner, 0..4).prop_map(Value::Map),
+            prop::collection::btree_set(bytes(), 0..4).prop_map(Value::Set),
+        ]
+    })
+}
+
+impl Value {
+    fn write(&self, reply: &mut Reply) {
+        match self {
+            Self::Ok => reply.ok(),
+            Self::Simple(text) => reply.simple(text),
+            Self::Error(text) => reply.error(text),
+            Self::Integer(value) => reply.integer(*value),
+            Self::Bulk(bytes) => reply.bulk(bytes),
+            Self::Null => reply.null(),
+            Self::NullArray => reply.null_array(),
+            Self::Boolean(value) => reply.boolean(*value),
+            Self::Double(value) => reply.double(*value),
+            Self::BigNumber(digits) => reply.big_number(digits),
+            Self::Verbatim(text) => reply.verbatim("txt", text),
+            Self::Array(items) => {
+                reply.array(items.len());
+                items.iter().for_each(|item| item.write(reply));
+            }
+            Self::Map(pairs) => {
+                reply.map(pairs.len());
+                for (key, value) in pairs {
+                    reply.bulk(key);
+                    value.write(reply);
+                }
+            }
+            Self::Set(members) => {
+                reply.set(members.len());
+                members.iter().for_each(|member| reply.bulk(member));
+            }
+        }
+    }
+
+    fn resp2(&self) -> Owned2 {
+        let bulk = |bytes: &[u8]| Owned2::BulkString(bytes.to_vec());
+        match self {
+            Self::Ok => Owned2::SimpleString(b"OK".to_vec()),
+            Self::Simple(text) => Owned2::SimpleString(text.clone().into_bytes()),
+            Self::Error(text) => Owned2::Error(text.clone()),
+            Self::Integer(value) => Owned2::Integer(*value),
+            Self::Bulk(bytes) | Self::Verbatim(bytes) => bulk(bytes),
+            Self::Null | Self::NullArray => Owned2::Null,
+            Self::Boolean(value) => Owned2::Integer(i64::from(*value)),
+            Self::Double(value) => bulk(double_text(*value).as_bytes()),
+            Self::BigNumber(digits) => bulk(digits.as_bytes()),
+            Self::Array(items) => Owned2::Array(items.iter().map(Self::resp2).collect()),
+            Self::Map(pairs) => {
+                Owned2::Array(pairs.iter().flat_map(|(key, value)| [bulk(key), value.resp2()]).collect())
+            }
+            Self::Set(members) => Owned2::Array(members.iter().map(|member| bulk(member)).collect()),
+        }
+    }
+
+    fn resp3(&self) -> Owned3 {
+        let attributes = None;
+        let bulk = |bytes: &[u8]| Owned3::BlobString { data: bytes.to_vec(), attributes: None };
+        match self {
+            Self::Ok => Owned3::SimpleString { data: b"OK".to_vec(), attributes },
+            Self::Simple(text) => Owned3::SimpleString { data: text.clone().into_bytes(), attributes },
+            Self::Error(text) => Owned3::SimpleError { data: text.clone(), attributes },
+            Self::Integer(value) => Owned3::Number { data: *value, attributes },
+            Self::Bulk(bytes) => bulk(bytes),
+            Self::Null | Self::NullArray => Owned3::Null,
+            Self::Boolean(value) => Owned3::Boolean { data: *value, attributes },
+            Self::Double(value) => Owned3::Double { data: *value, attributes },
+            Self::BigNumber(digits) => Owned3::BigNumber { data: digits.clone().into_bytes(), attributes },
+            Self::Verbatim(text) => {
+                Owned3::VerbatimString { data: text.clone(), format: VerbatimStringFormat::Text, attributes }
+            }
+            Self::Array(items) => Owned3::Array { data: items.iter().map(Self::resp3).collect(), attributes },
+            Self::Map(pairs) => {
+                Owned3::Map { data: pairs.iter().map(|(key, value)| (bulk(key), value.resp3())).collect(), attributes }
+            }
+            Self::Set(members) => Owned3::Set { data: members.iter().map(|member| bulk(member)).collect(), attributes },
+        }
     }
 }

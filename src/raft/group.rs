@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
 use crate::cluster::{GroupId, ReplicaId};
 use crate::keyspace::{Keyspace, Time};
+use crate::metrics::GroupMetrics;
+use crate::raft::GroupLog;
 use crate::raft::batch::Origin;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::lease::{LeaseCell, LeaseGuard};
@@ -21,7 +24,6 @@ use crate::raft::types::{LogId, StoredMembership};
 pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What the state machine and the handle share.
-#[derive(Debug)]
 pub struct GroupState {
     pub id: GroupId,
     pub replica: ReplicaId,
@@ -32,6 +34,7 @@ pub struct GroupState {
     pub pending: Pending,
     /// Woken when an entry of a new leader id is applied: a new leader's lease may start.
     pub leader_applied: Notify,
+    pub metrics: GroupMetrics,
     stamp: AtomicI64,
     /// Boot time at which `stamp` was applied; 0 before the first entry of this process.
     stamp_seen: AtomicU64,
@@ -47,6 +50,12 @@ pub struct Applied {
     pub founded: bool,
 }
 
+impl std::fmt::Debug for GroupState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GroupState({}, {})", self.id, self.replica)
+    }
+}
+
 impl GroupState {
     pub fn new(id: GroupId, replica: ReplicaId, nonce: u64, keyspace: Keyspace) -> Self {
         Self {
@@ -58,6 +67,7 @@ impl GroupState {
             lease: LeaseCell::default(),
             pending: Pending::default(),
             leader_applied: Notify::new(),
+            metrics: GroupMetrics::new(id.0),
             stamp: AtomicI64::new(i64::MIN),
             stamp_seen: AtomicU64::new(0),
             applied: Mutex::default(),
@@ -128,6 +138,7 @@ pub struct TransferRequest {
 pub struct Group {
     state: Arc<GroupState>,
     raft: GroupRaft,
+    log: GroupLog,
     queue: mpsc::Sender<Submission>,
     transfers: mpsc::Sender<TransferRequest>,
     leads: watch::Receiver<bool>,
@@ -138,12 +149,13 @@ impl Group {
     pub fn new(
         state: Arc<GroupState>,
         raft: GroupRaft,
+        log: GroupLog,
         queue: mpsc::Sender<Submission>,
         transfers: mpsc::Sender<TransferRequest>,
         leads: watch::Receiver<bool>,
         read_index_wait: Duration,
     ) -> Self {
-        Self { state, raft, queue, transfers, leads, read_index_wait }
+        Self { state, raft, log, queue, transfers, leads, read_index_wait }
     }
 
     pub fn id(&self) -> GroupId {
@@ -176,6 +188,16 @@ impl Group {
         self.state.applied_id().map_or(0, |id| id.index)
     }
 
+    /// The current term as this replica knows it.
+    pub fn term(&self) -> u64 {
+        self.raft.server_metrics().borrow_watched().vote.leader_id.term
+    }
+
+    /// Bytes of the log's entries that are not purged.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
     /// Some if reads may be answered here now, subject to `LeaseGuard::confirm` afterwards.
     pub fn lease(&self) -> Option<LeaseGuard<'_>> {
         self.state.lease.get()
@@ -196,6 +218,17 @@ impl Group {
             Ok(())
         };
         tokio::time::timeout(self.read_index_wait, read).await.unwrap_or(Err(NoLeader))
+    }
+
+    /// Sets the gauges of this replica.
+    pub fn sample_metrics(&self, term: u64) {
+        let (metrics, counters) = (&self.state.metrics, self.state.keyspace.counters());
+        metrics.is_leader.set(f64::from(u8::from(self.leads())));
+        metrics.term.set(term as f64);
+        metrics.applied_index.set(self.applied_index() as f64);
+        metrics.keys.set(counters.keys as f64);
+        metrics.keys_with_ttl.set(counters.keys_with_ttl as f64);
+        metrics.keys_expired.absolute(counters.expired);
     }
 
     /// Proposes the chunk and waits for its outcome, at most [`OUTCOME_WAIT_MAX`]. Dropping the future abandons the reply,

@@ -24,6 +24,7 @@ use crate::raft::types::{LeaderId, MonotonicInstant};
 const TICK: Duration = Duration::from_millis(20);
 /// How long a transfer waits for the target to catch up, with the intake paused.
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_millis(500);
+const CLOCK_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 const CATCH_UP_POLL: Duration = Duration::from_millis(1);
 
 /// What this replica knows of its group's leader.
@@ -49,6 +50,7 @@ pub struct LeadershipTask {
     pub acks: AckClock,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
+    pub clock_warned: Option<Instant>,
 }
 
 impl LeadershipTask {
@@ -111,7 +113,7 @@ impl LeadershipTask {
         self.current = Some(leadership.clone());
         self.intake.send_replace(Intake::Open(leadership));
         self.leads.send_replace(true);
-        metrics::counter!("kvorum_leader_changes_total", "group" => self.state.id.to_string()).increment(1);
+        self.state.metrics.leader_changes.increment(1);
         tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
     }
 
@@ -127,7 +129,7 @@ impl LeadershipTask {
         }
     }
 
-    fn slew(&self) {
+    fn slew(&mut self) {
         if self.current.is_some()
             && let Some(alarm) = self.state.clock.slew(Timestamp::wall_now(), Boottime::now())
         {
@@ -135,8 +137,13 @@ impl LeadershipTask {
         }
     }
 
-    fn warn_of_clock(&self, alarm: crate::clock::ClockAlarm) {
-        metrics::gauge!("kvorum_clock_lead_ms", "group" => self.state.id.to_string()).set(alarm.0 as f64);
+    fn warn_of_clock(&mut self, alarm: crate::clock::ClockAlarm) {
+        self.state.metrics.stamps_clamped.increment(1);
+        let now = Instant::now();
+        if self.clock_warned.is_none_or(|warned| now - warned > CLOCK_WARNING_INTERVAL) {
+            self.clock_warned = Some(now);
+            tracing::warn!(group = %self.state.id, wall_lead_ms = alarm.0, "the wall clock and the group's clock disagree: check NTP on this machine");
+        }
     }
 
     async fn report(&mut self) {

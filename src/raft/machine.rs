@@ -74,6 +74,7 @@ impl GroupMachine {
         let mut entry_run = EntryRun { state: &self.state, index: log_id.index, stamp, ops: body, next_op: 0 };
         match own {
             Some(entry) => {
+                self.state.metrics.commit_seconds.record(entry.proposed.elapsed().as_secs_f64());
                 for submission in entry.submissions {
                     entry_run.answer(submission).map_err(|error| corrupt(log_id, &error))?;
                 }

@@ -68,6 +68,10 @@ impl NodeFile {
         Ok(Self { directory: directory.to_owned(), record })
     }
 
+    pub fn is_member(&self) -> bool {
+        matches!(self.record.membership, Membership::Member { .. })
+    }
+
     /// The plan this node founded its cluster by.
     pub fn plan(&self) -> Option<&FoundingPlan> {
         match &self.record.membership {

@@ -31,6 +31,8 @@ pub struct PendingEntry {
     pub submissions: Vec<Submission>,
     /// The proposer's window; freed with the entry.
     pub permit: OwnedSemaphorePermit,
+    /// For the commit latency.
+    pub proposed: std::time::Instant,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +131,13 @@ mod tests {
         let (outcome, receiver) = oneshot::channel();
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
         let submissions = vec![Submission { chunk: Chunk::new(Protocol::Resp2), outcome }];
-        pending.push(PendingEntry { leader: leader(term), seq, submissions, permit });
+        pending.push(PendingEntry {
+            leader: leader(term),
+            seq,
+            submissions,
+            permit,
+            proposed: std::time::Instant::now(),
+        });
         receiver
     }
 

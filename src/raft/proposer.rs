@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use metrics::Histogram;
 use openraft::errors::ClientWriteError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -34,8 +33,7 @@ pub struct Leadership {
 
 impl Leadership {
     pub fn new(leader: LeaderId) -> Self {
-        let w = std::env::var("KVW").ok().and_then(|w| w.parse().ok()).unwrap_or(WINDOW_ENTRIES);
-        Self { leader, window: Arc::new(Semaphore::new(w)) }
+        Self { leader, window: Arc::new(Semaphore::new(WINDOW_ENTRIES)) }
     }
 }
 
@@ -57,7 +55,6 @@ pub struct Proposer {
     seq: u64,
     /// The last stamp given out: stamps of one proposer never go back.
     stamp: Timestamp,
-    batch_ops: Histogram,
 }
 
 impl Proposer {
@@ -67,8 +64,7 @@ impl Proposer {
         queue: mpsc::Receiver<Submission>,
         intake: watch::Receiver<Intake>,
     ) -> Self {
-        let batch_ops = metrics::histogram!("kvorum_batch_ops", "group" => state.id.to_string());
-        Self { state, raft, queue, intake, seq: 0, stamp: Timestamp(i64::MIN), batch_ops }
+        Self { state, raft, queue, intake, seq: 0, stamp: Timestamp(i64::MIN) }
     }
 
     /// Runs until the group's handle is dropped or the intake's owner is.
@@ -120,7 +116,8 @@ impl Proposer {
         self.seq += 1;
         let seq = self.seq;
         let count = submissions.iter().map(|submission| submission.chunk.op_count).sum();
-        self.batch_ops.record(f64::from(count));
+        self.state.metrics.batch_ops.record(f64::from(count));
+        self.state.metrics.ops.increment(u64::from(count));
         self.stamp = self.stamp.max(self.state.stamp()).max(self.state.clock.now(Boottime::now()));
         let header = BatchHeader { kind: BatchKind::Ops, count, stamp: self.stamp, origin: self.state.origin, seq };
         let batch = batch::encode(&header, submissions.iter().map(|submission| &submission.chunk.ops));
@@ -128,7 +125,9 @@ impl Proposer {
             // The ops live on in the entry.
             submission.chunk.ops = bytes::BytesMut::new();
         }
-        self.state.pending.push(PendingEntry { leader, seq, submissions, permit });
+        self.state.metrics.batch_bytes.record(batch.0.len() as f64);
+        let proposed = std::time::Instant::now();
+        self.state.pending.push(PendingEntry { leader, seq, submissions, permit, proposed });
         let state = self.state.clone();
         let completion = Completion::new(move |result: openraft::raft::ClientWriteResult<_>| match result {
             // Rule (b) has answered already, at apply.

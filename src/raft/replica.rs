@@ -143,8 +143,15 @@ impl Replica {
         let (transfers, transfer_requests) = mpsc::channel(TRANSFERS_MAX);
         let (intake, intake_seen) = watch::channel(Intake::Closed);
         let (leads, leads_seen) = watch::channel(false);
-        let handle =
-            Arc::new(Group::new(state.clone(), raft.clone(), queue, transfers, leads_seen, seed.timers.election_max));
+        let handle = Arc::new(Group::new(
+            state.clone(),
+            raft.clone(),
+            log.clone(),
+            queue,
+            transfers,
+            leads_seen,
+            seed.timers.election_max,
+        ));
         let mut tasks = JoinSet::new();
         tasks.spawn_on(Proposer::new(state.clone(), raft.clone(), queued, intake_seen).run(), runtime);
         let leadership = LeadershipTask {
@@ -159,6 +166,7 @@ impl Replica {
             acks: AckClock::default(),
             current: None,
             last_sighting: None,
+            clock_warned: None,
         };
         tasks.spawn_on(leadership.run(), runtime);
         let upkeep = Upkeep {

@@ -33,8 +33,8 @@ use crate::slot::KeySlot;
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a leader whose connection was lost is not named. Elections take less.
-const LOST_LEADER_DOUBT: Duration = Duration::from_millis(1500);
+/// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
+const LOST_LEADER_DOUBT: Duration = Duration::from_secs(5);
 
 /// Where a key slot's commands go.
 #[derive(Debug, Clone)]

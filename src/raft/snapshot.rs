@@ -178,8 +178,9 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
                 if let Some(log_id) = snapshot.meta.last_log_id {
                     self.log.snapshot_saved(log_id);
                 }
-                metrics::histogram!("kvorum_snapshot_seconds").record(started.elapsed().as_secs_f64());
-                tracing::info!(group = %self.state.id, bytes = snapshot.snapshot.len, "wrote a snapshot");
+                self.state.metrics.snapshots.increment(1);
+                let seconds = started.elapsed().as_secs_f64();
+                tracing::info!(group = %self.state.id, bytes = snapshot.snapshot.len, seconds, "wrote a snapshot");
                 Ok(snapshot)
             }
             Err(PublishError::Older(newer)) => Ok(*newer),

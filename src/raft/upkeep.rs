@@ -75,6 +75,7 @@ impl Upkeep {
     }
 
     async fn snapshot(&self, snapshot_index: &mut u64) {
+        self.group.state().metrics.log_bytes.set(self.log.bytes() as f64);
         let Some(applied) = self.group.state().applied_id() else { return };
         if self.log.bytes() < self.log_bytes_max || applied.index <= *snapshot_index {
             return;

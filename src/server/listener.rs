@@ -71,6 +71,7 @@ impl Listener {
                 _ = sweep.tick() => {
                     let timeout_s = self.shared.parameters.tunables().timeout_s;
                     self.shared.clients.sweep(u64::from(timeout_s) * 1000);
+                    self.shared.sample_rates();
                 }
             }
         }

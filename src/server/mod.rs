@@ -13,6 +13,8 @@ mod output;
 mod parking;
 mod pause;
 mod places;
+mod process;
+mod rates;
 mod session;
 mod settle;
 mod shared;

@@ -1,8 +1,10 @@
 //! What all connections of a node share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::{Boottime, Timestamp};
@@ -12,6 +14,8 @@ use crate::server::clients::Clients;
 use crate::server::latency::Latency;
 use crate::server::parking::Parking;
 use crate::server::pause::Pause;
+use crate::server::process::UsageFigures;
+use crate::server::rates::{Rates, Totals};
 use crate::server::slowlog::SlowLog;
 use crate::server::stats::Stats;
 
@@ -22,8 +26,13 @@ pub struct Shared {
     pub config: Config,
     /// What CONFIG SET has made of it.
     pub parameters: Arc<ConfigTable>,
+    /// The file that the node was started with, if any.
+    pub config_file: Option<PathBuf>,
+    /// Held while the file is being rewritten.
+    pub rewriting: Mutex<()>,
     pub clients: Clients,
     pub stats: Stats,
+    pub rates: Rates,
     pub slowlog: SlowLog,
     pub latency: Latency,
     pub pause: Pause,
@@ -33,26 +42,64 @@ pub struct Shared {
     /// Set by SHUTDOWN; the node's main task watches it.
     pub stop_requested: watch::Sender<bool>,
     pub started: (Boottime, Timestamp),
+    /// Memory in use before the first client came.
+    pub startup_bytes: u64,
     /// 40 random hex digits, new at every start: INFO's run_id.
     pub run_id: String,
 }
 
 impl Shared {
-    pub fn new(replication: Arc<Replication>, config: Config, parameters: Arc<ConfigTable>) -> Self {
+    pub fn new(
+        replication: Arc<Replication>,
+        config: Config,
+        config_file: Option<PathBuf>,
+        parameters: Arc<ConfigTable>,
+    ) -> Self {
         Self {
             replication,
             parking: Parking::new(config.park_bytes_max.as_usize()),
             config,
             parameters,
+            config_file,
+            rewriting: Mutex::default(),
             clients: Clients::default(),
             stats: Stats::default(),
+            rates: Rates::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             pause: Pause::default(),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
+            startup_bytes: UsageFigures::read().allocated_bytes,
             started: (Boottime::now(), Timestamp::wall_now()),
             run_id: crate::cluster::NodeId::random().to_string(),
+        }
+    }
+
+    /// Called every second: takes the sample behind INFO's rates.
+    pub fn sample_rates(&self) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let totals = Totals {
+            commands: self.stats.commands.calls_total(),
+            read_bytes: load(&self.stats.read_bytes),
+            written_bytes: load(&self.stats.written_bytes),
+        };
+        self.rates.sample(Boottime::now(), totals);
+    }
+
+    /// Sets the gauges that are a state rather than an event.
+    pub fn sample_metrics(&self) {
+        let (node, replication) = (&self.stats.node, &self.replication);
+        let process = UsageFigures::read();
+        node.cpu_seconds.set(process.cpu_user_seconds + process.cpu_system_seconds);
+        node.memory_resident_bytes.set(process.resident_bytes as f64);
+        node.uptime_seconds.set(Boottime::now().saturating_since(self.started.0).as_secs_f64());
+        node.topology_epoch.set(replication.topology().epoch().0 as f64);
+        let (groups, hints) = (replication.groups(), replication.hints());
+        node.memory_keyspace_bytes
+            .set(groups.iter().map(|group| group.keyspace().counters().bytes).sum::<u64>() as f64);
+        for group in groups {
+            group.sample_metrics(hints.leader(group.id()).map_or(0, |leader| leader.term));
         }
     }
 

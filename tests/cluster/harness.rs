@@ -1,6 +1,7 @@
 //! Real nodes as child processes, and a small blocking client that follows redirects.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -73,6 +74,11 @@ impl Connection {
     pub fn call<A: AsRef<[u8]>>(&mut self, words: &[A]) -> std::io::Result<Reply> {
         self.send(words)?;
         self.receive()
+    }
+
+    /// For those who read replies themselves.
+    pub fn reader(&mut self) -> &mut impl BufRead {
+        &mut self.stream
     }
 
     pub fn receive(&mut self) -> std::io::Result<Reply> {
@@ -162,11 +168,10 @@ impl ClusterClient {
     }
 
     fn call_node<A: AsRef<[u8]>>(&mut self, port: u16, words: &[A]) -> Result<Reply, (bool, std::io::Error)> {
-        if !self.connections.contains_key(&port) {
-            let connection = Connection::open(port).map_err(|error| (false, error))?;
-            self.connections.insert(port, connection);
-        }
-        let connection = self.connections.get_mut(&port).expect("just inserted");
+        let connection = match self.connections.entry(port) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(Connection::open(port).map_err(|error| (false, error))?),
+        };
         connection.call(words).map_err(|error| (true, error))
     }
 }
@@ -308,7 +313,8 @@ impl Drop for Node {
 
 pub struct Cluster {
     pub nodes: Vec<Node>,
-    directory: tempfile::TempDir,
+    /// Removed with the cluster.
+    _directory: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -327,7 +333,7 @@ impl Cluster {
         let list = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
         let node = |port: u16| Self::node(directory.path(), port, count, &list, flags);
         let nodes = ports.iter().map(|port| node(*port)).collect();
-        Self { nodes, directory }
+        Self { nodes, _directory: directory }
     }
 
     fn node(directory: &Path, port: u16, count: usize, list: &str, flags: &[&str]) -> Node {
@@ -339,10 +345,6 @@ impl Cluster {
         }
         words.extend(flags.iter().map(|flag| (*flag).to_owned()));
         Node { port, directory: data, flags: words, child: None }
-    }
-
-    pub fn path(&self) -> &Path {
-        self.directory.path()
     }
 
     pub fn ports(&self) -> Vec<u16> {
@@ -386,7 +388,7 @@ pub fn eventually(limit: Duration, what: impl Fn() -> String, mut condition: imp
 }
 
 /// Tests run side by side: each takes the next ports, below the ephemeral range, and skips those in use.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 11_000 + (std::process::id() % 40) as u16 * 200;
     let mut ports = Vec::new();

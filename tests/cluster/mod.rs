@@ -4,3 +4,4 @@ mod commands;
 mod failures;
 mod formation;
 pub mod harness;
+mod transcripts;

@@ -93,11 +93,8 @@ impl Writer {
     }
 
     fn serve(&mut self) -> Result<(), LogError> {
-        loop {
-            match self.queue.take(&mut self.held, self.segments.patience()) {
-                Next::Write => self.write_batch()?,
-                Next::Close => break,
-            }
+        while let Next::Write = self.queue.take(&mut self.held, self.segments.patience()) {
+            self.write_batch()?;
             self.segments.sync_in_turn()?;
         }
         // § The mark of a clean stop says that what is before it is on the disk.

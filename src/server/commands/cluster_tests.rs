@@ -1,7 +1,9 @@
+//! Tests of CLUSTER: replies as frames, from a fixture topology.
+
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::fixture::{node as node_id, topology};
+use crate::cluster::{fixture_node as node_id, fixture_topology as topology};
 use crate::protocol::Protocol;
 
 fn written(protocol: Protocol, write: impl FnOnce(&mut Reply)) -> String {

@@ -5,9 +5,17 @@
 
 mod client;
 mod cluster;
+mod config;
 mod connection;
+#[cfg(test)]
+mod fixture;
+mod info;
+mod info_figures;
+mod info_text;
 mod keyspace;
 mod led;
+mod memory;
+mod observe;
 mod run;
 mod scan;
 mod wait;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::command::{self, NodeCommand};
 use crate::protocol::{Args, Reply};
-use crate::server::commands::{client, cluster, connection, keyspace, scan, wait};
+use crate::server::commands::{client, cluster, config, connection, info, keyspace, memory, observe, scan, wait};
 use crate::server::session::{Flow, Session};
 use crate::server::shared::Shared;
 
@@ -110,13 +110,13 @@ pub async fn run_alone(command: NodeCommand, args: &Args<'_>, context: &mut Comm
         NodeCommand::Flushall | NodeCommand::Flushdb => return keyspace::flush(args, context).await,
         NodeCommand::Wait => wait::wait(args, context).await,
         NodeCommand::Cluster(which) => cluster::run(which, args, context).await,
-        NodeCommand::Info
-        | NodeCommand::Debug
-        | NodeCommand::Shutdown
-        | NodeCommand::Config(_)
-        | NodeCommand::Memory(_)
-        | NodeCommand::Slowlog(_)
-        | NodeCommand::Latency(_) => command::WireError::unknown_command(args).reply(context.reply),
+        NodeCommand::Info => info::info(args, context),
+        NodeCommand::Config(which) => config::run(which, args, context).await,
+        NodeCommand::Slowlog(which) => observe::slowlog(which, args, context),
+        NodeCommand::Latency(which) => observe::latency(which, args, context),
+        NodeCommand::Memory(which) => memory::run(which, context),
+        NodeCommand::Debug => observe::debug(args, context).await,
+        NodeCommand::Shutdown => return observe::shutdown(args, context),
         NodeCommand::Ping
         | NodeCommand::Echo
         | NodeCommand::Select

@@ -1,3 +1,5 @@
+//! Tests of SCAN: its words and its cursor.
+
 use super::*;
 use crate::protocol::ArgRange;
 

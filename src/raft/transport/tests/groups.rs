@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use openraft::{Config, Raft, SnapshotPolicy};
 
+use super::nodes::*;
 use super::store::{MemoryLog, MemoryMachine};
-use super::*;
 use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::{Batch, Member, TypeConfig};
 

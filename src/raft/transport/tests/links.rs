@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::*;
+use super::nodes::*;
 use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::transport::codec::{AppendRequest, AppendResult, SnapshotBegin, SnapshotChunk, SnapshotEnd};
 use crate::raft::transport::frame::Kind;
