@@ -10,7 +10,7 @@
 //! | `segments` | the files: batches go in, old ones go away |
 //! | `background_sync` | the thread that syncs for `appendfsync everysec` |
 //! | `recover` | reading the segments at start: torn tail or corruption |
-//! | `disk` | the file operations |
+//! | `disk` | the file operations, which tests replace (`memory_disk`) |
 //! | `node_log` | opening, the handles, closing |
 //! | `error` | what can go wrong |
 
@@ -18,6 +18,8 @@ mod background_sync;
 mod disk;
 mod error;
 mod format;
+#[cfg(test)]
+mod memory_disk;
 mod node_log;
 mod queue;
 mod recover;
@@ -26,6 +28,8 @@ mod store;
 mod tail;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_faults;
 mod writer;
 
 pub use error::LogError;

@@ -82,8 +82,8 @@ struct Partial {
 struct Replay {
     replayed: Replayed,
     partial: HashMap<LogKey, Partial>,
-    /// Entries up to here were in segments that are gone: a purge of them is to come. With the segment that says so.
-    owed: BTreeMap<LogKey, (u64, PathBuf)>,
+    /// Entries up to here were, at least in part, in segments that are gone: a purge of them is to come.
+    owed: BTreeMap<LogKey, u64>,
 }
 
 /// A sound record contradicts what came before it.
@@ -117,7 +117,7 @@ impl Replay {
                 let undecodable = LogError::Undecodable { path: path.to_owned(), offset: sound.bytes as u64 };
                 let Ok((key, record)) = take_record(&mut body) else { return Err(undecodable) };
                 let taken = if oldest && begins {
-                    self.first_record(path, key, record)
+                    self.first_record(key, record)
                 } else {
                     self.record(key, record, &mut sound.highest)
                 };
@@ -132,15 +132,19 @@ impl Replay {
     }
 
     /// The oldest segment begins with what was in those that are gone.
-    fn first_record(&mut self, path: &Path, key: LogKey, record: Record) -> Result<(), Contradiction> {
+    fn first_record(&mut self, key: LogKey, record: Record) -> Result<(), Contradiction> {
         let Record::Last(last) = record else { return self.record(key, record, &mut HashMap::new()) };
-        let tail = self.replayed.tails.entry(key).or_default();
-        if tail.purged.is_none_or(|purged| purged.index < last.index) {
-            // Those entries are gone because a later record purges them; until it comes, the log goes on behind them.
-            tail.purge(last);
-            self.owed.insert(key, (last.index, path.to_owned()));
-        }
+        self.owe(key, last);
         Ok(())
+    }
+
+    /// Entries up to `log_id` are gone because a later record purges them; until it comes, the log goes on behind them.
+    fn owe(&mut self, key: LogKey, log_id: LogId) {
+        let tail = self.replayed.tails.entry(key).or_default();
+        if tail.purged.is_none_or(|purged| purged.index < log_id.index) {
+            tail.purge(log_id);
+            self.owed.insert(key, log_id.index);
+        }
     }
 
     fn record(&mut self, key: LogKey, record: Record, highest: &mut HashMap<LogKey, u64>) -> Result<(), Contradiction> {
@@ -163,15 +167,19 @@ impl Replay {
             Record::Rest { entry, offset } => {
                 holds(entry.log_id);
                 self.part(key, entry.log_id, offset, payload(&entry))?;
-                let Partial { log_id, bytes } = self.partial.remove(&key).expect("its last part was just added");
-                let payload = EntryPayload::Normal(Batch(bytes.freeze()));
-                let tail = self.replayed.tails.entry(key).or_default();
-                tail.replay(Entry { log_id, payload }).map_err(|_| Contradiction)?;
+                match self.partial.remove(&key) {
+                    Some(Partial { log_id, bytes }) => {
+                        let payload = EntryPayload::Normal(Batch(bytes.freeze()));
+                        let tail = self.replayed.tails.entry(key).or_default();
+                        tail.replay(Entry { log_id, payload }).map_err(|_| Contradiction)?;
+                    }
+                    None => self.owe(key, entry.log_id),
+                }
             }
             Record::Truncate { from, .. } => tails.entry(key).or_default().truncate_from(from),
             Record::Purge(log_id) => {
                 tails.entry(key).or_default().purge(log_id);
-                if self.owed.get(&key).is_some_and(|(index, _)| *index <= log_id.index) {
+                if self.owed.get(&key).is_some_and(|index| *index <= log_id.index) {
                     self.owed.remove(&key);
                 }
             }
@@ -192,12 +200,12 @@ impl Replay {
         Ok(())
     }
 
-    /// Offset 0 begins anew: a crash may have left a beginning behind.
+    /// Offset 0 begins anew: a crash may have left a beginning behind. A part whose beginning was in a segment that is gone is passed over.
     fn part(&mut self, key: LogKey, log_id: LogId, offset: u64, bytes: &[u8]) -> Result<(), Contradiction> {
         if offset == 0 {
             self.partial.insert(key, Partial { log_id, bytes: BytesMut::new() });
         }
-        let partial = self.partial.get_mut(&key).ok_or(Contradiction)?;
+        let Some(partial) = self.partial.get_mut(&key) else { return Ok(()) };
         if partial.log_id != log_id || partial.bytes.len() as u64 != offset {
             return Err(Contradiction);
         }
@@ -254,8 +262,9 @@ impl Replay {
     /// § Syncs what was read: after a crash of the process alone it may be in the kernel's memory only, and the next segment will say that
     /// it is on the disk.
     fn finish(mut self, disk: &dyn Disk, directory: &Path) -> Result<Replayed, LogError> {
-        if let Some((key, (index, path))) = self.owed.pop_first() {
-            return Err(LogError::Missing { path, group: key.0.0, index });
+        if let Some((key, index)) = self.owed.pop_first() {
+            let oldest = self.replayed.end.segments.front().map_or(directory, |segment| &segment.path);
+            return Err(LogError::Missing { path: oldest.to_owned(), group: key.0.0, index });
         }
         for segment in &self.replayed.end.segments {
             let synced = disk.open(&segment.path).and_then(|file| file.sync());

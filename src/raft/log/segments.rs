@@ -21,6 +21,9 @@ use crate::raft::types::{LogId, Vote};
 /// How long the last of a second's writes may wait for its sync in `Fsync::EverySec`.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Segments deleted when one is begun; the others wait for the next. Each takes the writer a sync of the directory.
+const DELETED_AT_ONCE_MAX: usize = 8;
+
 /// How much of a segment is prepared at a time.
 static ZEROS: &[u8] = &[0; 1 << 20];
 /// Larger batches bring their own room: zeros ahead would double what is written.
@@ -234,14 +237,19 @@ impl Segments {
         }
         self.write(&mut batch, 1 + marks.len() as u64)?;
         self.sync()?;
-        let synced = self.disk.sync_directory(&self.directory);
-        synced.map_err(|error| LogError::io("sync", &self.directory, error))?;
+        self.sync_directory()?;
         self.delete_old(marks)
     }
 
-    /// Oldest first, so that what is left is always a whole end of the log. § `marks` is what the newest segment, durable by now, begins with.
+    fn sync_directory(&self) -> Result<(), LogError> {
+        self.disk.sync_directory(&self.directory).map_err(|error| LogError::io("sync", &self.directory, error))
+    }
+
+    /// § Oldest first, each removal durable before the next, so that what a power loss leaves is always a whole end of the log. `marks` is
+    /// what the newest segment, durable by now, begins with.
     fn delete_old(&mut self, marks: &Marks) -> Result<(), LogError> {
-        while let Some(oldest) = self.old.front() {
+        for _ in 0..DELETED_AT_ONCE_MAX {
+            let Some(oldest) = self.old.front() else { break };
             let needed = oldest.highest.iter().any(|(key, highest)| {
                 marks.get(key).is_some_and(|mark| mark.purged.is_none_or(|purged| purged.index < *highest))
             });
@@ -251,6 +259,7 @@ impl Segments {
             let removed = self.disk.remove(&oldest.path);
             removed.map_err(|error| LogError::io("remove", &oldest.path, error))?;
             self.old.pop_front();
+            self.sync_directory()?;
         }
         self.metrics.segments.set((self.old.len() + 1) as f64);
         let current = self.current.as_ref().map_or(0, |current| current.written);

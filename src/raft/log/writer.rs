@@ -169,6 +169,8 @@ impl Writer {
     fn put_part(&mut self, key: LogKey, entry: Entry, offset: usize) {
         let (log_id, rest) = (entry.log_id, &payload(&entry)[offset..]);
         self.segments.holds(key, log_id.index);
+        // A replica without a mark needs no segment.
+        self.marks.entry(key).or_default();
         if rest.len() > PART_BYTES {
             put_part(&mut self.batch, key, log_id, offset as u64, &rest[..PART_BYTES]);
             self.records += 1;

@@ -1,0 +1,231 @@
+//! A disk in memory for the tests: it fails the Nth operation, and loses what was not synced when the power goes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::raft::log::disk::{Disk, DiskFile};
+
+/// Written or lost as a whole when the power goes.
+const SECTOR_BYTES: usize = 64;
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// This operation alone fails; a write after its first half.
+    Error(io::ErrorKind),
+    /// This operation and all later ones.
+    Dead,
+}
+
+#[derive(Clone, Default)]
+struct Contents {
+    synced: Vec<u8>,
+    written: Vec<u8>,
+    /// Since the last sync: (offset, length).
+    unsynced: Vec<(usize, usize)>,
+}
+
+type FileId = u64;
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<FileId, Contents>,
+    names: BTreeMap<PathBuf, FileId>,
+    synced_names: BTreeMap<PathBuf, FileId>,
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+}
+
+/// Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct MemoryDisk(Arc<Mutex<State>>);
+
+struct MemoryFile {
+    state: Arc<Mutex<State>>,
+    id: FileId,
+}
+
+impl MemoryDisk {
+    /// The operation with this number, counted from 1 over the disk's life, fails.
+    pub fn fail_at(&self, operation: u64, fault: Fault) {
+        self.0.lock().fault = Some((operation, fault));
+    }
+
+    /// Writes, syncs, creations, removals and cuts so far.
+    pub fn operations(&self) -> u64 {
+        self.0.lock().operations
+    }
+
+    /// Every operation waits while `meanwhile` runs.
+    pub fn hold<R>(&self, meanwhile: impl FnOnce() -> R) -> R {
+        let _held = self.0.lock();
+        meanwhile()
+    }
+
+    /// Whether a power loss would lose written bytes.
+    pub fn has_unsynced(&self) -> bool {
+        self.0.lock().files.values().any(|file| !file.unsynced.is_empty())
+    }
+
+    /// The disk as another process finds it after this one was killed.
+    pub fn after_kill(&self) -> Self {
+        let state = self.0.lock();
+        let files = state.files.clone();
+        Self(Arc::new(Mutex::new(State {
+            files,
+            names: state.names.clone(),
+            synced_names: state.synced_names.clone(),
+            ..State::default()
+        })))
+    }
+
+    /// The disk after a power loss: of what was not synced, any part may be there.
+    pub fn after_power_loss(&self, chance: &mut Chance) -> Self {
+        let state = self.0.lock();
+        let mut names = state.synced_names.clone();
+        for (name, id) in &state.names {
+            if !state.synced_names.contains_key(name) && chance.below(2) == 0 {
+                names.insert(name.clone(), *id);
+            }
+        }
+        names.retain(|name, _| state.names.contains_key(name) || chance.below(2) == 0);
+        let mut files = BTreeMap::new();
+        for id in names.values() {
+            let file = &state.files[id];
+            let mut kept = file.synced.clone();
+            for (offset, length) in &file.unsynced {
+                let end = offset + length;
+                let mut from = *offset;
+                while from < end {
+                    let to = end.min((from / SECTOR_BYTES + 1) * SECTOR_BYTES);
+                    if chance.below(2) == 0 {
+                        kept.resize(kept.len().max(to), 0);
+                        kept[from..to].copy_from_slice(&file.written[from..to]);
+                    }
+                    from = to;
+                }
+            }
+            files.insert(*id, Contents { synced: kept.clone(), written: kept, unsynced: Vec::new() });
+        }
+        Self(Arc::new(Mutex::new(State { files, synced_names: names.clone(), names, ..State::default() })))
+    }
+
+    /// Changes a file behind the log's back.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.0.lock();
+        let id = state.names[path];
+        let file = state.files.get_mut(&id).expect("named files exist");
+        change(&mut file.written);
+        *file =
+            Contents { synced: file.written.clone(), written: std::mem::take(&mut file.written), unsynced: Vec::new() };
+    }
+}
+
+impl State {
+    /// Counts an operation. The error is the fault it meets.
+    fn count(&mut self) -> Result<(), io::Error> {
+        self.operations += 1;
+        match self.fault {
+            Some((at, Fault::Error(kind))) if at == self.operations => Err(kind.into()),
+            Some((at, Fault::Dead)) if at <= self.operations => Err(io::ErrorKind::BrokenPipe.into()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(self.0.lock().names.keys().filter(|path| path.parent() == Some(directory)).cloned().collect())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let state = self.0.lock();
+        Ok(state.files[&state.id(path)?].written.clone())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.0.lock();
+        state.count()?;
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let id = state.files.keys().last().map_or(0, |last| last + 1);
+        state.files.insert(id, Contents::default());
+        state.names.insert(path.to_owned(), id);
+        Ok(Arc::new(MemoryFile { state: self.0.clone(), id }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let id = self.0.lock().id(path)?;
+        Ok(Arc::new(MemoryFile { state: self.0.clone(), id }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.count()?;
+        state.names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.count()?;
+        state.synced_names = state.names.clone();
+        Ok(())
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let fault = state.count();
+        let bytes = if fault.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
+        let file = state.files.get_mut(&self.id).expect("open files exist");
+        let (from, to) = (offset as usize, offset as usize + bytes.len());
+        file.written.resize(file.written.len().max(to), 0);
+        file.written[from..to].copy_from_slice(bytes);
+        file.unsynced.push((from, bytes.len()));
+        fault
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.count()?;
+        let file = state.files.get_mut(&self.id).expect("open files exist");
+        file.synced.clone_from(&file.written);
+        file.unsynced.clear();
+        Ok(())
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.count()?;
+        let file = state.files.get_mut(&self.id).expect("open files exist");
+        file.written.truncate(length as usize);
+        *file = Contents { synced: file.written.clone(), written: file.written.clone(), unsynced: Vec::new() };
+        Ok(())
+    }
+}
