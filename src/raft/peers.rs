@@ -13,7 +13,7 @@ use crate::cluster::{
 use crate::raft::membership::MembershipStatus;
 use crate::raft::meta::ProposeError;
 use crate::raft::replication::Replication;
-use crate::raft::{AskReply, Receiver, formation};
+use crate::raft::{AskReply, PeerState, Receiver, formation};
 
 /// `ask` kinds: the body is postcard of (group, replica): hand leadership of the group to the replica.
 const ASK_TRANSFER: u8 = 1;
@@ -131,7 +131,10 @@ impl Replication {
     /// "refused: " is final, after others the node tries again.
     pub async fn join(&self, op: &[u8]) -> Result<Vec<u8>, String> {
         let op = MetaOp::decode(op).map_err(|error| format!("refused: {error}"))?;
-        let MetaOp::Join { .. } = &op else { return Err("refused: not a join".to_owned()) };
+        let MetaOp::Join { node, info, .. } = &op else { return Err("refused: not a join".to_owned()) };
+        if let Some(holder) = self.holder_that_is_up(&info.address(), *node) {
+            return Err(format!("{} belongs to node {holder}, which is up", info.address()));
+        }
         match self.propose(&op).await {
             Ok(_) => Ok(self.newest_topology().encode()),
             Err(ProposeError::Refused(error)) => Err(format!("refused: {error}")),
@@ -142,6 +145,14 @@ impl Replication {
                 self.join_at(&leader, &op).await
             }
         }
+    }
+
+    /// § A node that joins at a registered address replaces the node there, so that one must be gone: two nodes may only seem to have one
+    /// address because one of them announces the wrong one.
+    fn holder_that_is_up(&self, address: &Address, joiner: NodeId) -> Option<NodeId> {
+        let holder = self.newest_topology().node_at(address).filter(|holder| *holder != joiner)?;
+        let is_up = |peer: &PeerState| peer.node == holder && peer.connected_for.is_some();
+        (holder == self.node() || self.peers().iter().any(is_up)).then_some(holder)
     }
 
     async fn join_at(&self, leader: &Address, op: &MetaOp) -> Result<Vec<u8>, String> {
