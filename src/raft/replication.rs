@@ -27,11 +27,16 @@ use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed};
+use crate::raft::upkeep::release_log;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
+
+const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Files in the log's directory: what three busy groups keep by themselves, and as much again.
+const LOG_FILES_MAX: usize = 24;
 
 /// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
 const LOST_LEADER_DOUBT: Duration = Duration::from_secs(5);
@@ -237,6 +242,7 @@ pub struct Coordinator {
     /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
     starting: BTreeSet<GroupId>,
     proposals: JoinSet<()>,
+    log_checked: Instant,
     started: (mpsc::Sender<StartedReplica>, mpsc::Receiver<StartedReplica>),
 }
 
@@ -310,6 +316,7 @@ impl Coordinator {
             },
             starting: BTreeSet::new(),
             proposals: JoinSet::new(),
+            log_checked: Instant::now(),
             started: mpsc::channel(STARTING_MAX),
         })
     }
@@ -341,6 +348,7 @@ impl Coordinator {
                     self.announce();
                     self.propose_founding();
                     self.forget_lost();
+                    self.release_log();
                 }
             }
         }
@@ -394,6 +402,25 @@ impl Coordinator {
             });
         }
         while self.proposals.try_join_next().is_some() {}
+    }
+
+    /// A segment of the log stays until every group is purged past it, and a quiet group, the meta group above all, would hold them all: when there are
+    /// too many, quiet groups make a snapshot and let go of their entries.
+    fn release_log(&mut self) {
+        if self.log_checked.elapsed() < LOG_CHECK_INTERVAL {
+            return;
+        }
+        self.log_checked = Instant::now();
+        let files = std::fs::read_dir(self.start.seed.data_directory.join("log")).into_iter().flatten();
+        if files.count() <= LOG_FILES_MAX {
+            return;
+        }
+        let meta = self.meta.raft.clone();
+        self.proposals.spawn(async move { release_log(&meta).await });
+        for (_, replica) in self.replicas.values() {
+            let group = replica.group.clone();
+            self.proposals.spawn(async move { release_log(group.raft()).await });
+        }
     }
 
     fn announce(&self) {

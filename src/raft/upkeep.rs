@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::RaftStateMachine;
+
 use crate::cluster::GroupId;
 use crate::command::{OpCode, plan_expire_due};
 use crate::protocol::Protocol;
-use crate::raft::GroupLog;
 use crate::raft::chunk::Chunk;
 use crate::raft::group::Group;
+use crate::raft::{GroupLog, TypeConfig};
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -83,5 +86,21 @@ impl Upkeep {
         *snapshot_index = applied.index;
         // openraft purges the log behind the snapshot by itself; a failure to start one is tried again when the log grows.
         let _ = self.group.raft().trigger().snapshot().await;
+    }
+}
+
+/// Lets go of the entries that a snapshot covers; makes one if the last is older than what is applied.
+pub async fn release_log<SM: RaftStateMachine<TypeConfig>>(raft: &openraft::Raft<TypeConfig, SM>) {
+    let (snapshot, applied) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.snapshot, metrics.last_applied)
+    };
+    // A core that has stopped is reported elsewhere; what fails now is tried again.
+    if let Some(snapshot) = snapshot {
+        let _ = raft.trigger().purge_log(snapshot.index).await;
+    }
+    if snapshot < applied {
+        let _ = raft.trigger().snapshot().await;
     }
 }
