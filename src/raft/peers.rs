@@ -228,7 +228,8 @@ impl Replication {
                 .map(|(replica, node)| ReplicaStatus {
                     id: replica.0,
                     node: node.to_string(),
-                    voter: status.voters.contains(&replica),
+                    // In the middle of a change the old voters still count.
+                    voter: status.voters.contains(&replica) && !status.joint,
                     lag_entries: lag(replica),
                 })
                 .collect(),

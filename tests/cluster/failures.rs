@@ -159,8 +159,10 @@ fn a_wiped_node_joins_as_a_new_replica_and_never_founds_a_second_cluster() {
         Duration::from_secs(30),
         || "the new replicas vote".to_owned(),
         || {
-            let status = cluster.nodes[1].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
-            !status.contains("\"voter\":false") && !status.contains(&id_before) && status.contains(&id)
+            cluster.nodes.iter().all(|node| {
+                let status = node.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+                !status.contains("\"voter\":false") && !status.contains(&id_before) && status.contains(&id)
+            })
         },
     );
     // The new replica counts: the cluster survives the loss of another node.
