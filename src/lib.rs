@@ -47,6 +47,7 @@
 //! | node main (`node.rs`) | process | signals, SHUTDOWN, failures | everybody, to stop |
 //! | workers (`workers.rs`) | node | their runtimes' tasks | |
 //! | log writer (`raft/log/writer.rs`, a thread) | `NodeLog` | `Queue` | openraft's `IOFlushed`, barriers |
+//! | log sync (`raft/log/background_sync.rs`, a thread, everysec only) | `Segments` | files to sync | log writer |
 //! | coordinator (`raft/replication.rs`) | node | leader sightings, peers' hints, connections, topologies, started replicas | route table, hints, replicas |
 //! | per group: proposer, leadership, upkeep, failure watch (`raft/replica.rs`) | `Replica` | chunks; openraft's metrics and transfers; a timer | openraft; lease, intake, sightings; snapshots, due keys |
 //! | openraft's own, per group | `openraft::Raft` | | |
