@@ -3,7 +3,6 @@
 //! § A leadership opens only when an entry of its own term has been applied: every earlier entry is applied then, so reads see
 //! all that was ever acknowledged, and the group clock starts at or past the last stamp of the log.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,11 +85,11 @@ impl LeadershipTask {
         let own = leader.as_ref().map(|leader| leader.to_committed_leader_id());
         let applied = self.state.applied();
         let first_entry_applied = own.is_some() && applied.log_id.map(|log_id| log_id.leader_id) == own;
-        let voters: BTreeSet<u64> = applied.membership.voter_ids().collect();
+        let is_voter = applied.membership.voter_ids().any(|voter| voter == self.state.replica.0);
         match (own, leader) {
-            (Some(own), Some(leader)) if first_entry_applied && voters.contains(&self.state.replica.0) => {
+            (Some(own), Some(leader)) if first_entry_applied && is_voter => {
                 self.open(own);
-                self.prolong(own, leader.last_quorum_acked(), voters.len() == 1);
+                self.prolong(own, leader.last_quorum_acked());
             }
             (Some(_) | None, Some(_) | None) => {
                 if self.current.is_some() {
@@ -117,13 +116,11 @@ impl LeadershipTask {
         tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
     }
 
-    fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>, sole_voter: bool) {
-        if self.reads == Reads::ByReadIndex {
+    fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>) {
+        if self.reads == Reads::ByReadIndex || self.state.extend_endless_lease(own) {
             return;
         }
-        if sole_voter {
-            self.state.lease.extend(own, None);
-        } else if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {
+        if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {
             let until = acked.saturating_add(lease_of(self.election_timeout_max));
             self.state.lease.extend(own, Some(until));
         }
@@ -175,9 +172,7 @@ impl LeadershipTask {
     }
 
     async fn transfer(&mut self, target: ReplicaId) -> Result<(), TransferError> {
-        if self.current.is_none() {
-            return Err(TransferError::NotLeader);
-        }
+        let Some(current) = self.current.clone() else { return Err(TransferError::NotLeader) };
         if !self.state.applied().membership.voter_ids().any(|voter| voter == target.0) {
             return Err(TransferError::NotVoter);
         }
@@ -186,7 +181,7 @@ impl LeadershipTask {
         }
         self.intake.send_replace(Intake::Paused);
         self.wait_until_caught_up(target).await?;
-        self.state.lease.revoke();
+        self.state.lease.revoke(current.leader);
         self.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
         let raft = self.raft.clone();
         let took_over = async {

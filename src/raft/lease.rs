@@ -24,7 +24,7 @@ const FOREVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Lease {
     leader: LeaderId,
-    /// Boot time in nanoseconds. Only ever raised.
+    /// Boot time in nanoseconds. Only ever raised, but for the end of an endless one.
     deadline: AtomicU64,
     revoked: AtomicBool,
 }
@@ -64,12 +64,7 @@ impl LeaseCell {
         let current = self.0.load();
         match current.as_ref() {
             Some(lease) if lease.leader == leader => {
-                // A group that gained voters must lose its endless deadline; otherwise acks only prolong.
-                if lease.deadline.load(Ordering::Acquire) == FOREVER && deadline != FOREVER {
-                    lease.deadline.store(deadline, Ordering::Release);
-                } else {
-                    lease.deadline.fetch_max(deadline, Ordering::AcqRel);
-                }
+                lease.deadline.fetch_max(deadline, Ordering::AcqRel);
             }
             Some(_) | None => {
                 self.0.store(Some(Arc::new(Lease {
@@ -82,10 +77,23 @@ impl LeaseCell {
     }
 
     /// § Revoked before a transfer, whose vote overrides every lease, and stays so for the rest of the term: the object
-    /// is kept, marked, so that `extend` of the same leadership cannot bring it back.
-    pub fn revoke(&self) {
+    /// is kept, marked, so that `extend` of the same leadership cannot bring it back. A leadership that had no lease yet gets
+    /// one that is revoked from the start.
+    pub fn revoke(&self, leader: LeaderId) {
+        match self.0.load().as_ref() {
+            Some(lease) if lease.leader == leader => lease.revoked.store(true, Ordering::SeqCst),
+            Some(_) | None => {
+                let lease = Lease { leader, deadline: AtomicU64::new(0), revoked: AtomicBool::new(true) };
+                self.0.store(Some(Arc::new(lease)));
+            }
+        }
+    }
+
+    /// § The group has, or is about to have, other voters, who may elect another leader without asking this one: a lease
+    /// without end ends now, and the next quorum ack gives it a deadline.
+    pub fn end_endless(&self) {
         if let Some(lease) = self.0.load().as_ref() {
-            lease.revoked.store(true, Ordering::SeqCst);
+            let _ = lease.deadline.compare_exchange(FOREVER, 0, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
@@ -164,7 +172,7 @@ mod tests {
         cell.extend(leader(2), soon());
         assert!(!guard.confirm(), "another leadership's lease says nothing of this read");
         let guard = cell.get().expect("holds");
-        cell.revoke();
+        cell.revoke(leader(2));
         assert!(!guard.confirm());
     }
 
@@ -181,7 +189,7 @@ mod tests {
     fn a_revoked_lease_stays_revoked_for_the_rest_of_the_term() {
         let cell = LeaseCell::default();
         cell.extend(leader(1), soon());
-        cell.revoke();
+        cell.revoke(leader(1));
         cell.extend(leader(1), soon());
         assert!(cell.get().is_none());
         cell.extend(leader(2), soon());
@@ -189,12 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn a_leadership_that_is_revoked_before_its_first_ack_gets_no_lease_later() {
+        let cell = LeaseCell::default();
+        cell.revoke(leader(1));
+        cell.extend(leader(1), soon());
+        assert!(cell.get().is_none());
+    }
+
+    #[test]
     fn a_sole_voters_lease_ends_when_the_group_gains_voters() {
         let cell = LeaseCell::default();
         cell.extend(leader(1), None);
-        assert!(cell.get().is_some());
-        cell.extend(leader(1), Some(Boottime(1)));
+        let guard = cell.get().expect("holds");
+        cell.end_endless();
+        assert!(!guard.confirm());
         assert!(cell.get().is_none());
+        cell.extend(leader(1), soon());
+        assert!(cell.get().is_some(), "acks of the new quorum prolong it");
+        cell.end_endless();
+        assert!(cell.get().is_some(), "one that has an end keeps it");
     }
 
     #[test]

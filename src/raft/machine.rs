@@ -44,7 +44,7 @@ impl GroupMachine {
             EntryPayload::Membership(membership) => {
                 self.state.pending.discard_older(leader);
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.state.update_applied(|applied| applied.membership = stored);
+                self.state.apply_membership(stored);
             }
             EntryPayload::Normal(batch) => self.apply_batch(entry.log_id, batch)?,
         }

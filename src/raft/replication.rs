@@ -328,6 +328,8 @@ impl Coordinator {
     /// Runs until `stop` changes, then stops every replica.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut topologies = self.meta.state.topology();
+        // One applied before this line is taken too.
+        topologies.mark_changed();
         let mut interval = tokio::time::interval(HINT_INTERVAL);
         self.arrange_replicas();
         loop {
@@ -574,7 +576,9 @@ impl Coordinator {
             Ok(replica) => {
                 self.replicas.insert(group, (id, replica));
                 self.publish_groups();
+                // The topology may have moved on meanwhile, even to another replica of the same group here.
                 self.stop_removed().await;
+                self.arrange_replicas();
                 self.publish();
             }
             Err(error) => self.fail(format!("replica {id} of group {group} does not start: {error}")),
