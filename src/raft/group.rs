@@ -283,21 +283,9 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use openraft::Membership;
-
     use super::*;
-    use crate::cluster::NodeId;
     use crate::keyspace::HashSecret;
-    use crate::raft::types::Member;
-
-    fn membership(voters: &[&[u64]]) -> StoredMembership {
-        let configs = voters.iter().map(|set| set.iter().copied().collect()).collect();
-        let member = |id: &u64| (*id, Member { node: NodeId([*id as u8; 20]) });
-        let nodes: BTreeMap<u64, Member> = voters.iter().flat_map(|set| set.iter()).map(member).collect();
-        StoredMembership::new(None, Membership::new(configs, nodes).expect("consistent"))
-    }
+    use crate::raft::types::tests::membership;
 
     #[test]
     fn an_endless_lease_ends_as_the_joint_membership_is_applied() {

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 
 use crate::clock::{Boottime, Timestamp};
 use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::acks::Acks;
 use crate::raft::group::{GroupState, TransferError, TransferRequest};
-use crate::raft::lease::{AckClock, lease_of};
+use crate::raft::lease::lease_of;
 use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
 use crate::raft::replica::Reads;
-use crate::raft::types::{LeaderId, MonotonicInstant};
+use crate::raft::types::{LeaderId, StoredMembership};
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
 const TICK: Duration = Duration::from_millis(20);
@@ -46,7 +47,7 @@ pub struct LeadershipTask {
     pub sightings: mpsc::Sender<LeaderSighting>,
     pub election_timeout_max: Duration,
     pub reads: Reads,
-    pub acks: AckClock,
+    pub acks: Arc<Acks>,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
     pub clock_warned: Option<Instant>,
@@ -59,7 +60,6 @@ impl LeadershipTask {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.acks.sample();
             self.evaluate().await;
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return self.close() },
@@ -81,17 +81,16 @@ impl LeadershipTask {
     }
 
     async fn evaluate(&mut self) {
-        let leader = self.raft.as_leader().ok();
-        let own = leader.as_ref().map(|leader| leader.to_committed_leader_id());
+        let own = self.raft.as_leader().ok().map(|leader| leader.to_committed_leader_id());
         let applied = self.state.applied();
         let first_entry_applied = own.is_some() && applied.log_id.map(|log_id| log_id.leader_id) == own;
         let is_voter = applied.membership.voter_ids().any(|voter| voter == self.state.replica.0);
-        match (own, leader) {
-            (Some(own), Some(leader)) if first_entry_applied && is_voter => {
+        match own {
+            Some(own) if first_entry_applied && is_voter => {
                 self.open(own);
-                self.prolong(own, leader.last_quorum_acked());
+                self.prolong(own, &applied.membership);
             }
-            (Some(_) | None, Some(_) | None) => {
+            Some(_) | None => {
                 if self.current.is_some() {
                     self.close();
                 }
@@ -116,11 +115,13 @@ impl LeadershipTask {
         tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
     }
 
-    fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>) {
+    /// § The applied membership is the one to ask: openraft proposes the last part of a change only when its joint part is
+    /// applied here, so whoever may elect another leader shares a voter with this quorum.
+    fn prolong(&mut self, own: LeaderId, membership: &StoredMembership) {
         if self.reads == Reads::ByReadIndex || self.state.extend_endless_lease(own) {
             return;
         }
-        if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {
+        if let Some(acked) = self.acks.quorum(own, self.state.replica, membership) {
             let until = acked.saturating_add(lease_of(self.election_timeout_max));
             self.state.lease.extend(own, Some(until));
         }

@@ -5,18 +5,16 @@
 //! the process may have been paused between the first and the read.
 //!
 //! § Deadline: last quorum ack + 0.5 x the followers' lease (the election timeout's maximum), on CLOCK_BOOTTIME, which runs on
-//! while the machine sleeps. openraft counts acks on CLOCK_MONOTONIC, which does not; see [`AckClock`].
+//! while the machine sleeps. openraft counts acks on CLOCK_MONOTONIC, which does not, and too generously; ours are in `raft/acks.rs`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use openraft::Instant as _;
 
 use crate::clock::Boottime;
-use crate::raft::types::{LeaderId, MonotonicInstant};
+use crate::raft::types::LeaderId;
 
 /// A deadline that never comes: a sole voter's lease always holds, since nobody else can be elected.
 const FOREVER: u64 = u64::MAX;
@@ -116,35 +114,6 @@ impl LeaseGuard<'_> {
     }
 }
 
-/// Translates openraft's monotonic ack times to boot time without trusting a suspend in between.
-///
-/// Boot time minus monotonic time only grows, by the time spent suspended. For an ack at monotonic time `a`, any sample
-/// of the difference taken at or before `a` gives a boot time at or before the true one: the safe side.
-#[derive(Debug, Default)]
-pub struct AckClock {
-    samples: VecDeque<(MonotonicInstant, Boottime)>,
-}
-
-/// Samples kept; at one per lease tick they reach back well over one heartbeat.
-const SAMPLE_COUNT_MAX: usize = 32;
-
-impl AckClock {
-    pub fn sample(&mut self) {
-        if self.samples.len() == SAMPLE_COUNT_MAX {
-            self.samples.pop_front();
-        }
-        // Boot time first: a pause between the two reads then makes the sample too early, never too late.
-        let boottime = Boottime::now();
-        self.samples.push_back((MonotonicInstant::now(), boottime));
-    }
-
-    /// A boot time at or before the ack; `None` when the ack is older than every sample.
-    pub fn boottime_of(&self, ack: MonotonicInstant) -> Option<Boottime> {
-        let (instant, boottime) = self.samples.iter().rev().find(|(instant, _)| *instant <= ack)?;
-        Some(boottime.saturating_add(ack - *instant))
-    }
-}
-
 /// The share of the followers' lease that ours lasts: half leaves room for clocks that drift and for late timers.
 pub fn lease_of(election_timeout_max: Duration) -> Duration {
     election_timeout_max / 2
@@ -216,15 +185,5 @@ mod tests {
         assert!(cell.get().is_some(), "acks of the new quorum prolong it");
         cell.end_endless();
         assert!(cell.get().is_some(), "one that has an end keeps it");
-    }
-
-    #[test]
-    fn an_ack_older_than_every_sample_is_not_translated() {
-        let mut clock = AckClock::default();
-        let before = MonotonicInstant::now();
-        std::thread::sleep(Duration::from_millis(1));
-        clock.sample();
-        assert_eq!(clock.boottime_of(before), None);
-        assert!(clock.boottime_of(MonotonicInstant::now()).expect("newer than the sample") <= Boottime::now());
     }
 }

@@ -1,5 +1,6 @@
 //! Replication: the log, the transport, groups and the meta group. openraft appears here alone.
 
+mod acks;
 mod batch;
 mod chunk;
 mod formation;

@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
+use crate::raft::acks::Acks;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
-use crate::raft::lease::AckClock;
 use crate::raft::machine::GroupMachine;
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
@@ -129,7 +129,9 @@ impl Replica {
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
         let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };
-        let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log.clone());
+        let acks = Arc::new(Acks::default());
+        let network = seed.transport.network(group, acks.clone());
+        let (config, store) = (seed.raft_config.clone(), log.clone());
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         {
@@ -163,7 +165,7 @@ impl Replica {
             sightings: seed.sightings.clone(),
             election_timeout_max: seed.timers.election_max,
             reads: seed.reads,
-            acks: AckClock::default(),
+            acks,
             current: None,
             last_sighting: None,
             clock_warned: None,
@@ -267,7 +269,9 @@ impl MetaReplica {
         let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
-        let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log);
+        // Nothing is read under a lease of the meta group.
+        let network = seed.transport.network(group, Arc::default());
+        let (config, store) = (seed.raft_config.clone(), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         {

@@ -24,7 +24,9 @@ use super::errors::CallError;
 use super::frame::{Header, Kind};
 use super::lanes::Body;
 use super::send_snapshot;
+use crate::clock::Boottime;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
+use crate::raft::acks::Acks;
 use crate::raft::{Member, SnapshotFile, TypeConfig, Vote};
 
 /// Appends in flight to one replica; openraft's receiving side pipelines as many.
@@ -41,6 +43,7 @@ const BACKOFF_MS: [u64; 5] = [20, 50, 100, 200, 500];
 pub struct GroupNetwork {
     pub(super) shared: Arc<Shared>,
     pub(super) group: GroupId,
+    pub(super) acks: Arc<Acks>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
@@ -63,6 +66,7 @@ impl GroupNetwork {
             shared: Arc::clone(&self.shared),
             node: node.node,
             group: self.group,
+            acks: Arc::clone(&self.acks),
             target: ReplicaId(target),
             append_kind,
             window: Arc::new(Semaphore::new(WINDOW_KIB as usize)),
@@ -76,6 +80,7 @@ pub struct PeerNetwork {
     shared: Arc<Shared>,
     node: NodeId,
     group: GroupId,
+    acks: Arc<Acks>,
     target: ReplicaId,
     append_kind: Kind,
     window: Arc<Semaphore>,
@@ -106,16 +111,21 @@ impl PeerNetwork {
         let kind = if request.entries.is_empty() { self.append_kind } else { Kind::Append };
         let size_kib = u32::try_from(body.len() / 1024 + 1).unwrap_or(u32::MAX).min(WINDOW_KIB);
         let place = Arc::clone(&self.window).acquire_many_owned(size_kib).await;
+        let (leader, sent) = (request.vote.leader_id, Boottime::now());
         let queued = match self.shared.link(self.node) {
             Some(link) => link.request_append(self.header(kind), body),
             None => Err(CallError::NotConnected),
         };
         async move {
             let _place = place;
-            match queued {
-                Ok(reply) => reply.await.map_err(unreachable),
-                Err(error) => Err(unreachable(error)),
+            let result = match queued {
+                Ok(reply) => reply.await.map_err(unreachable)?,
+                Err(error) => return Err(unreachable(error)),
+            };
+            if result.is_ok() {
+                self.acks.record(self.target, leader, sent);
             }
+            Ok(result)
         }
     }
 
@@ -227,5 +237,46 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
         let delays = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
         Some(Backoff::new(delays.map(Duration::from_millis)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use openraft::{EntryPayload, LogId as RaftLogId};
+
+    use super::*;
+    use crate::raft::types::{Batch, Entry, LeaderId, LogId};
+
+    fn log_id(index: u64) -> LogId {
+        RaftLogId::new(LeaderId { term: 1, node_id: 1 }, index)
+    }
+
+    fn append(commit: u64, entries: &[u64]) -> AppendRequest {
+        let entry = |index: &u64| Entry { log_id: log_id(*index), payload: EntryPayload::Normal(Batch::default()) };
+        let vote = Vote { leader_id: LeaderId { term: 1, node_id: 1 }, committed: true };
+        let entries = entries.iter().map(entry).collect();
+        AppendRequest { vote, prev_log_id: None, entries, leader_commit: Some(log_id(commit)) }
+    }
+
+    async fn sent(requests: Vec<AppendRequest>) -> Vec<(u64, usize)> {
+        let told = |request: AppendRequest| (request.leader_commit.map_or(0, |id| id.index), request.entries.len());
+        with_commits_merged(stream::iter(requests)).map(told).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_commit_index_travels_with_the_entries_after_it() {
+        assert_eq!(
+            sent(vec![append(1, &[2]), append(2, &[]), append(3, &[]), append(3, &[4])]).await,
+            [(1, 1), (3, 1)]
+        );
+    }
+
+    #[tokio::test]
+    async fn without_entries_after_it_it_goes_alone() {
+        assert_eq!(sent(vec![append(1, &[2]), append(2, &[])]).await, [(1, 1), (2, 0)], "at the end of the stream");
+        let endless = Box::pin(stream::iter([append(2, &[])]).chain(stream::pending()));
+        let first = Box::pin(with_commits_merged(endless)).next().await.expect("one");
+        assert_eq!(first.leader_commit, Some(log_id(2)), "after a moment");
     }
 }

@@ -105,7 +105,7 @@ fn option() -> RPCOption {
 }
 
 async fn client(from: &Node, to: &Node, target: u64) -> PeerNetwork {
-    from.transport.network(GROUP).new_client(target, &Member { node: to.id }).await
+    from.transport.network(GROUP, Arc::default()).new_client(target, &Member { node: to.id }).await
 }
 
 /// A raw connection to `node` that has shaken hands as node 0.
@@ -317,7 +317,7 @@ async fn a_peer_that_does_not_read_fills_its_queue_and_requests_fail_at_once() {
     let node = start_with(config(1), knowing_node_0());
     let _stuck = raw(&node).await;
     until("connected", || node.transport.is_connected(node_id(0))).await;
-    let network = node.transport.network(GROUP).new_client(1, &Member { node: node_id(0) }).await;
+    let network = node.transport.network(GROUP, Arc::default()).new_client(1, &Member { node: node_id(0) }).await;
     let body = Bytes::from(vec![0; 32 << 20]);
     let mut waiting = Vec::new();
     let error = loop {
