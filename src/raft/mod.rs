@@ -26,7 +26,7 @@ mod transport;
 mod types;
 mod upkeep;
 
-pub use chunk::{Chunk, ChunkOutcome};
+pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkJob, ChunkOutcome};
 pub use formation::{FormationConfig, FormationError, Formed, form};
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
 pub use lease::LeaseGuard;

@@ -147,3 +147,71 @@ fn large_values_travel_and_survive_a_restart() {
     let mut client = cluster.client();
     assert!(client.call(&["GET", "large"]).expect("answers") == Reply::Bulk(value));
 }
+
+#[test]
+fn pipelines_of_large_values_are_answered_in_order_in_both_read_modes() {
+    for mode in ["lease", "read-index"] {
+        let cluster = Cluster::start(1, &["--read-mode", mode]);
+        let mut connection = cluster.nodes[0].connect();
+        let value = |index: usize| format!("{index}").repeat(100_000 + index);
+        let started = std::time::Instant::now();
+        // Reads behind writes, of far more than one stretch may hold, and reads that come back with another value in between.
+        for index in 0..300 {
+            let key = format!("{{l}}{}", index % 3);
+            connection.send(&["SET", &key, &value(index)]).expect("sends");
+            connection.send(&["GET", &key]).expect("sends");
+            connection.send(&["MGET", &key, "{l}none", &key]).expect("sends");
+            connection.send(&["GETRANGE", &key, "0", "-2"]).expect("sends");
+            connection.send(&["PING"]).expect("sends");
+            if index % 50 == 49 {
+                for index in index - 49..=index {
+                    let value = value(index);
+                    assert_eq!(connection.receive().expect("answers").text(), "OK");
+                    assert!(connection.receive().expect("answers").text() == value, "GET {index}");
+                    let mget = connection.receive().expect("answers");
+                    let [first, second, third] = mget.items() else { panic!("{mget:?}") };
+                    assert!(first.text() == value && *second == Reply::Null && third.text() == value, "MGET {index}");
+                    assert!(connection.receive().expect("answers").text() == value[..value.len() - 1]);
+                    assert_eq!(connection.receive().expect("answers").text(), "PONG");
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{mode}: nothing waits for a back-off");
+    }
+}
+
+#[test]
+fn many_reads_of_large_values_need_no_more_memory_than_one_reply_and_lcs_rides_behind_a_write() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let large = "x".repeat(8 << 20);
+    connection.call(&["SET", "{l}large", &large]).expect("answers");
+    let many: Vec<&str> = std::iter::once("MGET").chain(std::iter::repeat_n("{l}large", 200)).collect();
+    let refused = connection.call(&many).expect("answers").text();
+    assert!(refused.starts_with("ERR reply exceeds maximum allowed size"), "{refused:.100}");
+    connection.send(&["SET", "{l}small", "xxyx"]).expect("sends");
+    connection.send(&many).expect("sends");
+    connection.send(&["LCS", "{l}small", "{l}small", "LEN"]).expect("sends");
+    connection.send(&["GET", "{l}small"]).expect("sends");
+    assert_eq!(connection.receive().expect("answers").text(), "OK");
+    let refused = connection.receive().expect("answers").text();
+    assert!(refused.starts_with("ERR reply exceeds maximum allowed size"), "{refused:.100}");
+    assert_eq!(connection.receive().expect("answers"), Reply::Integer(4));
+    assert_eq!(connection.receive().expect("answers").text(), "xxyx");
+}
+
+#[test]
+fn keys_and_commands_that_no_entry_could_hold_are_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let key = vec![b'k'; (16 << 20) + 1];
+    for words in [vec![&b"SET"[..], &key, b"v"], vec![b"GET", &key]] {
+        let refused = connection.call(&words).expect("answers").text();
+        assert_eq!(refused, "ERR key exceeds maximum allowed size (16777216 bytes)");
+    }
+    assert_eq!(connection.call(&[&b"SET"[..], &key[1..], b"v"]).expect("answers").text(), "OK");
+    let half = vec![b'v'; 300 << 20];
+    let refused = connection.call(&[&b"MSET"[..], b"{a}1", &half, b"{a}2", &half]).expect("answers").text();
+    assert!(refused.starts_with("ERR command exceeds maximum allowed size"), "{refused}");
+    assert_eq!(connection.call(&["PING"]).expect("answers").text(), "PONG");
+}
