@@ -74,6 +74,8 @@ pub struct Load {
     /// The step behind each item of the chunk that is answered.
     pub items: Vec<usize>,
     pub trust: Trust,
+    /// The chunk holds, or held, a client's write.
+    pub wrote: bool,
     protocol: Protocol,
 }
 
@@ -162,7 +164,7 @@ impl Stretch {
             ReadMode::ReadIndex => Trust::NoLease,
         };
         let protocol = session.protocol;
-        self.loads.push(Load { group, chunk: Chunk::new(protocol), items: Vec::new(), trust, protocol });
+        self.loads.push(Load { group, chunk: Chunk::new(protocol), items: Vec::new(), trust, wrote: false, protocol });
         self.loads.len() - 1
     }
 
@@ -315,6 +317,7 @@ fn run_keyed<'g>(
     match keyed.row.run {
         Run::Write { code, plan, .. } => match plan_write(keyed, code, plan, load) {
             Ok(()) => {
+                load.wrote = true;
                 load.items.push(keyed.index);
                 KeyedOutcome::InChunk
             }

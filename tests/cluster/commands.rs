@@ -215,3 +215,24 @@ fn keys_and_commands_that_no_entry_could_hold_are_refused() {
     assert!(refused.starts_with("ERR command exceeds maximum allowed size"), "{refused}");
     assert_eq!(connection.call(&["PING"]).expect("answers").text(), "PONG");
 }
+
+#[test]
+fn wait_tells_of_the_groups_written_to_and_ends_with_its_client() {
+    let cluster = Cluster::start(3, &[]);
+    let leader = cluster.leader_of("{w}");
+    let mut connection = cluster.nodes[leader].connect();
+    assert_eq!(connection.call(&["SET", "{w}", "v"]).expect("answers").text(), "OK");
+    assert_eq!(connection.call(&["WAIT", "2", "5000"]).expect("answers"), Reply::Integer(2));
+    // Nobody waits for a third replica for ever.
+    connection.send(&["WAIT", "3", "0"]).expect("sends");
+    connection.close_sending();
+    assert_eq!(connection.receive().expect("answers"), Reply::Integer(2));
+    let mut moved = cluster.nodes[leader].connect();
+    assert_eq!(moved.call(&["SET", "{w}", "w"]).expect("answers").text(), "OK");
+    eventually(
+        Duration::from_secs(10),
+        || "a failover".to_owned(),
+        || cluster.nodes[(leader + 1) % 3].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
+    );
+    assert_eq!(moved.call(&["WAIT", "1", "100"]).expect("answers"), Reply::Integer(0), "another node knows");
+}

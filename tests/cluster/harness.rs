@@ -63,6 +63,11 @@ impl Connection {
         self.stream.get_ref().set_read_timeout(Some(timeout)).expect("a timeout above zero");
     }
 
+    /// Half-closes: replies can still be read.
+    pub fn close_sending(&mut self) {
+        self.stream.get_ref().shutdown(std::net::Shutdown::Write).expect("an open socket");
+    }
+
     pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
