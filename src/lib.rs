@@ -66,6 +66,8 @@
 //! * A group's leader brings its own membership to what the topology wants (`rebalance/driver.rs`), instead of the meta leader asking it to: one
 //!   orchestrator per group all the same, and no message that could be lost.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
+//! * After a power loss without fsync a node joins anew only once the cluster has taken it in; until then its data stay where they are,
+//!   and a lost quorum is the operator's to give up (`raft/power_loss.rs`).
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
 //! * A node whose unsynced log may have lost acknowledged entries (`appendfsync everysec` or `no`, then a reboot without a clean stop) refuses to start and says to
 //!   move its data away, after which it joins anew; it does not do so by itself.

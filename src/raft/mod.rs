@@ -15,6 +15,7 @@ mod meta;
 mod node_file;
 mod peers;
 mod pending;
+pub mod power_loss;
 mod proposer;
 mod replica;
 mod replication;

@@ -186,6 +186,7 @@ pub struct Node {
     pub port: u16,
     pub directory: PathBuf,
     flags: Vec<String>,
+    environment: HashMap<String, String>,
     child: Option<Child>,
 }
 
@@ -196,12 +197,17 @@ impl Node {
         let child = Command::new(env!("CARGO_BIN_EXE_kvorum"))
             .arg("server")
             .args(&self.flags)
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
             .expect("the binary starts");
         self.child = Some(child);
+    }
+
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
     }
 
     pub fn replace_flag(&mut self, flag: &str, value: &str) {
@@ -349,7 +355,7 @@ impl Cluster {
             words.extend(["--initial-cluster".to_owned(), list.to_owned()]);
         }
         words.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Node { port, directory: data, flags: words, child: None }
+        Node { port, directory: data, flags: words, environment: HashMap::new(), child: None }
     }
 
     pub fn ports(&self) -> Vec<u16> {
