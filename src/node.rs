@@ -147,19 +147,18 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
 
 fn open_data(config: &Config) -> Result<(NodeLog, NodeFile), NodeError> {
     let directory = &config.data_dir;
-    std::fs::create_dir_all(directory)
-        .map_err(|error| format!("cannot create the data directory {}: {error}", directory.display()))?;
-    let had_log = directory.join(LOG_DIRECTORY).is_dir();
-    let log = open_log(config)?;
-    let file = NodeFile::open(directory)?;
-    if file.is_member() && !had_log {
-        // § Its votes and acknowledgements are gone: it must not come back as the replica it was.
+    let member = NodeFile::read(directory)?.is_some_and(|record| record.is_member());
+    if member && !NodeLog::is_in(&directory.join(LOG_DIRECTORY))? {
+        // § Its votes and acknowledgements are gone: it must not come back as the replica it was. Said before a new log is begun, so
+        // that the next start says it again.
         return Err(format!(
             "the log is missing from {}: restore it, or wipe the directory so that this node joins anew",
             directory.display()
         )
         .into());
     }
+    let log = open_log(config)?;
+    let file = NodeFile::open(directory)?;
     tracing::info!(node = %file.record.node, directory = %directory.display(), "starting");
     Ok((log, file))
 }

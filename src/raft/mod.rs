@@ -2,6 +2,7 @@
 
 mod batch;
 mod chunk;
+mod directory;
 mod formation;
 mod group;
 mod group_op;

@@ -69,14 +69,15 @@ pub struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    /// Loads the newest snapshot into the empty `state`, if there is one.
-    pub fn open(directory: PathBuf, state: &GroupState) -> io::Result<Self> {
+    /// Loads the newest snapshot into the empty `state`, if there is one. An error if `log` does not continue it.
+    pub fn open(directory: PathBuf, state: &GroupState, log: &GroupLog) -> io::Result<Self> {
         let mut files = SnapshotFiles::open(directory)?;
         if let Some(path) = files.newest() {
             let head = load(&path, &state.keyspace)?;
             files.adopt(head.meta(), path)?;
             head.restore(state);
         }
+        log.check_covered(state.applied_id(), files.directory())?;
         Ok(Self { files })
     }
 

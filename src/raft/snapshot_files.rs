@@ -13,7 +13,7 @@ use openraft::alias::SnapshotOf;
 use parking_lot::Mutex;
 
 use crate::raft::SnapshotFile;
-use crate::raft::snapshot_io::sync_directory;
+use crate::raft::directory::{create_directory, sync_directory};
 use crate::raft::types::{SnapshotMeta, TypeConfig};
 
 pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
@@ -36,7 +36,7 @@ pub enum PublishError {
 impl SnapshotFiles {
     /// Creates the directory and removes what a crash left half-made.
     pub fn open(directory: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&directory)?;
+        create_directory(&directory)?;
         for file in fs::read_dir(&directory)? {
             let path = file?.path();
             if path.extension().is_some_and(|extension| extension == "tmp") {
