@@ -122,7 +122,8 @@ impl Replica {
         founding: Founding,
     ) -> io::Result<Self> {
         let log = seed.log.group(group, replica);
-        let state = Arc::new(GroupState::new(group, replica, seed.nonce, Keyspace::new(secret)));
+        let keyspace = Keyspace::new(secret);
+        let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
         let open = move || SnapshotStore::open(directory, &loading, &opening);
         let snapshots = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;

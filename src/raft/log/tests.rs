@@ -66,7 +66,7 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, (tempfile::TempDir, NodeLo
         let directory = tempfile::tempdir().expect("a directory");
         let node_log = open(&directory.path().join("log"));
         let log = node_log.group(KEY.0, KEY.1);
-        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4]))));
+        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
         let snapshots = SnapshotStore::open(directory.path().join("snapshots"), &state, &log).expect("opens");
         let machine = GroupMachine { state, log: log.clone(), snapshots };
         Ok(((directory, node_log), log, machine))
@@ -126,7 +126,7 @@ async fn a_replica_that_lost_the_snapshot_its_log_continues_is_refused() {
     let mut log = node_log.group(KEY.0, KEY.1);
     append(&mut log, (0..10).map(|index| entry(index, b"v")).collect()).await;
     let machine = |log: &GroupLog| {
-        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4]))));
+        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
         let snapshots = SnapshotStore::open(place.clone(), &state, log)?;
         Ok::<_, std::io::Error>(GroupMachine { state, log: log.clone(), snapshots })
     };
