@@ -22,8 +22,6 @@ pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 pub struct SnapshotFiles {
     directory: PathBuf,
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
-    /// Rises with every published snapshot: a build that started before it must give way.
-    generation: Arc<AtomicU64>,
     temporaries: Arc<AtomicU64>,
 }
 
@@ -43,7 +41,7 @@ impl SnapshotFiles {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { directory, current: Arc::default(), generation: Arc::default(), temporaries: Arc::default() })
+        Ok(Self { directory, current: Arc::default(), temporaries: Arc::default() })
     }
 
     pub fn directory(&self) -> &Path {
@@ -74,13 +72,11 @@ impl SnapshotFiles {
         self.directory.join(format!("building-{number}.tmp"))
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Tells running builds to give way.
-    pub fn cancel_builds(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    /// The published snapshot, if it is newer than that of `meta`: who builds that one must give way.
+    pub fn newer_than(&self, meta: &SnapshotMeta) -> Option<GroupSnapshot> {
+        let current = self.current.lock();
+        let newer = current.as_ref().filter(|(current, _)| current.last_log_id > meta.last_log_id);
+        newer.cloned().map(|(meta, snapshot)| GroupSnapshot { meta, snapshot })
     }
 
     /// Renames a finished and fsynced file into place, unless a newer snapshot is there.
