@@ -153,19 +153,20 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
 
 fn open_data(config: &Config) -> Result<(NodeLog, NodeFile, Recovered), NodeError> {
     let directory = &config.data_dir;
-    std::fs::create_dir_all(directory)
-        .map_err(|error| format!("cannot create the data directory {}: {error}", directory.display()))?;
-    let had_log = directory.join(LOG_DIRECTORY).is_dir();
-    let (log, recovered) = open_log(config, false)?;
-    let file = NodeFile::open(directory)?;
-    if file.is_member() && !had_log {
-        // § Its votes and acknowledgements are gone: it must not come back as the replica it was.
+    let member = NodeFile::read(directory)?.is_some_and(|record| record.is_member());
+    // A new member whose old log was just set aside has none yet.
+    let set_aside = power_loss::report(directory)?.is_some();
+    if member && !set_aside && !NodeLog::is_in(&directory.join(LOG_DIRECTORY))? {
+        // § Its votes and acknowledgements are gone: it must not come back as the replica it was. Said before a new log is begun, so
+        // that the next start says it again.
         return Err(format!(
             "the log is missing from {}: restore it, or wipe the directory so that this node joins anew",
             directory.display()
         )
         .into());
     }
+    let (log, recovered) = open_log(config, false)?;
+    let file = NodeFile::open(directory)?;
     tracing::info!(node = %file.record.node, directory = %directory.display(), "starting");
     Ok((log, file, recovered))
 }
@@ -177,10 +178,11 @@ async fn settle_power_loss(
     formation: &FormationConfig,
     listen: &[SocketAddr],
 ) -> Result<(NodeLog, NodeFile), NodeError> {
+    let directory = &config.data_dir;
     if !recovered.power_loss_suspected {
+        power_loss::settled(directory)?;
         return Ok((log, file));
     }
-    let directory = &config.data_dir;
     let resolution = power_loss::resolve(directory, &file, &recovered, formation, listen).await?;
     log.close();
     drop(log);

@@ -5,7 +5,7 @@ use crate::keyspace::access::AccessMark;
 use crate::keyspace::export::{FLAG_EDITED, FLAG_EXPIRES};
 use crate::keyspace::record::Traits;
 use crate::keyspace::store::Keyspace;
-use crate::keyspace::terms::{Position, SlotState, Value};
+use crate::keyspace::terms::{Position, Value};
 use crate::slot::KeySlot;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,16 +32,16 @@ struct Stored<'a> {
 }
 
 impl Keyspace {
-    /// Adds one piece to its bucket and sets the bucket's position and state.
+    /// Adds one piece to its bucket and sets the bucket's position. § Ownership is the group's, and whoever imports sets it at the end:
+    /// until then the bucket stays absent, and refuses reads of what is there by halves.
     pub fn import(&self, piece: &[u8]) -> Result<(), ImportError> {
         let mut bytes = Cursor(piece);
         let number = u16::from_le_bytes(bytes.array()?);
         let key_slot = KeySlot::new(number).ok_or(ImportError::KeySlot(number))?;
-        let state = match bytes.array::<1>()?[0] {
-            0 => SlotState::Absent,
-            1 => SlotState::Owned,
-            other => return Err(ImportError::State(other)),
-        };
+        match bytes.array()? {
+            [0 | 1] => (),
+            [other] => return Err(ImportError::State(other)),
+        }
         let position = Position { index: u64::from_le_bytes(bytes.array()?), op: u32::from_le_bytes(bytes.array()?) };
         let count = u32::from_le_bytes(bytes.array()?);
         // Not reserved by the announced count: it may be damaged.
@@ -56,7 +56,7 @@ impl Keyspace {
             for Stored { key, value, traits, mark } in records {
                 bucket.insert_restored(key, Value::Slice(value), traits, AccessMark::from_bits(mark));
             }
-            (bucket.position, bucket.state) = (position, state);
+            bucket.position = position;
         });
         Ok(())
     }

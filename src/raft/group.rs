@@ -36,8 +36,10 @@ pub struct GroupState {
     pub leader_applied: Notify,
     pub metrics: GroupMetrics,
     stamp: AtomicI64,
-    /// Boot time at which `stamp` was applied; 0 before the first entry of this process.
+    /// Boot time at which `stamp` was applied; 0 when it was given at an unknown time before.
     stamp_seen: AtomicU64,
+    /// The log's last entry when this process started.
+    found_last: Option<LogId>,
     applied: Mutex<Applied>,
 }
 
@@ -64,7 +66,8 @@ impl std::fmt::Debug for GroupState {
 }
 
 impl GroupState {
-    pub fn new(id: GroupId, replica: ReplicaId, nonce: u64, keyspace: Keyspace) -> Self {
+    /// `found_last` is the log's last entry, found at start.
+    pub fn new(id: GroupId, replica: ReplicaId, nonce: u64, keyspace: Keyspace, found_last: Option<LogId>) -> Self {
         Self {
             id,
             replica,
@@ -77,6 +80,7 @@ impl GroupState {
             metrics: GroupMetrics::new(id.0),
             stamp: AtomicI64::new(i64::MIN),
             stamp_seen: AtomicU64::new(0),
+            found_last,
             applied: Mutex::default(),
         }
     }
@@ -91,16 +95,22 @@ impl GroupState {
         LastStamp { stamp: self.stamp(), seen: (seen != 0).then_some(Boottime(seen)) }
     }
 
-    /// Advances the last stamp, also for ops that replay skips; the stamp that counts is returned.
-    pub fn advance_stamp(&self, stamp: Timestamp) -> Timestamp {
+    /// Advances the last stamp to that of entry `index`, also for ops that replay skips; the stamp that counts is returned.
+    ///
+    /// § An entry found in the log at start was stamped before the node went down. Taken as seen now, it would hold the group's clock
+    /// back by that time: after a restart of the whole group, keys would live on for as long as the nodes were down.
+    pub fn advance_stamp(&self, index: u64, stamp: Timestamp) -> Timestamp {
         let last = self.stamp.fetch_max(stamp.0, Ordering::AcqRel);
-        self.stamp_seen.store(Boottime::now().0, Ordering::Release);
+        if self.found_last.is_none_or(|found| found.index < index) {
+            self.stamp_seen.store(Boottime::now().0, Ordering::Release);
+        }
         Timestamp(last.max(stamp.0))
     }
 
-    /// From a snapshot: the stamp was given at an unknown time before this process started.
+    /// § From a snapshot, which may have lain on a disk for days: nobody knows when the stamp was given.
     pub fn restore_stamp(&self, stamp: Timestamp) {
         self.stamp.store(stamp.0, Ordering::Release);
+        self.stamp_seen.store(0, Ordering::Release);
     }
 
     pub fn applied(&self) -> Applied {
@@ -289,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_endless_lease_ends_as_the_joint_membership_is_applied() {
-        let state = GroupState::new(GroupId(1), ReplicaId(7), 0, Keyspace::new(HashSecret([0; 4])));
+        let state = GroupState::new(GroupId(1), ReplicaId(7), 0, Keyspace::new(HashSecret([0; 4])), None);
         let leader = LeaderId { term: 1, node_id: 7 };
         state.apply_membership(membership(&[&[7]]));
         assert!(state.extend_endless_lease(leader));
@@ -298,5 +308,48 @@ mod tests {
         assert!(!guard.confirm(), "the others may elect a leader from here on");
         assert!(!state.extend_endless_lease(leader));
         assert!(state.lease.get().is_none());
+    }
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn state(found_last: Option<u64>) -> GroupState {
+        let found_last = found_last.map(|index| LogId::new(LeaderId { term: 1, node_id: 1 }, index));
+        GroupState::new(GroupId(1), ReplicaId(1), 7, Keyspace::new(HashSecret([1; 4])), found_last)
+    }
+
+    /// What the group's clock says if this replica becomes the leader now.
+    fn clock_at_election(state: &GroupState, wall: Timestamp) -> Timestamp {
+        let now = Boottime::now();
+        state.clock.start(state.last_stamp(), wall, now);
+        state.clock.now(now)
+    }
+
+    #[test]
+    fn after_a_restart_the_clock_is_not_behind_by_the_time_the_nodes_were_down() {
+        let wall = Timestamp(100 * HOUR_MS);
+        let replayed = state(Some(9));
+        replayed.advance_stamp(8, Timestamp(wall.0 - HOUR_MS));
+        replayed.advance_stamp(9, Timestamp(wall.0 - HOUR_MS));
+        assert_eq!(clock_at_election(&replayed, wall), wall);
+        // The wall clock may be behind the log as well.
+        assert_eq!(clock_at_election(&replayed, Timestamp(0)), replayed.stamp());
+    }
+
+    #[test]
+    fn after_an_entry_of_this_life_a_jump_of_the_wall_clock_is_held_back() {
+        for found_last in [None, Some(9)] {
+            let state = state(found_last);
+            state.advance_stamp(10, Timestamp(HOUR_MS));
+            let clock = clock_at_election(&state, Timestamp(100 * HOUR_MS));
+            assert!(clock.0 < HOUR_MS + 60_000, "{clock:?}");
+        }
+    }
+
+    #[test]
+    fn an_installed_snapshot_may_be_of_any_age() {
+        let (state, wall) = (state(None), Timestamp(100 * HOUR_MS));
+        state.advance_stamp(10, Timestamp(HOUR_MS));
+        state.restore_stamp(Timestamp(2 * HOUR_MS));
+        assert_eq!(clock_at_election(&state, wall), wall);
     }
 }

@@ -64,7 +64,7 @@ impl GroupMachine {
         if header.kind != BatchKind::Ops {
             return Err(corrupt(log_id, &"a meta op in a data group's log"));
         }
-        let stamp = self.state.advance_stamp(header.stamp);
+        let stamp = self.state.advance_stamp(log_id.index, header.stamp);
         let own = if header.origin == self.state.origin {
             self.state.pending.take_applied(log_id.leader_id, header.seq)
         } else {

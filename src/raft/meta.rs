@@ -145,6 +145,7 @@ impl MetaMachine {
             state.publish(content.topology.as_ref());
             *state.content.lock() = content;
         }
+        log.check_covered(state.content.lock().log_id, files.directory())?;
         Ok(Self { state, log, files })
     }
 

@@ -3,6 +3,7 @@
 mod acks;
 mod batch;
 mod chunk;
+mod directory;
 mod formation;
 mod group;
 mod group_op;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FoundingPlan, NodeId, Topology};
-use crate::raft::snapshot_io::sync_directory;
+use crate::raft::directory::{create_directory, sync_directory};
 
 const MAGIC: &[u8; 8] = b"KVNODE01";
 const FILE_NAME: &str = "node.kvn";
@@ -39,6 +39,12 @@ pub enum Membership {
     },
 }
 
+impl NodeRecord {
+    pub fn is_member(&self) -> bool {
+        matches!(self.membership, Membership::Member { .. })
+    }
+}
+
 #[derive(Debug)]
 pub struct NodeFile {
     directory: PathBuf,
@@ -48,28 +54,31 @@ pub struct NodeFile {
 impl NodeFile {
     /// Reads the file; in an empty directory draws an incarnation and makes it durable first.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
-        let path = directory.join(FILE_NAME);
-        let record = match fs::read(&path) {
-            Ok(bytes) => decode(&bytes).ok_or_else(|| {
-                let text = format!(
-                    "{} is damaged: restore it from a backup, or wipe the directory to join anew",
-                    path.display()
-                );
-                io::Error::new(io::ErrorKind::InvalidData, text)
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        create_directory(directory)?;
+        let record = match Self::read(directory)? {
+            Some(record) => record,
+            None => {
                 let record = NodeRecord { node: NodeId::random(), membership: Membership::Empty };
                 write(directory, &record)?;
                 record
             }
-            Err(error) => return Err(error),
         };
         Ok(Self { directory: directory.to_owned(), record })
     }
 
-    pub fn is_member(&self) -> bool {
-        matches!(self.record.membership, Membership::Member { .. })
+    /// What the file says, if there is one. Changes nothing.
+    pub fn read(directory: &Path) -> io::Result<Option<NodeRecord>> {
+        let path = directory.join(FILE_NAME);
+        let damaged = || {
+            let text =
+                format!("{} is damaged: restore it from a backup, or wipe the directory to join anew", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        };
+        match fs::read(&path) {
+            Ok(bytes) => decode(&bytes).map(Some).ok_or_else(damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The plan this node founded its cluster by.

@@ -25,10 +25,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, Topology, WantedSettings};
+use crate::raft::directory::sync_directory;
 use crate::raft::formation::{FormationConfig, FormationError, JoinFailure, Reporter, answer_probes, join};
 use crate::raft::log::Recovered;
 use crate::raft::node_file::{Membership, NodeFile, NodeRecord};
-use crate::raft::snapshot_io::sync_directory;
 
 const REPORT_FILE: &str = "power-loss.txt";
 const MARKER_FILE: &str = "accept-loss";

@@ -122,9 +122,10 @@ impl Replica {
         founding: Founding,
     ) -> io::Result<Self> {
         let log = seed.log.group(group, replica);
-        let state = Arc::new(GroupState::new(group, replica, seed.nonce, Keyspace::new(secret)));
-        let (loading, directory) = (state.clone(), seed.directory(group, replica));
-        let open = move || SnapshotStore::open(directory, &loading);
+        let keyspace = Keyspace::new(secret);
+        let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
+        let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
+        let open = move || SnapshotStore::open(directory, &loading, &opening);
         let snapshots = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();

@@ -45,16 +45,17 @@ impl Head {
     }
 
     fn restore(self, state: &GroupState) {
-        for slot in Slot::all() {
-            let owned = self.owned.binary_search(&slot).is_ok();
-            state.keyspace.set_state(slot, if owned { SlotState::Owned } else { SlotState::Absent });
-        }
         state.restore_stamp(self.stamp);
         state.update_applied(|applied| {
             applied.log_id = self.last_log_id;
             applied.membership = self.membership;
             applied.founded = self.founded;
         });
+        // § Last: reads are refused until everything else is in place.
+        for slot in Slot::all() {
+            let owned = self.owned.binary_search(&slot).is_ok();
+            state.keyspace.set_state(slot, if owned { SlotState::Owned } else { SlotState::Absent });
+        }
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -69,14 +70,15 @@ pub struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    /// Loads the newest snapshot into the empty `state`, if there is one.
-    pub fn open(directory: PathBuf, state: &GroupState) -> io::Result<Self> {
+    /// Loads the newest snapshot into the empty `state`, if there is one. An error if `log` does not continue it.
+    pub fn open(directory: PathBuf, state: &GroupState, log: &GroupLog) -> io::Result<Self> {
         let mut files = SnapshotFiles::open(directory)?;
         if let Some(path) = files.newest() {
             let head = load(&path, &state.keyspace)?;
             files.adopt(head.meta(), path)?;
             head.restore(state);
         }
+        log.check_covered(state.applied_id(), files.directory())?;
         Ok(Self { files })
     }
 
@@ -92,7 +94,8 @@ impl SnapshotStore {
         GroupSnapshotBuilder { head: Head::capture(&state), state, log, files: self.files.clone() }
     }
 
-    /// § Installing cancels a running build: its buckets are about to be replaced under it. Afterwards `applied_state` is exactly S.
+    /// § Installing cancels a running build: its buckets are about to be replaced under it, and what it must give way to is published
+    /// before. Afterwards `applied_state` is exactly S.
     pub async fn install(
         &self,
         state: &Arc<GroupState>,
@@ -100,7 +103,6 @@ impl SnapshotStore {
         meta: &SnapshotMeta,
         received: SnapshotFile,
     ) -> io::Result<()> {
-        self.files.cancel_builds();
         let (files, state, meta) = (self.files.clone(), state.clone(), meta.clone());
         let last = meta.last_log_id;
         let install = move || {
@@ -157,23 +159,20 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<GroupSnapshot> {
         let started = std::time::Instant::now();
-        let generation = self.files.generation();
+        let meta = self.head.meta();
         let path = self.files.temporary();
         let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
-        let target = path.clone();
-        let write = move || write(&head, &state.keyspace, &target, || files.generation() == generation);
-        let written = tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
-        if !written {
+        let (target, own) = (path.clone(), meta.clone());
+        let write = move || write(&head, &state.keyspace, &target, || files.newer_than(&own).is_none());
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        if let Some(newer) = self.files.newer_than(&meta) {
             let _ = std::fs::remove_file(&path);
-            return self
-                .files
-                .current()
-                .ok_or_else(|| io::Error::other("a snapshot build was cancelled without a newer one"));
+            return Ok(newer);
         }
         // § Buckets may hold ops past S: the log must be durable through the highest of them, in every fsync mode, or a power
         // loss could leave a snapshot ahead of the log it continues. All of them were appended before this.
         self.log.flush().await?;
-        match self.files.publish(self.head.meta(), &path) {
+        match self.files.publish(meta, &path) {
             Ok(snapshot) => {
                 if let Some(log_id) = snapshot.meta.last_log_id {
                     self.log.snapshot_saved(log_id);
@@ -189,14 +188,14 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
     }
 }
 
-/// Writes and fsyncs the file; false when the build was cancelled.
-fn write(head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<bool> {
+/// Writes and fsyncs the file; stops half-way when it is not wanted any more.
+fn write(head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
     let mut writer = SnapshotWriter::create(path)?;
     writer.block(&postcard::to_stdvec(head).map_err(io::Error::other)?)?;
     let mut piece = Vec::new();
     for key_slot in KeySlot::all() {
         if !wanted() {
-            return Ok(false);
+            return Ok(());
         }
         let mut export = keyspace.export(key_slot);
         while export.encode_into(&mut piece) {
@@ -204,6 +203,98 @@ fn write(head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> boo
             piece.clear();
         }
     }
-    writer.finish()?;
-    Ok(true)
+    writer.finish().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{GroupId, ReplicaId};
+    use crate::keyspace::{Applied, HashSecret, Position, Value};
+    use crate::raft::log::{Fsync, LogOptions, NodeLog};
+    use crate::raft::types::LeaderId;
+
+    struct Replica {
+        directory: tempfile::TempDir,
+        _node_log: NodeLog,
+        log: GroupLog,
+        state: Arc<GroupState>,
+        store: SnapshotStore,
+    }
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new(LeaderId { term: 1, node_id: 1 }, index)
+    }
+
+    impl Replica {
+        /// Owns every slot, holds `key` in each of the first buckets, and has applied up to `index`.
+        fn new(key: &str, index: u64) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let options = LogOptions { fsync: Fsync::No, segment_bytes: 1 << 20, accept_loss: false };
+            let (node_log, _) = NodeLog::open(&directory.path().join("log"), options).expect("opens");
+            let (group, replica) = (GroupId(1), ReplicaId(1));
+            let log = node_log.group(group, replica);
+            let state = Arc::new(GroupState::new(group, replica, 7, Keyspace::new(HashSecret([1; 4])), None));
+            let store = SnapshotStore::open(directory.path().join("groups"), &state, &log).expect("opens");
+            Slot::all().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
+            for number in 0..5000 {
+                let key = format!("{{{number}}}{key}");
+                let applied =
+                    state.keyspace.apply(KeySlot::of_key(key.as_bytes()), Position { index, op: number }, |bucket| {
+                        bucket.insert(key.as_bytes(), Value::Slice(&[7; 100]), None);
+                    });
+                assert!(matches!(applied, Applied::Done(())));
+            }
+            state.update_applied(|applied| applied.log_id = Some(log_id(index)));
+            Self { directory, _node_log: node_log, log, state, store }
+        }
+
+        async fn snapshot(&self) -> GroupSnapshot {
+            self.store.builder(self.state.clone(), self.log.clone()).build_snapshot().await.expect("builds")
+        }
+
+        /// A copy of `snapshot`, as the transport leaves it.
+        fn receive(&self, snapshot: &GroupSnapshot) -> SnapshotFile {
+            let path = self.directory.path().join("groups/received.tmp");
+            let len = std::fs::copy(&snapshot.snapshot.path, &path).expect("copies");
+            SnapshotFile { path, len }
+        }
+    }
+
+    #[tokio::test]
+    async fn installing_a_snapshot_ends_a_running_build_without_an_error() {
+        let newer = Replica::new("new", 50);
+        let snapshot = newer.snapshot().await;
+        for _ in 0..5 {
+            let replica = Replica::new("old", 5);
+            let received = replica.receive(&snapshot);
+            let mut build = replica.store.builder(replica.state.clone(), replica.log.clone());
+            let install = replica.store.install(&replica.state, &replica.log, &snapshot.meta, received);
+            let (built, installed) = tokio::join!(build.build_snapshot(), install);
+            installed.expect("installs");
+            // A build that was done before the snapshot was published stands; it is older all the same.
+            assert!(built.expect("a build that gives way has not failed").meta.last_log_id <= Some(log_id(50)));
+            assert_eq!(replica.store.current().map(|current| current.meta), Some(snapshot.meta.clone()));
+            assert_eq!(replica.state.applied_id(), Some(log_id(50)));
+            assert_eq!(replica.state.keyspace.counters(), newer.state.keyspace.counters());
+            let files = std::fs::read_dir(replica.directory.path().join("groups")).expect("reads");
+            assert_eq!(files.count(), 1, "one snapshot and no leftovers");
+        }
+    }
+
+    #[tokio::test]
+    async fn buckets_stay_absent_until_the_whole_snapshot_is_in_place() {
+        let source = Replica::new("k", 50);
+        let snapshot = source.snapshot().await;
+        let target = Replica::new("old", 5);
+        target.state.keyspace.clear_for_import();
+        let head = load(&snapshot.snapshot.path, &target.state.keyspace).expect("loads");
+        assert_eq!(target.state.keyspace.counters(), source.state.keyspace.counters());
+        for key_slot in KeySlot::all() {
+            let state = target.state.keyspace.read(key_slot, crate::keyspace::Bucket::state);
+            assert_eq!(state, SlotState::Absent, "{key_slot}");
+        }
+        head.restore(&target.state);
+        assert!(Slot::all().all(|slot| target.state.keyspace.slot_state(slot) == SlotState::Owned));
+    }
 }

@@ -13,7 +13,7 @@ use openraft::alias::SnapshotOf;
 use parking_lot::Mutex;
 
 use crate::raft::SnapshotFile;
-use crate::raft::snapshot_io::sync_directory;
+use crate::raft::directory::{create_directory, sync_directory};
 use crate::raft::types::{SnapshotMeta, TypeConfig};
 
 pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
@@ -22,8 +22,6 @@ pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 pub struct SnapshotFiles {
     directory: PathBuf,
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
-    /// Rises with every published snapshot: a build that started before it must give way.
-    generation: Arc<AtomicU64>,
     temporaries: Arc<AtomicU64>,
 }
 
@@ -36,14 +34,14 @@ pub enum PublishError {
 impl SnapshotFiles {
     /// Creates the directory and removes what a crash left half-made.
     pub fn open(directory: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&directory)?;
+        create_directory(&directory)?;
         for file in fs::read_dir(&directory)? {
             let path = file?.path();
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { directory, current: Arc::default(), generation: Arc::default(), temporaries: Arc::default() })
+        Ok(Self { directory, current: Arc::default(), temporaries: Arc::default() })
     }
 
     pub fn directory(&self) -> &Path {
@@ -74,13 +72,11 @@ impl SnapshotFiles {
         self.directory.join(format!("building-{number}.tmp"))
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Tells running builds to give way.
-    pub fn cancel_builds(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    /// The published snapshot, if it is newer than that of `meta`: who builds that one must give way.
+    pub fn newer_than(&self, meta: &SnapshotMeta) -> Option<GroupSnapshot> {
+        let current = self.current.lock();
+        let newer = current.as_ref().filter(|(current, _)| current.last_log_id > meta.last_log_id);
+        newer.cloned().map(|(meta, snapshot)| GroupSnapshot { meta, snapshot })
     }
 
     /// Renames a finished and fsynced file into place, unless a newer snapshot is there.

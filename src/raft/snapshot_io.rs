@@ -110,11 +110,6 @@ impl SnapshotReader {
     }
 }
 
-/// Makes a rename durable.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,12 +13,13 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::directory::create_directory;
 use crate::raft::log::disk::{Disk, RealDisk};
 use crate::raft::log::error::LogError;
 use crate::raft::log::format::{LogKey, Record, StartMark};
 use crate::raft::log::queue::{Item, Queue};
 use crate::raft::log::recover::{DroppedTail, Replayed, replay};
-use crate::raft::log::segments::{Mark, Marks, Segments};
+use crate::raft::log::segments::{Mark, Marks, Segments, first_lsn};
 use crate::raft::log::store::GroupLog;
 use crate::raft::log::tail::Tail;
 use crate::raft::log::writer::Writer;
@@ -76,9 +78,18 @@ pub struct NodeLog {
 }
 
 impl NodeLog {
+    /// Whether a log was ever begun in the directory.
+    pub fn is_in(directory: &Path) -> io::Result<bool> {
+        match RealDisk.list(directory) {
+            Ok(files) => Ok(files.iter().any(|path| first_lsn(path).is_some())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Creates the directory if needed, takes its lock, recovers, starts the writer. Blocks.
     pub fn open(directory: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
-        fs::create_dir_all(directory).map_err(|error| LogError::io("create", directory, error))?;
+        create_directory(directory).map_err(|error| LogError::io("create", directory, error))?;
         let lock = lock(directory)?;
         Self::open_on(Arc::new(RealDisk), directory, options, boot_id(), Some(lock))
     }

@@ -57,6 +57,8 @@ pub fn replay(disk: &dyn Disk, directory: &Path) -> Result<Replayed, LogError> {
             Some((next_lsn, _)) if begun && replay.replayed.end.lsn + 1 == *next_lsn => replay.keep(path, sound),
             Some(_) => return Err(replay.corrupt(path, &sound)),
             None if begun && bytes[sound.bytes..].iter().all(|byte| *byte == 0) => replay.keep(path, sound),
+            // Older segments go when this one is durable: begun without any of them, it was.
+            None if !begun && number == 0 && *first_lsn > 1 => return Err(replay.corrupt(path, &sound)),
             None if replay.was_durable(&bytes, &sound) => return Err(replay.corrupt(path, &sound)),
             None => replay.cut(disk, directory, path, sound, bytes.len())?,
         }

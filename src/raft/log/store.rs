@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::Stream;
@@ -48,6 +49,35 @@ impl GroupLog {
         self.tail.lock().bytes()
     }
 
+    /// Bytes of the entries that no snapshot covers.
+    pub fn bytes_since_snapshot(&self) -> u64 {
+        self.tail.lock().bytes_since_snapshot()
+    }
+
+    /// Index through which entries may go when the newest `bytes` of those a snapshot covers stay; at most `entries` at a time.
+    pub fn purgeable(&self, bytes: u64, entries: usize) -> Option<u64> {
+        self.tail.lock().purgeable(bytes, entries)
+    }
+
+    /// § A replica whose log begins behind its snapshot has lost state: coming back without it, it could lead with keys missing.
+    /// `directory` is where the snapshot should be.
+    pub fn check_covered(&self, snapshot: Option<LogId>, directory: &Path) -> io::Result<()> {
+        let Some(purged) = self.tail.lock().purged else { return Ok(()) };
+        if snapshot.is_some_and(|snapshot| snapshot.index >= purged.index) {
+            return Ok(());
+        }
+        let found = snapshot.map_or("there is none".to_owned(), |found| format!("the newest ends at {}", found.index));
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "{} lacks the snapshot of entries up to {}, which the log no longer holds ({found}): restore the directory, or move the \
+                 data directory away so that this node joins anew",
+                directory.display(),
+                purged.index
+            ),
+        ))
+    }
+
     pub fn last_log_id(&self) -> Option<LogId> {
         self.tail.lock().last()
     }
@@ -69,8 +99,16 @@ impl GroupLog {
         self.queue.push(self.key, Item::Record(record)).map_err(|error| error.to_io())
     }
 
-    fn chunk(&self, start: u64, end: u64) -> Vec<Entry> {
-        self.tail.lock().range(start, end.min(start.saturating_add(STREAM_ENTRIES))).cloned().collect()
+    /// § An entry that is gone is an error: passing it over would leave out a write.
+    fn chunk(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let tail = self.tail.lock();
+        let entries: Vec<Entry> = tail.range(start, end.min(start.saturating_add(STREAM_ENTRIES))).cloned().collect();
+        let purged = start < end && tail.purged.is_some_and(|purged| start <= purged.index);
+        if purged || entries.first().is_some_and(|first| first.log_id.index != start) {
+            let text = format!("entry {start} is to be applied and the log does not hold it any more");
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        Ok(entries)
     }
 }
 
@@ -101,8 +139,12 @@ impl RaftLogReader<TypeConfig> for GroupLog {
         Ok(self.tail.lock().range(start, end).cloned().collect())
     }
 
+    /// Nothing when `start` is purged: a replication task that is being ended may still ask, and an error would stop the node.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let tail = self.tail.lock();
+        if tail.purged.is_some_and(|purged| start <= purged.index) {
+            return Ok(Vec::new());
+        }
         let mut bytes = 0;
         // At least one entry, whatever its size.
         let within = |entry: &&Entry| {
@@ -117,20 +159,19 @@ impl RaftLogReader<TypeConfig> for GroupLog {
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let (start, end) = bounds(&range);
-        let (log, mut read) = (self.clone(), self.chunk(start, end).into_iter());
-        futures_util::stream::iter(std::iter::from_fn({
-            let mut next = None;
-            move || {
-                let entry = read.next().or_else(|| {
-                    // The first chunk starts at the first entry present, the others where the last ended.
-                    read = log.chunk(next?, end).into_iter();
-                    read.next()
-                })?;
-                next = Some(entry.log_id.index + 1);
-                Some(Ok(entry))
+        let (mut next, end) = bounds(&range);
+        let log = self.clone();
+        let chunks = std::iter::from_fn(move || match log.chunk(next, end) {
+            Ok(entries) => {
+                next = entries.last()?.log_id.index + 1;
+                Some(entries.into_iter().map(Ok).collect())
             }
-        }))
+            Err(error) => {
+                next = end;
+                Some(vec![Err(error)])
+            }
+        });
+        futures_util::stream::iter(chunks.flatten())
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

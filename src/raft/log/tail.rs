@@ -14,8 +14,16 @@ pub struct Tail {
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
     pub snapshot: Option<LogId>,
-    entries: VecDeque<Entry>,
-    bytes: u64,
+    entries: VecDeque<Kept>,
+    /// Bytes of all entries ever purged: where the first one here begins.
+    purged_bytes: u64,
+}
+
+/// An entry, and the bytes of all entries up to and with it: what a range holds is one subtraction.
+#[derive(Debug, Clone)]
+struct Kept {
+    entry: Entry,
+    end: u64,
 }
 
 /// Entries that do not continue the log.
@@ -36,16 +44,45 @@ pub fn entry_bytes(entry: &Entry) -> u64 {
 
 impl Tail {
     pub fn last(&self) -> Option<LogId> {
-        self.entries.back().map(|entry| entry.log_id).or(self.purged)
+        self.entries.back().map(|kept| kept.entry.log_id).or(self.purged)
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.end() - self.purged_bytes
+    }
+
+    /// Bytes of the entries that no snapshot covers.
+    pub fn bytes_since_snapshot(&self) -> u64 {
+        self.end() - self.end_of(self.snapshot.map_or(0, |snapshot| snapshot.index + 1))
+    }
+
+    /// Index of the last entry that the snapshot covers and that is not among the newest `bytes` of those; at most `entries` of them go
+    /// at a time. `None` when there is nothing to purge.
+    pub fn purgeable(&self, bytes: u64, entries: usize) -> Option<u64> {
+        let first = self.first_index()?;
+        let covered = self.snapshot?.index + 1;
+        let keep_from = self.end_of(covered).saturating_sub(bytes);
+        let count = self.entries.partition_point(|kept| kept.entry.log_id.index < covered && kept.end <= keep_from);
+        (count > 0).then(|| first + count.min(entries) as u64 - 1)
+    }
+
+    fn end(&self) -> u64 {
+        self.entries.back().map_or(self.purged_bytes, |kept| kept.end)
+    }
+
+    /// Where the entries before `index` end.
+    fn end_of(&self, index: u64) -> u64 {
+        let Some(before) = index.checked_sub(1 + self.first_index().unwrap_or(0)) else { return self.purged_bytes };
+        usize::try_from(before).ok().and_then(|before| self.entries.get(before)).map_or(self.end(), |kept| kept.end)
     }
 
     fn first_index(&self) -> Option<u64> {
-        self.entries.front().map(|entry| entry.log_id.index)
+        self.entries.front().map(|kept| kept.entry.log_id.index)
+    }
+
+    fn last_here(&self) -> Option<u64> {
+        self.entries.back().map(|kept| kept.entry.log_id.index)
     }
 
     /// Index of the entry that comes next.
@@ -59,8 +96,8 @@ impl Tail {
             Some(next) if next != found => return Err(Gap { last: next.saturating_sub(1), found }),
             Some(_) | None => (),
         }
-        self.bytes += entry_bytes(&entry);
-        self.entries.push_back(entry);
+        let end = self.end() + entry_bytes(&entry);
+        self.entries.push_back(Kept { entry, end });
         Ok(())
     }
 
@@ -75,17 +112,15 @@ impl Tail {
 
     /// Drops entries from `index` on.
     pub fn truncate_from(&mut self, index: u64) {
-        while self.entries.back().is_some_and(|entry| entry.log_id.index >= index) {
-            let entry = self.entries.pop_back().expect("there is a last one");
-            self.bytes -= entry_bytes(&entry);
+        while self.last_here().is_some_and(|last| last >= index) {
+            self.entries.pop_back();
         }
     }
 
     /// Drops entries up to `log_id`.
     pub fn purge(&mut self, log_id: LogId) {
         while self.first_index().is_some_and(|first| first <= log_id.index) {
-            let entry = self.entries.pop_front().expect("there is a first one");
-            self.bytes -= entry_bytes(&entry);
+            self.purged_bytes = self.entries.pop_front().expect("there is a first one").end;
         }
         // The same index with another term replaces what recovery assumed of segments that are gone.
         if self.purged.is_none_or(|purged| purged.index <= log_id.index) {
@@ -99,6 +134,70 @@ impl Tail {
         let from = (start.max(first) - first) as usize;
         let to = (end.max(first) - first) as usize;
         let length = self.entries.len();
-        self.entries.range(from.min(length)..to.clamp(from.min(length), length))
+        self.entries.range(from.min(length)..to.clamp(from.min(length), length)).map(|kept| &kept.entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::raft::types::{Batch, LeaderId};
+
+    const EACH: u64 = 1000;
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new(LeaderId { term: 1, node_id: 1 }, index)
+    }
+
+    fn push(tail: &mut Tail, indexes: std::ops::Range<u64>) {
+        for index in indexes {
+            let bytes = Bytes::from(vec![0; (EACH - ENTRY_OVERHEAD_BYTES) as usize]);
+            let payload = EntryPayload::Normal(Batch(bytes));
+            tail.push(Entry { log_id: log_id(index), payload }).expect("follows");
+        }
+    }
+
+    #[test]
+    fn bytes_since_the_snapshot_are_those_of_entries_behind_it() {
+        let mut tail = Tail::default();
+        push(&mut tail, 0..10);
+        assert_eq!((tail.bytes(), tail.bytes_since_snapshot()), (10 * EACH, 10 * EACH));
+        for (snapshot, since) in [(0, 9), (4, 5), (9, 0), (20, 0)] {
+            tail.snapshot = Some(log_id(snapshot));
+            assert_eq!(tail.bytes_since_snapshot(), since * EACH, "snapshot at {snapshot}");
+        }
+        tail.snapshot = Some(log_id(4));
+        tail.purge(log_id(2));
+        assert_eq!((tail.bytes(), tail.bytes_since_snapshot()), (7 * EACH, 5 * EACH));
+        tail.truncate_from(8);
+        push(&mut tail, 8..9);
+        assert_eq!((tail.bytes(), tail.bytes_since_snapshot()), (6 * EACH, 4 * EACH));
+        tail.purge(log_id(30));
+        assert_eq!((tail.bytes(), tail.bytes_since_snapshot()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_snapshot_covers_may_go_but_for_its_newest_bytes() {
+        let mut tail = Tail::default();
+        push(&mut tail, 0..20);
+        assert_eq!(tail.purgeable(0, 100), None, "there is no snapshot");
+        tail.snapshot = Some(log_id(9));
+        for (bytes, entries, last) in [
+            (0, 100, Some(9)),
+            (1, 100, Some(8)),
+            (3 * EACH, 100, Some(6)),
+            (3 * EACH, 2, Some(1)),
+            (10 * EACH, 100, None),
+            (u64::MAX, 100, None),
+        ] {
+            assert_eq!(tail.purgeable(bytes, entries), last, "{bytes} bytes, {entries} entries");
+        }
+        tail.purge(log_id(6));
+        assert_eq!((tail.purgeable(3 * EACH, 100), tail.purgeable(EACH, 100)), (None, Some(8)));
+        // Installed from the leader: past all that is here.
+        tail.snapshot = Some(log_id(50));
+        assert_eq!(tail.purgeable(3 * EACH, 100), Some(16));
     }
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use openraft::entry::RaftEntry;
-use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
 
@@ -18,6 +19,7 @@ use crate::keyspace::{HashSecret, Keyspace};
 use crate::raft::TypeConfig;
 use crate::raft::group::GroupState;
 use crate::raft::machine::GroupMachine;
+use crate::raft::meta::{MetaMachine, MetaState};
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
 
@@ -64,8 +66,8 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, (tempfile::TempDir, NodeLo
         let directory = tempfile::tempdir().expect("a directory");
         let node_log = open(&directory.path().join("log"));
         let log = node_log.group(KEY.0, KEY.1);
-        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4]))));
-        let snapshots = SnapshotStore::open(directory.path().join("snapshots"), &state).expect("opens");
+        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
+        let snapshots = SnapshotStore::open(directory.path().join("snapshots"), &state, &log).expect("opens");
         let machine = GroupMachine { state, log: log.clone(), snapshots };
         Ok(((directory, node_log), log, machine))
     }
@@ -98,6 +100,65 @@ async fn votes_entries_and_purges_survive_a_restart() {
     assert_eq!(log.get_log_state().await.expect("reads").last_purged_log_id, Some(log_id(1, 0)));
     let other = node_log.group(KEY.0, ReplicaId(2));
     assert_eq!((other.vote(), other.last_log_id()), (None, None), "another replica's log is another log");
+}
+
+#[tokio::test]
+async fn a_purged_entry_is_an_error_to_apply_and_nothing_to_replicate() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node_log = open(directory.path());
+    let mut log = node_log.group(KEY.0, KEY.1);
+    append(&mut log, (0..200).map(|index| entry(index, b"v")).collect()).await;
+    for (purged, end) in [(9, 200), (199, 200)] {
+        log.purge(log_id(1, purged)).await.expect("purges");
+        let read: Vec<_> = log.entries_stream(purged..end).await.collect().await;
+        assert!(read.len() == 1 && read[0].is_err(), "{read:?}");
+        assert!(log.limited_get_log_entries(purged, end).await.expect("reads").is_empty());
+        let rest: Vec<_> = log.entries_stream(purged + 1..end).await.collect().await;
+        assert_eq!(rest.into_iter().filter_map(Result::ok).count() as u64, end - purged - 1);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_the_snapshot_its_log_continues_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = directory.path().join("groups/1-1");
+    let node_log = open(&directory.path().join("log"));
+    let mut log = node_log.group(KEY.0, KEY.1);
+    append(&mut log, (0..10).map(|index| entry(index, b"v")).collect()).await;
+    let machine = |log: &GroupLog| {
+        let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
+        let snapshots = SnapshotStore::open(place.clone(), &state, log)?;
+        Ok::<_, std::io::Error>(GroupMachine { state, log: log.clone(), snapshots })
+    };
+    let mut saved = machine(&log).expect("nothing is purged yet");
+    saved.state.update_applied(|applied| applied.log_id = Some(log_id(1, 6)));
+    saved.get_snapshot_builder().await.build_snapshot().await.expect("builds");
+    log.purge(log_id(1, 6)).await.expect("purges");
+    machine(&log).expect("the log continues the snapshot");
+    log.purge(log_id(1, 7)).await.expect("purges");
+    let refused = machine(&log).expect_err("entry 7 is nowhere").to_string();
+    assert!(
+        refused.contains("groups/1-1") && refused.contains("up to 7") && refused.contains("ends at 6"),
+        "{refused}"
+    );
+    fs::remove_dir_all(&place).expect("removes");
+    let refused = machine(&log).expect_err("entries up to 7 are nowhere").to_string();
+    assert!(refused.contains("there is none"), "{refused}");
+    let meta = MetaMachine::open(Arc::new(MetaState::new(KEY.1, 7, None)), log.clone(), place);
+    assert!(meta.expect_err("the same").to_string().contains("lacks the snapshot"));
+}
+
+#[tokio::test]
+async fn a_damaged_beginning_is_corruption_when_older_segments_are_gone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(open(directory.path()));
+    // Nothing needs the first segment, so the second start removes it.
+    drop(open(directory.path()));
+    let paths = segments(directory.path());
+    let [sole] = &paths[..] else { panic!("{paths:?}") };
+    let beginning = fs::read(sole).expect("reads")[..40].to_vec();
+    fs::write(sole, beginning).expect("writes");
+    assert!(matches!(NodeLog::open(directory.path(), OPTIONS), Err(LogError::Corrupt { .. })));
 }
 
 #[tokio::test]
