@@ -193,7 +193,7 @@ impl Replica {
 }
 
 /// § Exactly one replica, named by the meta group, ever initializes a group. A wiped node has other replica ids, so it never does.
-async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
+pub async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
     raft: &openraft::Raft<crate::raft::TypeConfig, SM>,
     replica: ReplicaId,
     founding: &Founding,

@@ -12,8 +12,9 @@ use crate::raft::{ChangeError, Group, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A group goes back to its preferred leader when it has been led elsewhere this long without trouble.
-const PREFERENCE_DELAY: Duration = Duration::from_secs(3);
+/// A group goes back to its preferred leader when it has been led elsewhere this long without trouble: longer than a node may take
+/// to stop, or a leadership that was just handed over would be handed back to it.
+const PREFERENCE_DELAY: Duration = Duration::from_secs(12);
 
 /// One group that cannot commit must not hold up the others. What was proposed goes on, and half a change is finished later.
 const STEP_WAIT_MAX: Duration = Duration::from_secs(5);
