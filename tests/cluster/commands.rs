@@ -21,6 +21,9 @@ fn one_node_without_flags_owns_all_slots_and_keeps_its_data() {
         let reply = connection.call(&["GET", &format!("key:{index}")]).expect("answers");
         assert_eq!(reply, Reply::Bulk(index.to_string().into_bytes()));
     }
+    connection.call(&["GET", "none"]).expect("answers");
+    let stats = connection.call(&["INFO", "stats"]).expect("answers").text();
+    assert!(stats.contains("keyspace_hits:100\r\nkeyspace_misses:1\r\n"), "{stats}");
 }
 
 #[test]
