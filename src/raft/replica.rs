@@ -82,7 +82,9 @@ impl Timers {
             enable_pre_vote: Some(true),
             // A restarted leader must win an election: it could otherwise serve what it had not applied.
             enable_leader_restore: Some(false),
+            // Snapshots and purges go by bytes: see `raft/upkeep.rs`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
             removed_leader_step_down: openraft::StepDownPolicy::Never,
             ..Default::default()
         }

@@ -4,4 +4,5 @@ mod commands;
 mod failures;
 mod formation;
 pub mod harness;
+mod recovery;
 mod transcripts;
