@@ -18,6 +18,7 @@ mod pending;
 mod proposer;
 mod replica;
 mod replication;
+mod retention;
 mod snapshot;
 mod snapshot_file;
 mod snapshot_files;

@@ -4,16 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::storage::RaftStateMachine;
-
 use crate::cluster::GroupId;
 use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::Keyspace;
 use crate::protocol::Protocol;
+use crate::raft::GroupLog;
 use crate::raft::chunk::Chunk;
 use crate::raft::group::Group;
-use crate::raft::{GroupLog, TypeConfig};
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -21,8 +18,8 @@ const TICK: Duration = Duration::from_millis(100);
 const DUE_KEYS_MAX: usize = 1024;
 /// Sub-tables, of at most 1,000 keys each, freed before others on this thread get a turn.
 const TABLES_FREED_AT_ONCE: usize = 4;
-/// Entries purged per tick: openraft's core frees them, and must not be held up for long.
-const ENTRIES_PURGED_AT_ONCE: usize = 16 * 1024;
+/// Entries purged at a time: openraft's core frees them, and must not be held up for long.
+pub const ENTRIES_PURGED_AT_ONCE: usize = 16 * 1024;
 
 /// The slots a group was founded with.
 pub type FoundingSlots = Arc<dyn Fn(GroupId) -> Vec<Slot> + Send + Sync>;
@@ -110,22 +107,6 @@ impl Upkeep {
 async fn free_flushed(keyspace: &Keyspace) {
     while keyspace.reclaim(TABLES_FREED_AT_ONCE) {
         tokio::task::yield_now().await;
-    }
-}
-
-/// Lets go of the entries that a snapshot covers; makes one if the last is older than what is applied.
-pub async fn release_log<SM: RaftStateMachine<TypeConfig>>(raft: &openraft::Raft<TypeConfig, SM>) {
-    let (snapshot, applied) = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        (metrics.snapshot, metrics.last_applied)
-    };
-    // A core that has stopped is reported elsewhere; what fails now is tried again.
-    if let Some(snapshot) = snapshot {
-        let _ = raft.trigger().purge_log(snapshot.index).await;
-    }
-    if snapshot < applied {
-        let _ = raft.trigger().snapshot().await;
     }
 }
 
