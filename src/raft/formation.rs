@@ -28,6 +28,8 @@ const JOIN_WAIT_MAX: Duration = Duration::from_secs(6);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Probing connections served at a time.
 const CONNECTIONS_MAX: usize = 256;
+/// How long a node whose list or settings differ from a peer's goes on answering, before it stops.
+const MISMATCH_SHOWN: Duration = Duration::from_secs(2);
 const FORMING_TEXT: &str = "LOADING Kvorum is forming its cluster: waiting for the other founding nodes";
 /// How often a wait of unchanged reason is logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -132,6 +134,8 @@ async fn drive(
                 }
             },
             Action::RefuseListMismatch { address, theirs, ours } => {
+                // Still answering probes: the others must see it too, or the last of them would wait for ever.
+                tokio::time::sleep(MISMATCH_SHOWN).await;
                 return Err(FormationError::OtherIntent { address, theirs: Box::new(theirs), ours: Box::new(ours) });
             }
             Action::RefuseIntent(error) => return Err(error.into()),

@@ -20,6 +20,7 @@ pub mod power_loss;
 mod proposer;
 mod replica;
 mod replication;
+mod retention;
 mod snapshot;
 mod snapshot_file;
 mod snapshot_files;

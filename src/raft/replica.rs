@@ -19,6 +19,7 @@ use crate::raft::leadership::{LeaderSighting, LeadershipTask};
 use crate::raft::machine::GroupMachine;
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
+use crate::raft::retention::replica_directory;
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
@@ -82,7 +83,9 @@ impl Timers {
             enable_pre_vote: Some(true),
             // A restarted leader must win an election: it could otherwise serve what it had not applied.
             enable_leader_restore: Some(false),
+            // Snapshots and purges go by bytes: see `raft/upkeep.rs`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
             removed_leader_step_down: openraft::StepDownPolicy::Never,
             ..Default::default()
         }
@@ -92,7 +95,7 @@ impl Timers {
 
 impl ReplicaSeed {
     fn directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
-        self.data_directory.join("groups").join(format!("{group}-{replica}"))
+        replica_directory(&self.data_directory, group, replica)
     }
 
     /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any

@@ -27,16 +27,14 @@ use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
-use crate::raft::upkeep::release_log;
+use crate::raft::retention;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
 
-const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Files in the log's directory: what three busy groups keep by themselves, and as much again.
-const LOG_FILES_MAX: usize = 24;
+const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
 const LOST_LEADER_DOUBT: Duration = Duration::from_secs(5);
@@ -331,6 +329,7 @@ impl Coordinator {
         // One applied before this line is taken too.
         topologies.mark_changed();
         let mut interval = tokio::time::interval(HINT_INTERVAL);
+        self.forget_removed();
         self.arrange_replicas();
         loop {
             tokio::select! {
@@ -407,21 +406,36 @@ impl Coordinator {
     }
 
     /// A segment of the log stays until every group is purged past it, and a quiet group, the meta group above all, would hold them all: when there are
-    /// too many, quiet groups make a snapshot and let go of their entries.
+    /// more than busy groups keep by themselves, those that hold the oldest let go of them.
     fn release_log(&mut self) {
         if self.log_checked.elapsed() < LOG_CHECK_INTERVAL {
             return;
         }
         self.log_checked = Instant::now();
-        let files = std::fs::read_dir(self.start.seed.data_directory.join("log")).into_iter().flatten();
-        if files.count() <= LOG_FILES_MAX {
-            return;
+        let seed = &self.start.seed;
+        for pin in seed.log.pins(retention::log_bytes_of(self.replicas.len(), seed.log_bytes_max)) {
+            if (pin.group, pin.replica) == (GroupId::META, self.meta.state.replica) {
+                self.proposals.spawn(retention::release(self.meta.raft.clone(), pin));
+            } else if let Some((_, replica)) = self.replicas.get(&pin.group).filter(|(id, _)| *id == pin.replica) {
+                self.proposals.spawn(retention::release(replica.group.raft().clone(), pin));
+            }
         }
-        let meta = self.meta.raft.clone();
-        self.proposals.spawn(async move { release_log(&meta).await });
-        for (_, replica) in self.replicas.values() {
-            let group = replica.group.clone();
-            self.proposals.spawn(async move { release_log(group.raft()).await });
+    }
+
+    /// Removes what is left of replicas that the topology took away, now, before a crash, or while this node was down.
+    fn forget_removed(&mut self) {
+        let topology = self.replication.topology.load_full();
+        let mut kept: BTreeSet<(GroupId, ReplicaId)> = topology.replicas_on(self.replication.node).collect();
+        kept.extend(self.replicas.iter().map(|(group, (replica, _))| (*group, *replica)));
+        kept.insert((GroupId::META, self.meta.state.replica));
+        let seed = &self.start.seed;
+        for directory in retention::forget_others(&seed.log, &seed.data_directory, &kept, &self.starting) {
+            self.proposals.spawn_blocking(move || {
+                // Tried again at the next change or start.
+                if let Err(error) = std::fs::remove_dir_all(&directory) {
+                    tracing::warn!(%error, directory = %directory.display(), "a removed replica's directory stays");
+                }
+            });
         }
     }
 
@@ -508,10 +522,10 @@ impl Coordinator {
         }
         let (file, record) = (self.start.file.clone(), topology.clone());
         let write = move || file.lock().update_topology(&record);
-        match tokio::task::spawn_blocking(write).await {
-            Ok(Ok(())) => (),
-            Ok(Err(error)) => self.fail(format!("cannot write the node file: {error}")),
-            Err(error) => self.fail(format!("cannot write the node file: {error}")),
+        let written = tokio::task::spawn_blocking(write).await.map_err(io::Error::other);
+        if let Err(error) = written.and_then(|written| written) {
+            // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
+            return self.fail(format!("cannot write the node file: {error}"));
         }
         if topology.node(node).is_none() {
             self.fail(
@@ -561,8 +575,8 @@ impl Coordinator {
             self.publish_groups();
             self.replication.transport.deregister(group, id);
             replica.stop().await;
-            self.start.seed.log.remove_group(group, id);
         }
+        self.forget_removed();
     }
 
     /// Starts replicas that the topology puts here.

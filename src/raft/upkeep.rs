@@ -1,22 +1,25 @@
-//! What a group's replica does by itself: founding, expiry of due keys, and the snapshot that lets the log be purged.
+//! What a group's replica does by itself: founding, expiry of due keys, freeing what was flushed, and the snapshots that let the log be
+//! purged.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::storage::RaftStateMachine;
-
 use crate::cluster::GroupId;
 use crate::command::{OpCode, plan_expire_due};
+use crate::keyspace::Keyspace;
 use crate::protocol::Protocol;
+use crate::raft::GroupLog;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::group::Group;
-use crate::raft::{GroupLog, TypeConfig};
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);
 /// Due keys proposed per tick and group; while a tick finds this many, the next comes at once.
 const DUE_KEYS_MAX: usize = 1024;
+/// Sub-tables, of at most 1,000 keys each, freed before others on this thread get a turn.
+const TABLES_FREED_AT_ONCE: usize = 4;
+/// Entries purged at a time: openraft's core frees them, and must not be held up for long.
+pub const ENTRIES_PURGED_AT_ONCE: usize = 16 * 1024;
 
 /// The slots a group was founded with.
 pub type FoundingSlots = Arc<dyn Fn(GroupId) -> Vec<Slot> + Send + Sync>;
@@ -25,7 +28,8 @@ pub struct Upkeep {
     pub group: Arc<Group>,
     pub log: GroupLog,
     pub founding_slots: FoundingSlots,
-    /// A snapshot is made when the log holds this many bytes past the last one.
+    /// A snapshot is made when the log holds this many bytes that the last one does not cover. Half as many stay behind a snapshot, for
+    /// followers that were away for a moment; one that is further behind is sent the snapshot.
     pub log_bytes_max: u64,
 }
 
@@ -42,6 +46,8 @@ impl Upkeep {
                 false
             };
             self.snapshot(&mut snapshot_index).await;
+            self.purge().await;
+            free_flushed(self.group.keyspace()).await;
             if !more_due {
                 tokio::time::sleep(TICK).await;
             }
@@ -80,27 +86,52 @@ impl Upkeep {
     async fn snapshot(&self, snapshot_index: &mut u64) {
         self.group.state().metrics.log_bytes.set(self.log.bytes() as f64);
         let Some(applied) = self.group.state().applied_id() else { return };
-        if self.log.bytes() < self.log_bytes_max || applied.index <= *snapshot_index {
+        if self.log.bytes_since_snapshot() < self.log_bytes_max || applied.index <= *snapshot_index {
             return;
         }
         *snapshot_index = applied.index;
-        // openraft purges the log behind the snapshot by itself; a failure to start one is tried again when the log grows.
+        // A failure to start one is tried again when the log grows.
         let _ = self.group.raft().trigger().snapshot().await;
+    }
+
+    /// Lets go of what snapshots cover. openraft itself would keep a number of entries, whatever their size.
+    async fn purge(&self) {
+        if let Some(index) = self.log.purgeable(self.log_bytes_max / 2, ENTRIES_PURGED_AT_ONCE) {
+            // Put off while a follower is being sent these entries, and asked for again at the next tick.
+            let _ = self.group.raft().trigger().purge_log(index).await;
+        }
     }
 }
 
-/// Lets go of the entries that a snapshot covers; makes one if the last is older than what is applied.
-pub async fn release_log<SM: RaftStateMachine<TypeConfig>>(raft: &openraft::Raft<TypeConfig, SM>) {
-    let (snapshot, applied) = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        (metrics.snapshot, metrics.last_applied)
-    };
-    // A core that has stopped is reported elsewhere; what fails now is tried again.
-    if let Some(snapshot) = snapshot {
-        let _ = raft.trigger().purge_log(snapshot.index).await;
+/// § Freeing millions of flushed keys takes seconds: it is done in steps, outside of locks, with others' turns between.
+async fn free_flushed(keyspace: &Keyspace) {
+    while keyspace.reclaim(TABLES_FREED_AT_ONCE) {
+        tokio::task::yield_now().await;
     }
-    if snapshot < applied {
-        let _ = raft.trigger().snapshot().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::{Applied, HashSecret, Position, SlotState, Value};
+
+    #[tokio::test]
+    async fn flushed_keys_are_freed_in_steps() {
+        let keyspace = Keyspace::new(HashSecret([1; 4]));
+        let key_slot = KeySlot::of_key(b"{t}");
+        keyspace.set_state(key_slot.slot(), SlotState::Owned);
+        for number in 0..20_000u32 {
+            let key = format!("{{t}}{number}");
+            let position = Position { index: u64::from(number) + 1, op: 0 };
+            let applied = keyspace.apply(key_slot, position, |bucket| {
+                bucket.insert(key.as_bytes(), Value::Slice(b"v"), None);
+            });
+            assert!(matches!(applied, Applied::Done(())));
+        }
+        keyspace.flush(key_slot, Position { index: 30_000, op: 0 });
+        let mut freeing = std::pin::pin!(free_flushed(&keyspace));
+        assert!(futures_util::poll!(&mut freeing).is_pending(), "others get their turn in between");
+        freeing.await;
+        assert!(!keyspace.reclaim(1), "nothing is left");
     }
 }

@@ -5,4 +5,5 @@ mod failures;
 mod formation;
 pub mod harness;
 mod power_loss;
+mod recovery;
 mod transcripts;

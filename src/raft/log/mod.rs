@@ -33,5 +33,5 @@ mod tests_faults;
 mod writer;
 
 pub use error::LogError;
-pub use node_log::{Fsync, LogOptions, NodeLog, Recovered};
+pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};
 pub use store::GroupLog;

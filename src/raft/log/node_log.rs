@@ -19,7 +19,7 @@ use crate::raft::log::error::LogError;
 use crate::raft::log::format::{LogKey, Record, StartMark};
 use crate::raft::log::queue::{Item, Queue};
 use crate::raft::log::recover::{DroppedTail, Replayed, replay};
-use crate::raft::log::segments::{Mark, Marks, Segments, first_lsn};
+use crate::raft::log::segments::{Mark, Marks, OldContents, Segments, first_lsn};
 use crate::raft::log::store::GroupLog;
 use crate::raft::log::tail::Tail;
 use crate::raft::log::writer::Writer;
@@ -37,6 +37,21 @@ pub enum Fsync {
     EverySec,
     /// When the kernel sees fit. Votes, truncations and memberships are synced even so.
     No,
+}
+
+/// Segments the log may have beside full ones: the one being written, and one that is needed for its end only.
+const SEGMENTS_SPARE: u64 = 2;
+
+/// Entries that keep old segments from being deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin {
+    pub group: GroupId,
+    pub replica: ReplicaId,
+    /// The last of them.
+    pub index: u64,
+    pub purged: Option<u64>,
+    /// A snapshot covers them, so that they may go.
+    pub covered: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +87,8 @@ type Tails = BTreeMap<LogKey, Arc<Mutex<Tail>>>;
 #[derive(Clone)]
 pub struct NodeLog {
     tails: Arc<Mutex<Tails>>,
+    old_contents: OldContents,
+    segment_bytes: u64,
     queue: Arc<Queue>,
     failed: watch::Receiver<Option<Arc<LogError>>>,
     closer: Arc<Closer>,
@@ -118,13 +135,21 @@ impl NodeLog {
         let synced = options.fsync == Fsync::Always;
         let start = StartMark { synced, loss_suspected: power_loss_suspected, boot_id };
         let segments = Segments::new(disk, directory, options, start, end)?;
+        let old_contents = segments.old_contents();
         let queue = Arc::new(Queue::new());
         let (failed, failure) = watch::channel(None);
         let writer = Writer::new(segments, options.fsync, queue.clone(), failed, marks)?;
         let thread = std::thread::Builder::new().name("kvorum-log".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|error| LogError::io("start a thread for", directory, error))?;
         let closer = Closer { queue: queue.clone(), thread: Mutex::new(Some(thread)), _lock: lock };
-        let log = Self { tails: Arc::new(Mutex::new(tails)), queue, failed: failure, closer: Arc::new(closer) };
+        let log = Self {
+            tails: Arc::new(Mutex::new(tails)),
+            old_contents,
+            segment_bytes: options.segment_bytes,
+            queue,
+            failed: failure,
+            closer: Arc::new(closer),
+        };
         Ok((log, recovered))
     }
 
@@ -133,6 +158,31 @@ impl NodeLog {
         let key = (group, replica);
         let tail = self.tails.lock().entry(key).or_default().clone();
         GroupLog { key, tail, queue: self.queue.clone() }
+    }
+
+    /// The replicas that have a log here.
+    pub fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
+        self.tails.lock().keys().copied().collect()
+    }
+
+    /// What keeps the log longer than `bytes_max`: the entries in its oldest segments that are not purged.
+    pub fn pins(&self, bytes_max: u64) -> Vec<Pin> {
+        let segments_max = bytes_max.div_ceil(self.segment_bytes) + SEGMENTS_SPARE;
+        let old = self.old_contents.lock().clone();
+        let excess = (old.len() + 1).saturating_sub(usize::try_from(segments_max).unwrap_or(usize::MAX));
+        let mut highest = BTreeMap::<LogKey, u64>::new();
+        for (key, index) in old.iter().take(excess).flat_map(|segment| segment.iter()) {
+            let highest = highest.entry(*key).or_default();
+            *highest = (*highest).max(*index);
+        }
+        let tails = self.tails.lock();
+        let pin = |((group, replica), index): (LogKey, u64)| {
+            let tail = tails.get(&(group, replica))?.lock();
+            let purged = tail.purged.map(|purged| purged.index);
+            let covered = tail.snapshot.is_some_and(|snapshot| snapshot.index >= index);
+            (purged < Some(index)).then_some(Pin { group, replica, index, purged, covered })
+        };
+        highest.into_iter().filter_map(pin).collect()
     }
 
     /// Forgets a replica that will not come back. Its handles fail from now on.

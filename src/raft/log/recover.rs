@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use openraft::EntryPayload;
@@ -17,7 +18,7 @@ use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, StartMark, batch_offsets, payload,
     read_segment_header, take_record, unseal,
 };
-use crate::raft::log::segments::{LogEnd, OldSegment, first_lsn};
+use crate::raft::log::segments::{Highest, LogEnd, OldSegment, first_lsn};
 use crate::raft::log::tail::Tail;
 use crate::raft::types::{Batch, Entry, LogId};
 
@@ -71,7 +72,7 @@ struct Sound {
     /// `None` if the segment's own header is damaged.
     salt: Option<Salt>,
     bytes: usize,
-    highest: HashMap<LogKey, u64>,
+    highest: Highest,
 }
 
 /// A large entry of which only the beginning has been read.
@@ -149,7 +150,7 @@ impl Replay {
         }
     }
 
-    fn record(&mut self, key: LogKey, record: Record, highest: &mut HashMap<LogKey, u64>) -> Result<(), Contradiction> {
+    fn record(&mut self, key: LogKey, record: Record, highest: &mut Highest) -> Result<(), Contradiction> {
         self.replayed.clean = matches!(record, Record::Stop);
         let tails = &mut self.replayed.tails;
         let mut holds = |log_id: LogId| {
@@ -217,7 +218,11 @@ impl Replay {
 
     fn keep(&mut self, path: &Path, sound: Sound) {
         let Sound { bytes, highest, .. } = sound;
-        self.replayed.end.segments.push_back(OldSegment { path: path.to_owned(), bytes: bytes as u64, highest });
+        self.replayed.end.segments.push_back(OldSegment {
+            path: path.to_owned(),
+            bytes: bytes as u64,
+            highest: Arc::new(highest),
+        });
     }
 
     fn corrupt(&self, path: &Path, sound: &Sound) -> LogError {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 
 use crate::metrics::LogMetrics;
 use crate::raft::log::background_sync::{BackgroundSync, Synced};
@@ -59,9 +60,14 @@ pub type Marks = BTreeMap<LogKey, Mark>;
 pub struct OldSegment {
     pub path: PathBuf,
     pub bytes: u64,
-    /// Highest index per log of the entries of which it holds at least a part.
-    pub highest: HashMap<LogKey, u64>,
+    pub highest: Arc<Highest>,
 }
+
+/// Highest index per log of the entries of which a segment holds at least a part.
+pub type Highest = HashMap<LogKey, u64>;
+
+/// What the segments that are not written any more hold, oldest first; for who wants them gone.
+pub type OldContents = Arc<Mutex<Vec<Arc<Highest>>>>;
 
 /// The end of what was recovered; the log goes on from here in a new segment.
 #[derive(Debug, Default)]
@@ -78,7 +84,7 @@ struct Current {
     written: u64,
     /// Bytes of the file that are written, with batches or with zeros ahead of them.
     prepared: u64,
-    highest: HashMap<LogKey, u64>,
+    highest: Highest,
 }
 
 pub struct Segments {
@@ -87,6 +93,7 @@ pub struct Segments {
     options: LogOptions,
     start: StartMark,
     old: VecDeque<OldSegment>,
+    old_contents: OldContents,
     current: Option<Current>,
     lsn: u64,
     crc: u32,
@@ -119,6 +126,7 @@ impl Segments {
             options,
             start,
             old: end.segments,
+            old_contents: OldContents::default(),
             current: None,
             lsn: end.lsn,
             crc: end.crc,
@@ -127,6 +135,10 @@ impl Segments {
             background,
             metrics: LogMetrics::new(),
         })
+    }
+
+    pub fn old_contents(&self) -> OldContents {
+        self.old_contents.clone()
     }
 
     pub fn is_full(&self) -> bool {
@@ -215,7 +227,7 @@ impl Segments {
             self.sync()?;
         }
         if let Some(full) = self.current.take() {
-            self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: full.highest });
+            self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: Arc::new(full.highest) });
         }
         let path = segment_path(&self.directory, self.lsn + 1);
         let file = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error))?;
@@ -261,6 +273,7 @@ impl Segments {
             self.old.pop_front();
             self.sync_directory()?;
         }
+        *self.old_contents.lock() = self.old.iter().map(|segment| segment.highest.clone()).collect();
         self.metrics.segments.set((self.old.len() + 1) as f64);
         let current = self.current.as_ref().map_or(0, |current| current.written);
         self.metrics.bytes.set((self.old.iter().map(|segment| segment.bytes).sum::<u64>() + current) as f64);

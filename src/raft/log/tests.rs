@@ -204,6 +204,31 @@ async fn segments_go_only_when_every_group_is_purged_past_them() {
 }
 
 #[tokio::test]
+async fn only_those_who_hold_segments_beyond_the_limit_pin_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node_log = NodeLog::open(directory.path(), LogOptions { segment_bytes: 4096, ..OPTIONS }).expect("opens").0;
+    let (mut busy, mut quiet) = (node_log.group(KEY.0, KEY.1), node_log.group(GroupId(2), ReplicaId(2)));
+    append(&mut quiet, (0..3).map(|index| entry(index, b"kept")).collect()).await;
+    for index in 0..40 {
+        append(&mut busy, vec![entry(index, &[7; 1000])]).await;
+    }
+    assert_eq!(node_log.pins(1 << 20), [], "the log is no longer than it may be");
+    let pinning =
+        |bytes_max| node_log.pins(bytes_max).into_iter().map(|pin| (pin.group, pin.index)).collect::<Vec<_>>();
+    let [(GroupId(1), some), (GroupId(2), 2)] = pinning(16 << 10)[..] else { panic!("{:?}", pinning(16 << 10)) };
+    assert!((3..39).contains(&some), "the newest segments are not counted: {some}");
+    busy.purge(log_id(1, some)).await.expect("purges");
+    quiet.snapshot_saved(log_id(1, 1));
+    let pin = Pin { group: GroupId(2), replica: ReplicaId(2), index: 2, purged: None, covered: false };
+    assert_eq!(node_log.pins(16 << 10), [pin]);
+    quiet.snapshot_saved(log_id(1, 2));
+    quiet.purge(log_id(1, 0)).await.expect("purges");
+    assert_eq!(node_log.pins(16 << 10), [Pin { purged: Some(0), covered: true, ..pin }]);
+    quiet.purge(log_id(1, 2)).await.expect("purges");
+    assert_eq!(node_log.pins(16 << 10), []);
+}
+
+#[tokio::test]
 async fn a_crash_at_any_byte_of_a_new_segment_is_survived() {
     let source = tempfile::tempdir().expect("a directory");
     drop(open(source.path()));

@@ -87,7 +87,7 @@ fn doctor(figures: &Figures) -> String {
     let replicas = figures.groups.len();
     let mut text = format!(
         "{dataset} bytes of keys and values in {replicas} replicas, {log} bytes of log for replicas that are behind (at most \
-         log-bytes-max per group), {used} bytes allocated in all.\n",
+         twice log-bytes-max per group), {used} bytes allocated in all.\n",
     );
     if dataset < DATASET_BYTES_MIN {
         text.push_str("There is too little data to find anything wrong with it.\n");
