@@ -19,7 +19,7 @@ use kvorum::cluster::{
     WantedSettings,
 };
 use kvorum::command::op::{self, Op};
-use kvorum::command::{Apply, ReadOutcome, Run, key_slot_of, table};
+use kvorum::command::{ReadOutcome, Run, key_slot_of, table};
 use kvorum::keyspace::{Applied, HashSecret, Keyspace, Position, SlotState, Time};
 use kvorum::protocol::{Args, OwnedArgs, Protocol, ReadLimits, Reply, RequestReader, Requests, encode_command};
 use kvorum::slot::{KeySlot, Slot};
@@ -276,10 +276,7 @@ fn set_ops(numbers: impl Iterator<Item = u64>) -> Vec<Op> {
 }
 
 fn apply(keyspace: &Keyspace, position: Position, op: &Op, reply: &mut Reply) {
-    let applied = keyspace.apply(op.key_slot, position, |bucket| {
-        op::apply(op.code, &op.body, &mut Apply { bucket, stamp: NOW }, reply);
-    });
-    assert_eq!(applied, Applied::Done(()));
+    assert_eq!(op::apply(op, position, NOW, keyspace, reply), Applied::Done(()));
 }
 
 fn apply_set() -> Box<dyn FnMut()> {

@@ -4,8 +4,10 @@
 //! Body of an EXPIRE op: `key bytes | expire time i64 | condition u8`; of PERSIST: `key bytes`; of EXPIRE_DUE: a run of
 //! `key bytes`.
 
+use std::ops::Range;
+
 use crate::clock::Timestamp;
-use crate::keyspace::{Bucket, Entry, Lookup, Time};
+use crate::keyspace::{Bucket, Entry, Lookup, Time, Value};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
@@ -62,9 +64,13 @@ pub fn value_expire_at(
 
 /// The whole value as a bulk; a large one by reference count.
 pub fn reply_value(entry: &Entry<'_>, reply: &mut Reply) {
-    match entry.shared() {
-        Some(value) => reply.bulk_shared(&value),
-        None => reply.bulk(entry.value()),
+    reply_range(entry, 0..entry.value_len(), reply);
+}
+
+pub fn reply_range(entry: &Entry<'_>, range: Range<usize>, reply: &mut Reply) {
+    match entry.value() {
+        Value::Slice(bytes) => reply.bulk(&bytes[range]),
+        Value::Shared(value) => reply.bulk_pieces(range.len(), value.pieces(range)),
     }
 }
 

@@ -1,9 +1,7 @@
 //! Commands on keys whatever they hold: DEL, UNLINK, EXISTS, TOUCH, TYPE, RENAME, RENAMENX, COPY.
 
-use bytes::Bytes;
-
 use crate::clock::Timestamp;
-use crate::keyspace::{Bucket, Entry, Lookup, Time, Value, ValueType};
+use crate::keyspace::{Bucket, Entry, Lookup, SharedValue, Time, Value, ValueType};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
@@ -176,31 +174,18 @@ pub fn apply_copy(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Repl
 /// A value and its expire time on the way to another key. § A large value moves by reference count, not by copying it
 /// under the bucket's lock.
 struct Moved {
-    value: MovedValue,
+    value: SharedValue,
     expire_at: Option<Timestamp>,
-}
-
-enum MovedValue {
-    Small(Box<[u8]>),
-    Shared(Bytes),
 }
 
 impl Moved {
     /// `None` if `key` is not live.
     fn of(key: &[u8], apply: &mut Apply<'_>) -> Option<Self> {
         let entry = apply.bucket.live(key, apply.stamp)?;
-        let value = match entry.shared() {
-            Some(value) => MovedValue::Shared(value),
-            None => MovedValue::Small(entry.value().into()),
-        };
-        Some(Self { value, expire_at: entry.expire_at() })
+        Some(Self { value: entry.value().into_shared(), expire_at: entry.expire_at() })
     }
 
     fn insert(self, key: &[u8], apply: &mut Apply<'_>) {
-        let value = match &self.value {
-            MovedValue::Small(bytes) => Value::Slice(bytes),
-            MovedValue::Shared(bytes) => Value::Shared(bytes.clone()),
-        };
-        apply.bucket.insert(key, value, self.expire_at);
+        apply.bucket.insert(key, Value::Shared(self.value), self.expire_at);
     }
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::keyspace::{Bucket, Lookup, Time};
+use crate::keyspace::{Bucket, Lookup, SharedValue, Time};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
@@ -16,8 +16,8 @@ use super::strings::STRING_BYTES_MAX;
 /// An LCS request with its values.
 #[derive(Debug)]
 pub struct LcsJob {
-    a: Bytes,
-    b: Bytes,
+    a: SharedValue,
+    b: SharedValue,
     show: Show,
 }
 
@@ -36,14 +36,14 @@ pub fn read_lcs(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
             return ReadOutcome::Done;
         }
     };
-    let mut values = [Bytes::new(), Bytes::new()];
+    let mut values = [SharedValue::from(Bytes::new()), SharedValue::from(Bytes::new())];
     for (value, key) in values.iter_mut().zip(args.iter().skip(1)) {
         match bucket.get(key, time) {
             Lookup::Due => return ReadOutcome::Due,
             Lookup::Miss => {}
             Lookup::Hit(entry) => {
                 entry.touch(time.clock);
-                *value = entry.shared().unwrap_or_else(|| Bytes::copy_from_slice(entry.value()));
+                *value = entry.value().into_shared();
             }
         }
     }
@@ -82,19 +82,20 @@ impl LcsJob {
         if reply.is_discarded() {
             return;
         }
-        let lengths = Lengths::of(&self.a, &self.b);
+        let (a, b) = (self.a.to_bytes(), self.b.to_bytes());
+        let lengths = Lengths::of(&a, &b);
         match self.show {
-            Show::Length => reply.integer(i64::from(lengths.at(self.a.len(), self.b.len()))),
+            Show::Length => reply.integer(i64::from(lengths.at(a.len(), b.len()))),
             Show::Subsequence => {
                 let mut subsequence = Vec::new();
-                for range in self.ranges(&lengths) {
-                    subsequence.extend(self.a[range.a..range.a + range.length].iter().rev());
+                for range in lengths.ranges(&a, &b) {
+                    subsequence.extend(a[range.a..range.a + range.length].iter().rev());
                 }
                 subsequence.reverse();
                 reply.bulk(&subsequence);
             }
             Show::Matches { length_min, with_length } => {
-                let mut ranges = self.ranges(&lengths);
+                let mut ranges = lengths.ranges(&a, &b);
                 ranges.retain(|range| range.length as u64 >= length_min);
                 reply.map(2);
                 reply.bulk(b"matches");
@@ -111,31 +112,9 @@ impl LcsJob {
                     }
                 }
                 reply.bulk(b"len");
-                reply.integer(i64::from(lengths.at(self.a.len(), self.b.len())));
+                reply.integer(i64::from(lengths.at(a.len(), b.len())));
             }
         }
-    }
-
-    /// The runs of equal bytes that make up the subsequence, last one first, with Redis's choice among equals.
-    fn ranges(&self, lengths: &Lengths) -> Vec<MatchRange> {
-        let (mut i, mut j) = (self.a.len(), self.b.len());
-        let mut ranges: Vec<MatchRange> = Vec::new();
-        while i > 0 && j > 0 {
-            if self.a[i - 1] == self.b[j - 1] {
-                match ranges.last_mut() {
-                    Some(range) if range.a == i && range.b == j => {
-                        *range = MatchRange { a: i - 1, b: j - 1, length: range.length + 1 };
-                    }
-                    Some(_) | None => ranges.push(MatchRange { a: i - 1, b: j - 1, length: 1 }),
-                }
-                (i, j) = (i - 1, j - 1);
-            } else if lengths.at(i - 1, j) > lengths.at(i, j - 1) {
-                i -= 1;
-            } else {
-                j -= 1;
-            }
-        }
-        ranges
     }
 }
 
@@ -169,5 +148,27 @@ impl Lengths {
     /// Of the first `i` bytes of a and the first `j` of b.
     fn at(&self, i: usize, j: usize) -> u32 {
         self.cells[i * self.width + j]
+    }
+
+    /// The runs of equal bytes that make up the subsequence, last one first, with Redis's choice among equals.
+    fn ranges(&self, a: &[u8], b: &[u8]) -> Vec<MatchRange> {
+        let (mut i, mut j) = (a.len(), b.len());
+        let mut ranges: Vec<MatchRange> = Vec::new();
+        while i > 0 && j > 0 {
+            if a[i - 1] == b[j - 1] {
+                match ranges.last_mut() {
+                    Some(range) if range.a == i && range.b == j => {
+                        *range = MatchRange { a: i - 1, b: j - 1, length: range.length + 1 };
+                    }
+                    Some(_) | None => ranges.push(MatchRange { a: i - 1, b: j - 1, length: 1 }),
+                }
+                (i, j) = (i - 1, j - 1);
+            } else if self.at(i - 1, j) > self.at(i, j - 1) {
+                i -= 1;
+            } else {
+                j -= 1;
+            }
+        }
+        ranges
     }
 }

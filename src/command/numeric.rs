@@ -44,7 +44,7 @@ pub fn apply_incrby(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Re
 
     let (old, expire_at) = match apply.bucket.live(key, apply.stamp) {
         None => (Some(0), None),
-        Some(entry) => (parse_integer(entry.value()), entry.expire_at()),
+        Some(entry) => (entry.value().as_slice().and_then(parse_integer), entry.expire_at()),
     };
     let Some(old) = old else {
         WireError::NotAnInteger.reply(reply);
@@ -74,7 +74,7 @@ pub fn apply_incrbyfloat(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &m
 
     let (old, expire_at) = match apply.bucket.live(key, apply.stamp) {
         None => (Float80::parse(b"0"), None),
-        Some(entry) => (Float80::parse(entry.value()), entry.expire_at()),
+        Some(entry) => (entry.value().as_slice().and_then(Float80::parse), entry.expire_at()),
     };
     let Some(old) = old else {
         WireError::NotAFloat.reply(reply);

@@ -17,13 +17,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Bucket, Value};
+use crate::keyspace::{Applied, Bucket, Keyspace, PIECE_BYTES, Patch, Position, Value};
 use crate::protocol::Reply;
 use crate::slot::KeySlot;
 
 use super::errors::WireError;
 use super::row::ApplyFn;
-use super::{expiry, table};
+use super::{expiry, strings, table};
 
 /// Bytes before an op's body.
 pub const HEADER_BYTES: usize = 8;
@@ -92,6 +92,20 @@ pub struct Apply<'a> {
     pub bucket: &'a mut Bucket,
     /// The entry's stamp. § A key due at the stamp counts as absent.
     pub stamp: Timestamp,
+    /// What a large APPEND or SETRANGE writes.
+    pub patch: Option<Patch<'a>>,
+}
+
+impl Apply<'_> {
+    /// `bytes` to be written at `offset`. Panics if a large one was prepared for another place.
+    pub fn patch<'a>(&mut self, offset: usize, bytes: &'a [u8]) -> Patch<'a>
+    where
+        Self: 'a,
+    {
+        let patch = self.patch.take().unwrap_or_else(|| Patch::new(offset, bytes));
+        assert_eq!(patch.offset(), offset, "nothing but apply changes a value");
+        patch
+    }
 }
 
 /// Writes one op's body at the end of a batch.
@@ -242,7 +256,7 @@ impl<'a> OpReader<'a> {
         let bytes = self.bytes()?;
         // § Nothing over 1 ms under a bucket's lock: a 512 MB value is not copied there.
         Ok(if bytes.len() >= SHARED_VALUE_BYTES_MIN {
-            Value::Shared(self.body.slice_ref(bytes))
+            Value::Shared(self.body.slice_ref(bytes).into())
         } else {
             Value::Slice(bytes)
         })
@@ -254,14 +268,19 @@ impl<'a> OpReader<'a> {
     }
 }
 
-/// Applies one op, not a group-wide one, and appends its reply. The caller holds the bucket and has checked its position.
+/// Applies one op, not a group-wide one, under its bucket's lock, and appends its reply.
 ///
 /// Panics if the op cannot be read: see the top of this file.
-pub fn apply(code: OpCode, body: &Bytes, apply: &mut Apply<'_>, reply: &mut Reply) {
+pub fn apply(op: &Op, position: Position, stamp: Timestamp, keyspace: &Keyspace, reply: &mut Reply) -> Applied<()> {
     let function =
-        table::apply_function(code).expect("decode let only known codes through, and the group keeps its own");
-    let mut reader = OpReader::new(body);
-    function(&mut reader, apply, reply).expect("the log's checksums held, so the body is what plan wrote");
+        table::apply_function(op.code).expect("decode let only known codes through, and the group keeps its own");
+    // § What is large is copied before the lock is taken.
+    let patch = if op.body.len() < PIECE_BYTES { None } else { strings::large_patch(op, stamp, keyspace) };
+    keyspace.apply(op.key_slot, position, |bucket| {
+        let mut apply = Apply { bucket, stamp, patch };
+        let applied = function(&mut OpReader::new(&op.body), &mut apply, reply);
+        applied.expect("the log's checksums held, so the body is what plan wrote");
+    })
 }
 
 /// Ops that no row has.
@@ -270,7 +289,7 @@ pub(super) const INTERNAL_OPS: &[(OpCode, ApplyFn)] = &[(OpCode::EXPIRE_DUE, exp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::{HashSecret, Keyspace, Position, SlotState};
+    use crate::keyspace::{HashSecret, SlotState};
     use proptest::prelude::*;
 
     fn key_slot() -> KeySlot {
@@ -333,7 +352,9 @@ mod tests {
         .unwrap();
         let op = decode(&mut batch.freeze()).unwrap().unwrap();
         let mut reader = OpReader::new(&op.body);
-        assert!(matches!(reader.value(), Ok(Value::Shared(value)) if value.as_ptr() == op.body[4..].as_ptr()));
+        assert!(
+            matches!(reader.value(), Ok(Value::Shared(value)) if value.to_bytes().as_ptr() == op.body[4..].as_ptr())
+        );
         assert!(matches!(reader.value(), Ok(Value::Slice(_))));
         assert_eq!(reader.bytes(), Err(DamagedBody));
     }
@@ -350,7 +371,7 @@ mod tests {
             keyspace.set_state(key_slot().slot(), SlotState::Owned);
             let index = keyspace.read(key_slot(), Bucket::position).index + 1;
             let _ = keyspace.apply(key_slot(), Position { index, op: 0 }, |bucket| {
-                let mut target = Apply { bucket, stamp: Timestamp(1) };
+                let mut target = Apply { bucket, stamp: Timestamp(1), patch: None };
                 let _ = function(&mut OpReader::new(body), &mut target, &mut Reply::discard());
             });
         });

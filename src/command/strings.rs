@@ -1,13 +1,13 @@
 //! String commands without options to speak of: GET, MGET, GETRANGE, STRLEN; GETDEL, MSET, MSETNX, APPEND, SETRANGE.
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Bucket, Lookup, Time};
+use crate::keyspace::{Bucket, Keyspace, Lookup, Patch, Time};
 use crate::protocol::{Args, REPLY_BYTES_MAX, Reply};
 
 use super::errors::WireError;
-use super::expiry::reply_value;
+use super::expiry::{reply_range, reply_value};
 use super::number::integer_argument;
-use super::op::{Apply, DamagedBody, OpReader, OpWriter};
+use super::op::{Apply, DamagedBody, Op, OpCode, OpReader, OpWriter};
 use super::row::ReadOutcome;
 
 /// Longest string, Redis's default `proto-max-bulk-len`. A constant, not the setting: apply must give the same result
@@ -53,7 +53,7 @@ pub fn read_strlen(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Rep
         Lookup::Miss => reply.integer(0),
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
-            reply.integer(entry.value().len() as i64);
+            reply.integer(entry.value_len() as i64);
         }
     }
     ReadOutcome::Done
@@ -74,11 +74,8 @@ pub fn read_getrange(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
         Lookup::Miss => reply.bulk(b""),
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
-            let range = clamp_range(start, end, entry.value().len());
-            match entry.shared() {
-                Some(value) => reply.bulk_shared(&value.slice(range)),
-                None => reply.bulk(&entry.value()[range]),
-            }
+            let range = clamp_range(start, end, entry.value_len());
+            reply_range(&entry, range, reply);
         }
     }
     ReadOutcome::Done
@@ -171,13 +168,14 @@ pub fn plan_append(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> R
 pub fn apply_append(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
     let value = op.bytes()?;
-    let old_length = apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value().len());
+    let old_length = apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value_len());
     let length = old_length as u64 + value.len() as u64;
     if length > STRING_BYTES_MAX {
         WireError::StringTooLong.reply(reply);
         return Ok(());
     }
-    reply.integer(apply.bucket.append(key, apply.stamp, value) as i64);
+    let patch = apply.patch(old_length, value);
+    reply.integer(apply.bucket.write(key, apply.stamp, patch) as i64);
     Ok(())
 }
 
@@ -206,12 +204,31 @@ pub fn apply_setrange(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut 
     }
     // An empty value changes nothing and creates no key.
     let length = if value.is_empty() {
-        apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value().len())
+        apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value_len())
     } else {
-        apply.bucket.set_range(key, apply.stamp, offset, value)
+        let patch = apply.patch(offset, value);
+        apply.bucket.write(key, apply.stamp, patch)
     };
     reply.integer(length as i64);
     Ok(())
+}
+
+/// What an APPEND or SETRANGE will write; `None` for other ops and what is refused. Apply alone changes values, so the length that an APPEND finds here it will find again.
+pub fn large_patch<'a>(op: &'a Op, stamp: Timestamp, keyspace: &Keyspace) -> Option<Patch<'a>> {
+    let mut body = OpReader::new(&op.body);
+    let (offset, value) = match op.code {
+        OpCode::APPEND => {
+            let key = body.bytes().ok()?;
+            (keyspace.read(op.key_slot, |bucket| bucket.value_len(key, stamp)), body.bytes().ok()?)
+        }
+        OpCode::SETRANGE => {
+            body.bytes().ok()?;
+            (body.u32().ok()? as usize, body.bytes().ok()?)
+        }
+        _ => return None,
+    };
+    let fits = (offset + value.len()) as u64 <= STRING_BYTES_MAX;
+    fits.then(|| Patch::new(offset, value))
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use bytes::BytesMut;
 
 use self::format::{Runner, print_reply, split_words};
 use crate::clock::Timestamp;
-use crate::keyspace::{Applied, HashSecret, Keyspace, Position, SlotState, Time};
+use crate::keyspace::{Applied, HashSecret, Keyspace, PIECE_BYTES, Position, SlotState, Time};
 use crate::protocol::{ArgRange, Args, Protocol, Reply};
 use crate::slot::{KeySlot, Slot};
 
-use super::op::{self, Apply};
+use super::op;
 use super::row::{ReadOutcome, Run};
 use super::{NodeCommand, OpCode, command_reply, help_reply, key_slot_of, table};
 
@@ -79,9 +79,7 @@ impl Executor {
         let mut batch = batch.freeze();
         while let Some(op) = op::decode(&mut batch).unwrap() {
             self.position.op += 1;
-            let applied = self.keyspace.apply(op.key_slot, self.position, |bucket| {
-                op::apply(op.code, &op.body, &mut Apply { bucket, stamp }, reply);
-            });
+            let applied = op::apply(&op, self.position, stamp, &self.keyspace, reply);
             assert_eq!(applied, Applied::Done(()));
         }
     }
@@ -206,6 +204,26 @@ fn large_values_are_answered_after_the_lock_is_gone() {
         .read(KeySlot::of_key(b"k"), |bucket| read(&Args::new(bytes, &ranges), bucket, time, &mut reply));
     assert!(matches!(outcome, ReadOutcome::Done));
     assert_eq!((reply.len(), reply.total_len()), (11, 100_011), "nothing large is copied under the lock");
+}
+
+#[test]
+fn large_edits_are_copied_to_where_they_belong_before_the_lock() {
+    let mut executor = Executor::new();
+    let tail = "t".repeat(3 * PIECE_BYTES + 1);
+    let mut expected = String::new();
+    for _ in 0..3 {
+        expected += &tail;
+        assert_eq!(run_line(&mut executor, &format!("APPEND k {tail}")), [format!("(integer) {}", expected.len())]);
+    }
+    let end = expected.len() - 1;
+    expected.replace_range(1..end, &"s".repeat(end - 1));
+    run_line(&mut executor, &format!("SETRANGE k 1 {}", &expected[1..end]));
+    assert_eq!(run_line(&mut executor, "GET k"), [format!("\"{expected}\"")]);
+    // An expired value has no length, neither before the lock nor under it.
+    run_line(&mut executor, "PEXPIRE k 10");
+    executor.now = Timestamp(executor.now.as_ms() + 10);
+    assert_eq!(run_line(&mut executor, &format!("APPEND k {tail}")), [format!("(integer) {}", tail.len())]);
+    assert_eq!(run_line(&mut executor, "GET k"), [format!("\"{tail}\"")]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::keyspace::access::{self, AccessMark};
 use crate::keyspace::entry::{Entry, Lookup};
 use crate::keyspace::record::{Discarded, Record, Traits};
+use crate::keyspace::rope::Patch;
 use crate::keyspace::table::{HashRange, MERGE_RECORDS_MAX, RECORDS_MAX, SubTable};
 use crate::keyspace::terms::{Position, SlotState, Time, Value};
 
@@ -24,6 +25,12 @@ pub struct Context {
     /// Reads that found their key, and that did not. Of this process; not replicated.
     pub hits: AtomicU64,
     pub misses: AtomicU64,
+}
+
+impl Context {
+    pub fn hash(&self, key: &[u8]) -> u32 {
+        (self.hasher.hash_one(key) >> 32) as u32
+    }
 }
 
 /// Changes to the counters during one apply.
@@ -118,6 +125,13 @@ impl Bucket {
         }
     }
 
+    /// Length of the key's value, 0 if there is none alive at `stamp`.
+    pub fn value_len(&self, key: &[u8], stamp: Timestamp) -> usize {
+        let record = self.find(self.hash(key), key).ok().map(|place| self.record(place));
+        let live = record.filter(|record| record.expire_at().is_none_or(|at| at > stamp));
+        live.map_or(0, Record::value_len)
+    }
+
     /// The key's entry unless it is dead at `stamp`, in which case it is removed and counted as expired.
     pub fn live(&mut self, key: &[u8], stamp: Timestamp) -> Option<Entry<'_>> {
         let place = self.find_live(key, stamp)?;
@@ -154,22 +168,15 @@ impl Bucket {
         true
     }
 
-    /// Appends to the key's value, creating it; keeps its expiry. The new length.
-    pub fn append(&mut self, key: &[u8], stamp: Timestamp, tail: &[u8]) -> usize {
-        let length = self.live(key, stamp).map_or(0, |entry| entry.value().len()) + tail.len();
-        self.edit(key, length, |value| value.extend_from_slice(tail));
-        length
-    }
-
-    /// Overwrites from `offset`, padding with zeroes, creating the key; keeps its expiry. The new length.
-    pub fn set_range(&mut self, key: &[u8], stamp: Timestamp, offset: usize, bytes: &[u8]) -> usize {
-        let end = offset + bytes.len();
-        let length = self.live(key, stamp).map_or(0, |entry| entry.value().len()).max(end);
-        self.edit(key, length, |value| {
-            value.resize(length, 0);
-            value[offset..end].copy_from_slice(bytes);
-        });
-        length
+    /// Writes into the key's value, padding with zeroes up to the patch, creating the key; keeps its expiry. The new length.
+    pub fn write(&mut self, key: &[u8], stamp: Timestamp, patch: Patch<'_>) -> usize {
+        let end = patch.end();
+        let Some(place) = self.find_live(key, stamp) else {
+            self.insert(key, patch.into_value(), None);
+            return end;
+        };
+        self.change(place, |record| Some(record.write(patch)));
+        self.record(place).value_len()
     }
 
     /// Removes all keys. § Nothing is freed here: the tables go to the keyspace's graveyard.
@@ -182,22 +189,8 @@ impl Bucket {
         self.tables = Vec::new();
     }
 
-    fn edit(&mut self, key: &[u8], length: usize, edit: impl FnOnce(&mut Vec<u8>)) {
-        match self.find(self.hash(key), key) {
-            Ok(place) => self.change(place, |record| {
-                record.edit(length, edit);
-                None
-            }),
-            Err(_) => {
-                let mut value = Vec::with_capacity(length);
-                edit(&mut value);
-                self.insert(key, Value::Shared(value.into()), None);
-            }
-        }
-    }
-
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
-        (self.context.hasher.hash_one(key) >> 32) as u32
+        self.context.hash(key)
     }
 
     pub(super) fn table_of(&self, hash: u32) -> usize {
@@ -248,10 +241,8 @@ impl Bucket {
         self.earliest_noted = self.earliest_noted.min(reference.note_expiry(expire_at));
     }
 
-    pub(super) fn insert_restored(&mut self, key: &[u8], value: Value<'_>, traits: Traits, mark: AccessMark) {
-        let hash = self.hash(key);
-        let record = Record::new(hash, mark, key, value, traits);
-        match self.find(hash, key) {
+    pub(super) fn insert_restored(&mut self, record: Record) {
+        match self.find(record.hash, record.key()) {
             Ok(place) => self.change(place, |old| Some(std::mem::replace(old, record).discard())),
             Err(place) => self.insert_record(place, record),
         }

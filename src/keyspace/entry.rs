@@ -1,10 +1,9 @@
 //! What a reader sees of one key.
 
-use bytes::Bytes;
-
 use crate::clock::Timestamp;
 use crate::keyspace::access;
 use crate::keyspace::record::Record;
+use crate::keyspace::terms::Value;
 
 /// Longest value Redis embeds in its object header (OBJ_ENCODING_EMBSTR_SIZE_LIMIT).
 const EMBSTR_BYTES_MAX: usize = 44;
@@ -48,13 +47,13 @@ impl<'a> Entry<'a> {
         self.record.key()
     }
 
-    pub fn value(&self) -> &'a [u8] {
+    /// The value. § A large one is there by refcount: reply with it instead of copying under the lock.
+    pub fn value(&self) -> Value<'a> {
         self.record.value()
     }
 
-    /// The value by refcount when it has its own allocation: reply with it instead of copying under the lock.
-    pub fn shared(&self) -> Option<Bytes> {
-        self.record.shared()
+    pub fn value_len(&self) -> usize {
+        self.record.value_len()
     }
 
     pub fn expire_at(&self) -> Option<Timestamp> {
@@ -66,12 +65,11 @@ impl<'a> Entry<'a> {
     }
 
     pub fn encoding(&self) -> Encoding {
-        let value = self.value();
         if self.record.traits().edited {
             Encoding::Raw
-        } else if is_canonical_i64(value) {
+        } else if self.value().as_slice().is_some_and(is_canonical_i64) {
             Encoding::Int
-        } else if value.len() <= EMBSTR_BYTES_MAX {
+        } else if self.value_len() <= EMBSTR_BYTES_MAX {
             Encoding::Embstr
         } else {
             Encoding::Raw

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::keyspace::record::Record;
 use crate::keyspace::store::Keyspace;
 use crate::keyspace::table::SubTable;
-use crate::keyspace::terms::{Position, SlotState};
+use crate::keyspace::terms::{Position, SlotState, Value};
 use crate::slot::KeySlot;
 
 /// A piece ends with the record that reaches this.
@@ -87,7 +87,7 @@ impl BucketExport {
         {
             match table.records().get(self.record) {
                 // A large record starts its own piece.
-                Some(record) if count > 0 && out.len() - start + record.value().len() > PIECE_BYTES + 8192 => break,
+                Some(record) if count > 0 && out.len() - start + record.value_len() > PIECE_BYTES + 8192 => break,
                 Some(record) => {
                     encode(record, out);
                     count += 1;
@@ -120,5 +120,8 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
         out.extend_from_slice(&at.0.to_le_bytes());
     }
     out.extend_from_slice(key);
-    out.extend_from_slice(value);
+    match value {
+        Value::Slice(bytes) => out.extend_from_slice(bytes),
+        Value::Shared(value) => value.pieces(0..value.len()).for_each(|piece| out.extend_from_slice(&piece)),
+    }
 }

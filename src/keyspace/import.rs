@@ -2,8 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::keyspace::access::AccessMark;
+use crate::keyspace::bucket::Context;
 use crate::keyspace::export::{FLAG_EDITED, FLAG_EXPIRES};
-use crate::keyspace::record::Traits;
+use crate::keyspace::record::{Record, Traits};
 use crate::keyspace::store::Keyspace;
 use crate::keyspace::terms::{Position, Value};
 use crate::slot::KeySlot;
@@ -24,13 +25,6 @@ pub enum ImportError {
     WrongKeySlot(KeySlot),
 }
 
-struct Stored<'a> {
-    key: &'a [u8],
-    value: &'a [u8],
-    traits: Traits,
-    mark: u32,
-}
-
 impl Keyspace {
     /// Adds one piece to its bucket and sets the bucket's position. § Ownership is the group's, and whoever imports sets it at the end:
     /// until then the bucket stays absent, and refuses reads of what is there by halves.
@@ -47,15 +41,14 @@ impl Keyspace {
         // Not reserved by the announced count: it may be damaged.
         let mut records = Vec::new();
         for _ in 0..count {
-            records.push(bytes.record(key_slot)?);
+            // § Copied here, outside the lock: a record may be 512 MB.
+            records.push(bytes.record(key_slot, &self.context)?);
         }
         if !bytes.0.is_empty() {
             return Err(ImportError::Trailing(bytes.0.len()));
         }
         self.change(key_slot, |bucket| {
-            for Stored { key, value, traits, mark } in records {
-                bucket.insert_restored(key, Value::Slice(value), traits, AccessMark::from_bits(mark));
-            }
+            records.into_iter().for_each(|record| bucket.insert_restored(record));
             bucket.position = position;
         });
         Ok(())
@@ -77,14 +70,14 @@ impl<'a> Cursor<'a> {
         Ok(*taken)
     }
 
-    fn record(&mut self, key_slot: KeySlot) -> Result<Stored<'a>, ImportError> {
+    fn record(&mut self, key_slot: KeySlot, context: &Context) -> Result<Record, ImportError> {
         let [flags] = self.array()?;
         if flags & !(FLAG_EXPIRES | FLAG_EDITED) != 0 {
             return Err(ImportError::Flags(flags));
         }
         let key_bytes = u32::from_le_bytes(self.array()?) as usize;
         let value_bytes = u32::from_le_bytes(self.array()?) as usize;
-        let mark = u32::from_le_bytes(self.array()?);
+        let mark = AccessMark::from_bits(u32::from_le_bytes(self.array()?));
         let expire_at = match flags & FLAG_EXPIRES {
             0 => None,
             _ => Some(Timestamp(i64::from_le_bytes(self.array()?))),
@@ -93,6 +86,7 @@ impl<'a> Cursor<'a> {
         if KeySlot::of_key(key) != key_slot {
             return Err(ImportError::WrongKeySlot(key_slot));
         }
-        Ok(Stored { key, value, traits: Traits { expire_at, edited: flags & FLAG_EDITED != 0 }, mark })
+        let traits = Traits { expire_at, edited: flags & FLAG_EDITED != 0 };
+        Ok(Record::new(context.hash(key), mark, key, Value::Slice(value), traits))
     }
 }

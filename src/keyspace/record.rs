@@ -4,7 +4,7 @@
 //! ```text
 //! Inline   Box<[u8]>   up to 256 bytes         flags u8 | key length u16 | expire_at i64, if flagged | key | value
 //! Packed   Arc<[u8]>   up to 4 KiB, the same layout, so that copying a sub-table copies no more than 256 KiB
-//! Big      key and value refcounted apart; a value that APPEND or SETRANGE made keeps spare capacity
+//! Big      key and value refcounted apart, the value as `rope.rs` says
 //! ```
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::keyspace::access::AccessMark;
+use crate::keyspace::rope::{Patch, Piece, SharedValue};
 use crate::keyspace::terms::Value;
 
 /// § Times the records of a sub-table, this bounds what one copy-on-write copies under a bucket's lock: 256 KiB.
@@ -21,8 +22,6 @@ pub const INLINE_BYTES_MAX: usize = 256;
 pub const PACKED_BYTES_MAX: usize = 4096;
 /// A shorter `Value::Shared` is copied: as a slice of a log entry it would pin the whole entry.
 const SHARE_BYTES_MIN: usize = 32 * 1024;
-/// Spare room of a growing value, as Redis's SDS does: as much again, at most 1 MiB or an eighth.
-const SPARE_BYTES_MAX: usize = 1024 * 1024;
 
 const EXPIRES: u8 = 1;
 const EDITED: u8 = 2;
@@ -57,24 +56,9 @@ enum Large {
 #[derive(Debug, Clone)]
 struct Big {
     key: Bytes,
-    value: BigValue,
+    value: SharedValue,
     expire_at: Option<Timestamp>,
     edited: bool,
-}
-
-#[derive(Debug, Clone)]
-enum BigValue {
-    Shared(Bytes),
-    Growing(Arc<Vec<u8>>),
-}
-
-/// Lets a reader hold a growing value without copying it.
-struct Held(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// Expiry and whether the value was edited in place (which Redis shows as encoding `raw`).
@@ -96,19 +80,18 @@ impl Record {
         }
     }
 
-    pub fn value(&self) -> &[u8] {
+    /// The value; one with its own allocation by reference count.
+    pub fn value(&self) -> Value<'_> {
         match self.body.view() {
-            View::Packed(bytes) => packed_split(bytes).1,
-            View::Big(big) => big.value.as_slice(),
+            View::Packed(bytes) => Value::Slice(packed_split(bytes).1),
+            View::Big(big) => Value::Shared(big.value.clone()),
         }
     }
 
-    /// The value by refcount, when it has its own allocation.
-    pub fn shared(&self) -> Option<Bytes> {
+    pub fn value_len(&self) -> usize {
         match self.body.view() {
-            View::Packed(_) => None,
-            View::Big(Big { value: BigValue::Shared(bytes), .. }) => Some(bytes.clone()),
-            View::Big(Big { value: BigValue::Growing(bytes), .. }) => Some(Bytes::from_owner(Held(bytes.clone()))),
+            View::Packed(bytes) => packed_split(bytes).1.len(),
+            View::Big(big) => big.value.len(),
         }
     }
 
@@ -130,7 +113,7 @@ impl Record {
                 Body::Inline(bytes) => bytes.len(),
                 Body::Large(large) => match &**large {
                     Large::Packed(bytes) => bytes.len() + size_of::<Large>() + 16,
-                    Large::Big(big) => big.key.len() + big.value.capacity() + BIG_OVERHEAD_BYTES,
+                    Large::Big(big) => big.key.len() + big.value.memory_bytes() + BIG_OVERHEAD_BYTES,
                 },
             }
     }
@@ -144,7 +127,7 @@ impl Record {
             },
             Body::Inline(_) => Body::new(self.key(), value, traits),
         };
-        Discarded(std::mem::replace(&mut self.body, body))
+        Discarded(Parts::Body(std::mem::replace(&mut self.body, body)))
     }
 
     pub fn set_expire(&mut self, expire_at: Option<Timestamp>) {
@@ -155,39 +138,57 @@ impl Record {
             return;
         }
         let traits = Traits { expire_at, ..self.traits() };
-        self.body = Body::new(self.key(), Value::Slice(self.value()), traits);
+        self.body = Body::new(self.key(), self.value(), traits);
     }
 
-    /// Edits the value in place; `length` is what it will have. A big unshared value with room is not copied.
-    pub fn edit(&mut self, length: usize, edit: impl FnOnce(&mut Vec<u8>)) {
+    /// Writes into the value in place.
+    pub fn write(&mut self, patch: Patch<'_>) -> Discarded {
         if let Body::Large(large) = &mut self.body
             && let Large::Big(big) = &mut **large
         {
             big.edited = true;
-            big.value.edit(length, edit);
-            return;
+            return Discarded(Parts::Pieces(big.value.write(patch)));
         }
-        let mut value = Vec::with_capacity(length);
-        value.extend_from_slice(self.value());
-        edit(&mut value);
-        let traits = Traits { edited: true, ..self.traits() };
-        self.body = Body::edited(self.key(), value, traits);
+        let View::Packed(bytes) = self.body.view() else { unreachable!("a big one has been written to") };
+        let (key, old) = packed_split(bytes);
+        let traits = Traits { edited: true, ..packed_traits(bytes) };
+        let length = old.len().max(patch.end());
+        let body = if length <= PACKED_BYTES_MAX {
+            let mut value = Vec::with_capacity(length);
+            value.extend_from_slice(old);
+            patch.write_to_short(&mut value);
+            Body::new(key, Value::Slice(&value), traits)
+        } else {
+            let mut value = SharedValue::from(Bytes::copy_from_slice(old));
+            value.write(patch);
+            Body::new(key, Value::Shared(value), traits)
+        };
+        Discarded(Parts::Body(std::mem::replace(&mut self.body, body)))
     }
 
     pub fn discard(self) -> Discarded {
-        Discarded(self.body)
+        Discarded(Parts::Body(self.body))
     }
 }
 
-/// A body taken out of the keyspace. § A large one is freed outside the lock: unmapping 512 MB takes milliseconds.
+/// What was taken out of the keyspace. § Much of it is freed outside the lock: unmapping 512 MB takes milliseconds.
 #[derive(Debug)]
-pub struct Discarded(Body);
+pub struct Discarded(Parts);
+
+#[derive(Debug)]
+enum Parts {
+    Body(Body),
+    Pieces(Vec<Piece>),
+}
 
 impl Discarded {
     pub fn is_slow_to_free(&self) -> bool {
-        match self.0.view() {
-            View::Packed(_) => false,
-            View::Big(_) => true,
+        match &self.0 {
+            Parts::Body(body) => match body.view() {
+                View::Packed(_) => false,
+                View::Big(_) => true,
+            },
+            Parts::Pieces(pieces) => !pieces.is_empty(),
         }
     }
 }
@@ -209,35 +210,27 @@ impl Body {
     }
 
     fn new(key: &[u8], value: Value<'_>, traits: Traits) -> Self {
-        match Self::packed(key, value.as_slice(), traits) {
+        match Self::packed(key, &value, traits) {
             Some(body) => body,
-            None => Self::with_big_key(Bytes::copy_from_slice(key), value, traits),
+            None => Self::big(Bytes::copy_from_slice(key), value, traits),
         }
-    }
-
-    fn edited(key: &[u8], value: Vec<u8>, traits: Traits) -> Self {
-        Self::packed(key, &value, traits)
-            .unwrap_or_else(|| Self::big(Bytes::copy_from_slice(key), BigValue::Growing(Arc::new(value)), traits))
     }
 
     fn with_big_key(key: Bytes, value: Value<'_>, traits: Traits) -> Self {
-        if let Some(body) = Self::packed(&key, value.as_slice(), traits) {
-            return body;
-        }
-        let value = match value {
-            Value::Shared(bytes) if bytes.len() >= SHARE_BYTES_MIN => bytes,
-            Value::Shared(bytes) => Bytes::copy_from_slice(&bytes),
-            Value::Slice(bytes) => Bytes::copy_from_slice(bytes),
-        };
-        Self::big(key, BigValue::Shared(value), traits)
+        Self::packed(&key, &value, traits).unwrap_or_else(|| Self::big(key, value, traits))
     }
 
-    fn big(key: Bytes, value: BigValue, traits: Traits) -> Self {
+    fn big(key: Bytes, value: Value<'_>, traits: Traits) -> Self {
+        let value = match (value.as_slice(), &value) {
+            (Some(bytes), Value::Shared(_)) if bytes.len() < SHARE_BYTES_MIN => Bytes::copy_from_slice(bytes).into(),
+            (_, _) => value.into_shared(),
+        };
         let Traits { expire_at, edited } = traits;
         Self::Large(Box::new(Large::Big(Big { key, value, expire_at, edited })))
     }
 
-    fn packed(key: &[u8], value: &[u8], traits: Traits) -> Option<Self> {
+    fn packed(key: &[u8], value: &Value<'_>, traits: Traits) -> Option<Self> {
+        let value = value.as_slice()?;
         let expiry_bytes = if traits.expire_at.is_some() { EXPIRY_BYTES } else { 0 };
         let length = HEADER_BYTES + expiry_bytes + key.len() + value.len();
         if length > PACKED_BYTES_MAX {
@@ -258,42 +251,6 @@ impl Body {
             Some(Self::Large(Box::new(Large::Packed(bytes.into()))))
         }
     }
-}
-
-impl BigValue {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Shared(bytes) => bytes,
-            Self::Growing(bytes) => bytes,
-        }
-    }
-
-    fn capacity(&self) -> usize {
-        match self {
-            Self::Shared(bytes) => bytes.len(),
-            Self::Growing(bytes) => bytes.capacity(),
-        }
-    }
-
-    fn edit(&mut self, length: usize, edit: impl FnOnce(&mut Vec<u8>)) {
-        if let Self::Growing(value) = self
-            && let Some(value) = Arc::get_mut(value)
-        {
-            if value.capacity() < length {
-                value.reserve_exact(with_spare(length) - value.len());
-            }
-            edit(value);
-            return;
-        }
-        let mut value = Vec::with_capacity(with_spare(length));
-        value.extend_from_slice(self.as_slice());
-        edit(&mut value);
-        *self = Self::Growing(Arc::new(value));
-    }
-}
-
-fn with_spare(length: usize) -> usize {
-    length + length.min(SPARE_BYTES_MAX.max(length / 8))
 }
 
 fn packed_traits(bytes: &[u8]) -> Traits {

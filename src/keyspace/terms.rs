@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
+use crate::keyspace::rope::SharedValue;
 
 /// Where an op stands in the log: index of its entry, then its number in the entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,18 +56,38 @@ pub struct Time {
     pub clock: Timestamp,
 }
 
-/// A value to store. Give large values as `Shared`: they are kept by refcount instead of being copied under the lock.
+/// A value to store, or one read. Give large values as `Shared`: they are kept by refcount instead of being copied under the lock.
 #[derive(Debug, Clone)]
 pub enum Value<'a> {
     Slice(&'a [u8]),
-    Shared(Bytes),
+    Shared(SharedValue),
 }
 
 impl Value<'_> {
-    pub fn as_slice(&self) -> &[u8] {
+    pub fn len(&self) -> usize {
         match self {
-            Self::Slice(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Slice(bytes) => bytes.len(),
+            Self::Shared(value) => value.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes; `None` if they are in several pieces, and then they are more than 128 KiB.
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        match self {
+            Self::Slice(bytes) => Some(bytes),
+            Self::Shared(value) => value.as_slice(),
+        }
+    }
+
+    /// The value without its lock; a small one is copied.
+    pub fn into_shared(self) -> SharedValue {
+        match self {
+            Self::Slice(bytes) => Bytes::copy_from_slice(bytes).into(),
+            Self::Shared(value) => value,
         }
     }
 }

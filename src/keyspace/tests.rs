@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::keyspace::{
-    Applied, Bucket, Encoding, HashSecret, Keyspace, Lookup, Position, ScanCursor, SlotState, Time, Value,
+    Applied, Bucket, Encoding, Entry, HashSecret, Keyspace, Lookup, Patch, Position, ScanCursor, SlotState, Time, Value,
 };
 use crate::slot::{KeySlot, Slot};
 
@@ -60,8 +60,8 @@ fn put(keyspace: &Keyspace, index: u64, key: &[u8], value: &[u8], expire_at: Opt
 
 fn contents(keyspace: &Keyspace) -> Model {
     let mut model = Model::new();
-    let mut visit = |key: &[u8], entry: super::Entry<'_>| {
-        let value = (entry.value().to_vec(), entry.expire_at().map(Timestamp::as_ms));
+    let mut visit = |key: &[u8], entry: Entry<'_>| {
+        let value = (bytes_of(entry), entry.expire_at().map(Timestamp::as_ms));
         assert!(model.insert(key.to_vec(), value).is_none(), "a key was passed twice");
     };
     let mut cursor = ScanCursor::default();
@@ -71,6 +71,10 @@ fn contents(keyspace: &Keyspace) -> Model {
             return model;
         }
     }
+}
+
+fn bytes_of(entry: Entry<'_>) -> Vec<u8> {
+    entry.value().into_shared().to_bytes().to_vec()
 }
 
 fn pieces(keyspace: &Keyspace, key_slot: KeySlot) -> Vec<Vec<u8>> {
@@ -102,7 +106,7 @@ fn step(random: &mut Random, bucket: &mut Bucket, model: &mut Model, stamp: i64,
             let expire_at = (random.below(3) == 0).then(|| stamp + 1 + random.below(3000) as i64);
             match random.below(2) {
                 0 => bucket.insert(&key, Value::Slice(&value), expire_at.map(Timestamp)),
-                _ => bucket.insert(&key, Value::Shared(Bytes::from(value.clone())), expire_at.map(Timestamp)),
+                _ => bucket.insert(&key, Value::Shared(Bytes::from(value.clone()).into()), expire_at.map(Timestamp)),
             }
             model.insert(key, (value, expire_at));
         }
@@ -127,20 +131,22 @@ fn step(random: &mut Random, bucket: &mut Bucket, model: &mut Model, stamp: i64,
                 let offset = random.below(50) as usize;
                 value.resize(value.len().max(offset + tail.len()), 0);
                 value[offset..offset + tail.len()].copy_from_slice(&tail);
-                assert_eq!(bucket.set_range(&key, now, offset, &tail), value.len());
+                assert_eq!(bucket.write(&key, now, Patch::new(offset, &tail)), value.len());
             } else {
+                let patch = Patch::new(value.len(), &tail);
+                assert_eq!(bucket.value_len(&key, now), value.len());
                 value.extend_from_slice(&tail);
-                assert_eq!(bucket.append(&key, now, &tail), value.len());
+                assert_eq!(bucket.write(&key, now, patch), value.len());
             }
         }
         _ => {
             let expected = model.get(&key).filter(|_| !dead).map(|(value, _)| value.clone());
             match bucket.get(&key, time(stamp)) {
-                Lookup::Hit(entry) => assert_eq!(Some(entry.value()), expected.as_deref()),
+                Lookup::Hit(entry) => assert_eq!(Some(bytes_of(entry)), expected),
                 Lookup::Miss => assert_eq!(expected, None),
                 Lookup::Due => panic!("nothing is due when the clock is the stamp"),
             }
-            assert_eq!(bucket.live(&key, now).map(|entry| entry.value().to_vec()), expected);
+            assert_eq!(bucket.live(&key, now).map(bytes_of), expected);
             if dead {
                 model.remove(&key);
             }
@@ -376,31 +382,33 @@ fn encodings_are_those_of_redis() {
         [encoding(b"{t}i"), encoding(b"{t}e"), encoding(b"{t}r")],
         [Encoding::Int, Encoding::Embstr, Encoding::Raw]
     );
-    done(keyspace.apply(tag_slot(), at(4), |bucket| bucket.append(b"{t}i", Timestamp(0), b"3")));
+    done(keyspace.apply(tag_slot(), at(4), |bucket| bucket.write(b"{t}i", Timestamp(0), Patch::new(2, b"3"))));
     assert_eq!(encoding(b"{t}i"), Encoding::Raw);
 }
 
 #[test]
-fn a_large_value_is_shared_not_copied_and_appending_uses_spare_room() {
+fn a_large_value_is_shared_not_copied_and_survives_its_snapshot_in_pieces() {
     let keyspace = owned_keyspace();
-    let value = Bytes::from(vec![1; 1 << 20]);
-    done(keyspace.apply(tag_slot(), at(1), |bucket| bucket.insert(b"{t}", Value::Shared(value.clone()), None)));
-    let address = || {
+    let value = Bytes::from((0..1_000_000u32).map(|number| number as u8).collect::<Vec<_>>());
+    let insert = |bucket: &mut Bucket| bucket.insert(b"{t}", Value::Shared(value.clone().into()), None);
+    done(keyspace.apply(tag_slot(), at(1), insert));
+    let read = |keyspace: &Keyspace| {
         keyspace.read(tag_slot(), |bucket| match bucket.get(b"{t}", time(0)) {
-            Lookup::Hit(entry) => (entry.value().as_ptr(), entry.shared().expect("it is large")),
+            Lookup::Hit(entry) => (entry.value().into_shared(), entry.encoding(), entry.memory_bytes()),
             Lookup::Miss | Lookup::Due => panic!("it is there"),
         })
     };
-    assert_eq!(address().0, value.as_ptr());
-    let append =
-        |index| done(keyspace.apply(tag_slot(), at(index), |bucket| bucket.append(b"{t}", Timestamp(0), b"xy")));
-    append(2);
-    let (first, _) = address();
-    (3..1000).for_each(|index| assert_eq!(append(index), value.len() + 2 * (index as usize - 1)));
-    assert_eq!(address().0, first, "appends within the spare room must not move the value");
-    let (_, held) = address();
-    append(1000);
-    assert_eq!(held.len(), value.len() + 2 * 998, "a reader keeps what it read");
+    let before = read(&keyspace).0;
+    assert_eq!(before.to_bytes().as_ptr(), value.as_ptr());
+    done(keyspace.apply(tag_slot(), at(2), |bucket| bucket.write(b"{t}", Timestamp(0), Patch::new(999_999, b"xyz"))));
+    let (edited, _, memory_bytes) = read(&keyspace);
+    assert_eq!(before.to_bytes(), value, "a reader keeps what it read");
+    assert_eq!(edited.to_bytes(), [&value[..999_999], b"xyz"].concat());
+    assert!((1_000_002..1_300_000).contains(&memory_bytes), "{memory_bytes}");
+    let imported = Keyspace::new(HashSecret([1; 4]));
+    pieces(&keyspace, tag_slot()).iter().for_each(|piece| imported.import(piece).unwrap());
+    let (restored, encoding, _) = read(&imported);
+    assert_eq!((restored.to_bytes(), encoding), (edited.to_bytes(), Encoding::Raw));
 }
 
 #[test]

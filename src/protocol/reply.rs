@@ -23,7 +23,7 @@ const LARGE_BYTES_MIN: usize = 16 * 1024;
 /// dies of it: `MGET k k k ..` of one large value answers with as much as the client likes.
 pub const REPLY_BYTES_MAX: usize = 1 << 30;
 
-/// A large value that belongs into a reply, by reference count.
+/// A large value, or a piece of one, that belongs into a reply, by reference count.
 #[derive(Debug)]
 struct Large {
     /// Where in the buffer it belongs.
@@ -185,14 +185,20 @@ impl Reply {
         self.buffer.put_slice(b"\r\n");
     }
 
-    /// Like `bulk`; a large one is kept by reference count until the reply is filled in.
-    pub fn bulk_shared(&mut self, bytes: &Bytes) {
-        if bytes.len() < LARGE_BYTES_MIN || self.discarded {
-            return self.bulk(bytes);
+    /// A bulk of `length` bytes that come in pieces; a large one is kept by reference count until the reply is filled in.
+    pub fn bulk_pieces(&mut self, length: usize, pieces: impl IntoIterator<Item = Bytes>) {
+        if self.discarded {
+            return;
         }
-        self.number(b'$', bytes.len() as i64);
-        self.large_bytes += bytes.len();
-        self.large.push(Large { at: self.buffer.len(), value: bytes.clone() });
+        self.number(b'$', length as i64);
+        for value in pieces {
+            if length < LARGE_BYTES_MIN {
+                self.buffer.put_slice(&value);
+            } else {
+                self.large_bytes += value.len();
+                self.large.push(Large { at: self.buffer.len(), value });
+            }
+        }
         self.buffer.put_slice(b"\r\n");
     }
 

@@ -30,7 +30,7 @@ fn every_kind_of_reply_has_redis_bytes_in_both_protocols() {
         (|reply| reply.integer(0), ":0\r\n", ":0\r\n"),
         (|reply| reply.bulk(b"a\r\nb"), "$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n"),
         (|reply| reply.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
-        (|reply| reply.bulk_shared(&Bytes::from_static(b"x")), "$1\r\nx\r\n", "$1\r\nx\r\n"),
+        (|reply| reply.bulk_pieces(1, [Bytes::from_static(b"x")]), "$1\r\nx\r\n", "$1\r\nx\r\n"),
         (|reply| reply.null(), "$-1\r\n", "_\r\n"),
         (|reply| reply.null_array(), "*-1\r\n", "_\r\n"),
         (|reply| reply.array(10), "*10\r\n", "*10\r\n"),
@@ -330,10 +330,10 @@ fn large_shared_bulks_are_filled_in_where_they_belong() {
     let write = |reply: &mut Reply| {
         reply.integer(1);
         let first = reply.len();
-        reply.bulk_shared(&large);
+        reply.bulk_pieces(large.len(), [large.clone()]);
         let second = reply.len();
-        reply.bulk_shared(&small);
-        reply.bulk_shared(&large);
+        reply.bulk_pieces(small.len(), [small.slice(..9), small.slice(9..)]);
+        reply.bulk_pieces(large.len(), [large.slice(..9), large.slice(9..)]);
         (first, second)
     };
     let mut expected = b":1\r\n".to_vec();

@@ -14,7 +14,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 
 use crate::clock::Timestamp;
 use crate::command::op::{self, DecodeError, Op};
-use crate::command::{Apply, LcsJob, ReadOutcome, Row, Run, WireError};
+use crate::command::{LcsJob, ReadOutcome, Row, Run, WireError};
 use crate::keyspace::{Applied, Position, SlotState, Time};
 use crate::protocol::{OwnedArgs, REPLY_BYTES_MAX, Reply};
 use crate::raft::batch::{self, BatchKind};
@@ -146,11 +146,7 @@ impl EntryRun<'_> {
     }
 
     fn apply_to_bucket(&self, op: &Op, position: Position, reply: &mut Reply) {
-        let applied = self.state.keyspace.apply(op.key_slot, position, |bucket| {
-            let mut apply = Apply { bucket, stamp: self.stamp };
-            op::apply(op.code, &op.body, &mut apply, reply);
-        });
-        match applied {
+        match op::apply(op, position, self.stamp, &self.state.keyspace, reply) {
             Applied::Done(()) => (),
             // § A bucket restored from a snapshot may already hold this op.
             Applied::Skipped => (),
