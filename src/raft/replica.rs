@@ -133,7 +133,9 @@ impl Replica {
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
         let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };
-        let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log.clone());
+        let (floor, floor_seen) = watch::channel(0);
+        let network = seed.transport.network(group, floor_seen);
+        let (config, store) = (seed.raft_config.clone(), log.clone());
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         {
@@ -178,6 +180,7 @@ impl Replica {
             log,
             founding_slots: seed.founding_slots.clone(),
             log_bytes_max: seed.log_bytes_max,
+            floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
         tasks.spawn_on(watch_for_failure(raft, group, seed.failed.clone()), runtime);
@@ -271,7 +274,9 @@ impl MetaReplica {
         let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
-        let (config, network, store) = (seed.raft_config.clone(), seed.transport.network(group), log);
+        // Its log stays small.
+        let network = seed.transport.network(group, watch::channel(0).1);
+        let (config, store) = (seed.raft_config.clone(), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         {

@@ -177,9 +177,9 @@ impl Transport {
         self.shared.link(node).is_some()
     }
 
-    /// openraft's network for one group.
-    pub fn network(&self, group: GroupId) -> GroupNetwork {
-        GroupNetwork { shared: Arc::clone(&self.shared), group }
+    /// openraft's network for one group. Appends of entries before index `floor` are given up (see `network.rs`).
+    pub fn network(&self, group: GroupId, floor: watch::Receiver<u64>) -> GroupNetwork {
+        GroupNetwork { shared: Arc::clone(&self.shared), group, floor }
     }
 
     /// Lets a replica take part: from now on frames that name exactly this id reach it. Call it on the runtime the replica
