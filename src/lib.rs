@@ -67,8 +67,8 @@
 //!   orchestrator per group all the same, and no message that could be lost.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
-//! * A node whose unsynced log may have lost acknowledged entries (`appendfsync everysec` or `no`, then a reboot without a clean stop) refuses to start and says to
-//!   move its data away, after which it joins anew; it does not do so by itself.
+//! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact.
+//! * An append that carries only a commit index waits up to 5 ms for entries to travel with (`raft/transport/network.rs`): 3 us less per SET at P=1.
 //! * Segments of the log are prepared with zeros a mebibyte ahead, so that a small batch's fdatasync needs no journal commit.
 
 pub mod admin;

@@ -17,9 +17,10 @@ use crate::cluster::{Address, Intent, NodeInfo, Settings, Topology, WantedSettin
 use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
+use crate::raft::power_loss::{self, Resolution};
 use crate::raft::{
-    self, Coordinator, FormationConfig, Formed, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, ReplicaSeed,
-    Replication, Start, Timers, Transport, TransportConfig,
+    self, Coordinator, FormationConfig, Formed, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered,
+    ReplicaSeed, Replication, Start, Timers, Transport, TransportConfig,
 };
 use crate::rebalance;
 use crate::server::{Listener, Shared};
@@ -77,15 +78,20 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     let mut signal = Box::pin(admin::shutdown_signal(config.exit_with_parent));
 
-    let (log, mut file) = open_data(&config)?;
+    let opened = open_data(&config)?;
     health.send_replace(Health { ready: false, reason: "forming or joining the cluster".to_owned() });
     let formation = formation_config(&config);
     let listen: Vec<SocketAddr> = config.bind.iter().map(|host| (*host, config.port).into()).collect();
-    let formed = tokio::select! {
-        formed = raft::form(&mut file, &formation, &listen) => formed?,
+    let formed = async {
+        let (log, mut file) = settle_power_loss(&config, opened, &formation, &listen).await?;
+        let formed = raft::form(&mut file, &formation, &listen).await?;
+        Ok::<_, NodeError>((log, file, formed))
+    };
+    let (log, file, formed) = tokio::select! {
+        formed = formed => formed?,
         reason = &mut signal => {
+            // The log is closed as it is dropped.
             tracing::info!(reason = reason?, "stopping before the cluster was formed");
-            log.close();
             return Ok(());
         }
     };
@@ -145,10 +151,12 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
     Err(reason.into())
 }
 
-fn open_data(config: &Config) -> Result<(NodeLog, NodeFile), NodeError> {
+fn open_data(config: &Config) -> Result<(NodeLog, NodeFile, Recovered), NodeError> {
     let directory = &config.data_dir;
     let member = NodeFile::read(directory)?.is_some_and(|record| record.is_member());
-    if member && !NodeLog::is_in(&directory.join(LOG_DIRECTORY))? {
+    // A new member whose old log was just set aside has none yet.
+    let set_aside = power_loss::report(directory)?.is_some();
+    if member && !set_aside && !NodeLog::is_in(&directory.join(LOG_DIRECTORY))? {
         // § Its votes and acknowledgements are gone: it must not come back as the replica it was. Said before a new log is begun, so
         // that the next start says it again.
         return Err(format!(
@@ -157,21 +165,53 @@ fn open_data(config: &Config) -> Result<(NodeLog, NodeFile), NodeError> {
         )
         .into());
     }
-    let log = open_log(config)?;
+    let (log, recovered) = open_log(config, false)?;
     let file = NodeFile::open(directory)?;
     tracing::info!(node = %file.record.node, directory = %directory.display(), "starting");
-    Ok((log, file))
+    Ok((log, file, recovered))
 }
 
-fn open_log(config: &Config) -> Result<NodeLog, NodeError> {
+/// § See `raft/power_loss.rs`. Returns what the node goes on with.
+async fn settle_power_loss(
+    config: &Config,
+    (log, file, recovered): (NodeLog, NodeFile, Recovered),
+    formation: &FormationConfig,
+    listen: &[SocketAddr],
+) -> Result<(NodeLog, NodeFile), NodeError> {
+    let directory = &config.data_dir;
+    if !recovered.power_loss_suspected {
+        power_loss::settled(directory)?;
+        return Ok((log, file));
+    }
+    let resolution = power_loss::resolve(directory, &file, &recovered, formation, listen).await?;
+    log.close();
+    drop(log);
+    let accept = match resolution {
+        Resolution::Keep => true,
+        Resolution::Replace(record) => {
+            let aside = power_loss::set_aside(directory, &record)?;
+            tracing::warn!(
+                node = %record.node,
+                aside = %aside.display(),
+                "this node was taken in as a new member; what it had is set aside and may be deleted once it has caught up"
+            );
+            false
+        }
+    };
+    let (log, _) = open_log(config, accept)?;
+    power_loss::settled(directory)?;
+    Ok((log, NodeFile::open(directory)?))
+}
+
+fn open_log(config: &Config, accept_loss: bool) -> Result<(NodeLog, Recovered), NodeError> {
     let fsync = match config.appendfsync {
         Appendfsync::Always => Fsync::Always,
         Appendfsync::Everysec => Fsync::EverySec,
         Appendfsync::No => Fsync::No,
     };
-    let options = LogOptions { fsync, segment_bytes: config.log_segment_bytes.0 };
+    let options = LogOptions { fsync, segment_bytes: config.log_segment_bytes.0, accept_loss };
     let (log, recovered) = NodeLog::open(&config.data_dir.join(LOG_DIRECTORY), options)?;
-    if let Some(dropped) = recovered.dropped_tail {
+    if let Some(dropped) = &recovered.dropped_tail {
         tracing::warn!(
             file = %dropped.path.display(),
             offset = dropped.offset,
@@ -179,17 +219,7 @@ fn open_log(config: &Config) -> Result<NodeLog, NodeError> {
             "dropped a torn write at the end of the log; it was never acknowledged"
         );
     }
-    if recovered.power_loss_suspected {
-        // § Its votes and acknowledgements may be gone: it must not come back as the replica it was.
-        return Err(format!(
-            "the machine was restarted while this node ran with appendfsync {:?}: acknowledged entries may be missing here. \
-             Move {} away and start again: the node then joins as a new replica and is brought up to date by the others",
-            config.appendfsync,
-            config.data_dir.display()
-        )
-        .into());
-    }
-    Ok(log)
+    Ok((log, recovered))
 }
 
 fn formation_config(config: &Config) -> FormationConfig {

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{client, local, status};
 use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load};
+use crate::raft::power_loss;
 
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(3);
 const WRONG_USAGE: u8 = 2;
@@ -59,6 +60,12 @@ enum Command {
 enum ClusterCommand {
     /// Nodes, groups, leaders, slot ranges, lag and epoch, as one node sees them.
     Status(StatusFlags),
+    /// After a power failure with appendfsync everysec or no that took a quorum of the nodes: let a node go on with what it has.
+    ///
+    /// A node that may have lost acknowledged writes joins its cluster anew, as long as a quorum of whole nodes can take it in. If
+    /// there is none, all such nodes wait. Run this on as few of them as make a quorum, those with the newest entries first; the others then
+    /// join anew by themselves. Writes that none of the chosen nodes has are lost for good. Without --yes it only prints what is there.
+    AcceptLoss(AcceptLossFlags),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -96,6 +103,16 @@ struct StatusFlags {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct AcceptLossFlags {
+    /// The waiting node's data directory.
+    #[arg(long, value_name = "DIR", default_value = "./kvorum-data")]
+    data_dir: PathBuf,
+    /// Accept it.
+    #[arg(long)]
+    yes: bool,
+}
+
 /// Runs the command that `words` (program name first) ask for.
 pub fn run(words: Vec<String>, run_node: RunNode) -> ExitCode {
     if let Some(flags) = server_flags(&words) {
@@ -107,10 +124,24 @@ pub fn run(words: Vec<String>, run_node: RunNode) -> ExitCode {
         Command::Cluster(ClusterCommand::Status(StatusFlags { node, json })) => {
             told(status::cluster_status(&node.node, node.password.as_deref(), json))
         }
+        Command::Cluster(ClusterCommand::AcceptLoss(flags)) => told(accept_loss(&flags)),
         Command::Health(NodeFlags { node, password }) => {
             told(client::check_health(&node, password.as_deref(), HEALTH_TIME_MAX).map(|()| "ok\n".to_string()))
         }
     }
+}
+
+fn accept_loss(flags: &AcceptLossFlags) -> Result<String, String> {
+    let directory = flags.data_dir.display();
+    let report = power_loss::report(&flags.data_dir).map_err(|error| format!("{directory}: {error}"))?;
+    let report = report.ok_or_else(|| format!("no node waits in {directory} for a loss to be accepted"))?;
+    if !flags.yes {
+        return Ok(format!(
+            "{report}\nNothing was changed. To let this node go on with that, run this again with --yes.\n"
+        ));
+    }
+    power_loss::accept(&flags.data_dir).map_err(|error| format!("{directory}: {error}"))?;
+    Ok(format!("{report}\nAccepted: the node goes on with that within a second, or when it is started.\n"))
 }
 
 /// The words after `kvorum server`, if that is meant: said, or implied by a flag, or by nothing at all.

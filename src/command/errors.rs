@@ -38,6 +38,12 @@ pub enum WireError {
     OffsetOutOfRange,
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     StringTooLong,
+    #[error("ERR key exceeds maximum allowed size (16777216 bytes)")]
+    KeyTooLong,
+    #[error("ERR command exceeds maximum allowed size (570425344 bytes of arguments)")]
+    CommandTooLarge,
+    #[error("ERR reply exceeds maximum allowed size (1073741824 bytes, with the replies answered together with it)")]
+    ReplyTooLarge,
     #[error("ERR DB index is out of range")]
     DbOutOfRange,
     #[error("ERR Copying to another database is not allowed in cluster mode")]

@@ -4,6 +4,7 @@ use crate::protocol::Args;
 use crate::slot::KeySlot;
 
 use super::errors::WireError;
+use super::op::KEY_BYTES_MAX;
 use super::row::{KeyFlag, KeyRange, KeySpec, Row};
 
 /// The indexes of the words that are keys, ascending. For a request that `table::resolve` has let through.
@@ -12,11 +13,14 @@ pub fn key_positions(row: &Row, word_count: usize) -> impl Iterator<Item = usize
     (first..last + 1).step_by(step)
 }
 
-/// The key slot of all keys, `None` without keys, `CrossSlot` when they differ.
+/// The key slot of all keys, `None` without keys, `CrossSlot` when they differ, `KeyTooLong`.
 pub fn key_slot_of(row: &Row, args: &Args<'_>) -> Result<Option<KeySlot>, WireError> {
     let mut key_slot = None;
     for position in key_positions(row, args.len()) {
         let Some(key) = args.get(position) else { break };
+        if key.len() > KEY_BYTES_MAX {
+            return Err(WireError::KeyTooLong);
+        }
         let this = KeySlot::of_key(key);
         if key_slot.is_some_and(|other| other != this) {
             return Err(WireError::CrossSlot);

@@ -9,7 +9,6 @@ use crate::keyspace::{Bucket, Lookup, Time};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
-use super::later::{Later, keep};
 use super::number::integer_argument;
 use super::row::ReadOutcome;
 use super::strings::STRING_BYTES_MAX;
@@ -44,12 +43,12 @@ pub fn read_lcs(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
             Lookup::Miss => {}
             Lookup::Hit(entry) => {
                 entry.touch(time.clock);
-                *value = keep(&entry);
+                *value = entry.shared().unwrap_or_else(|| Bytes::copy_from_slice(entry.value()));
             }
         }
     }
     let [a, b] = values;
-    ReadOutcome::Later(Later::Lcs(Box::new(LcsJob { a, b, show })))
+    ReadOutcome::Compute(Box::new(LcsJob { a, b, show }))
 }
 
 fn parse(args: &Args<'_>) -> Result<Show, WireError> {

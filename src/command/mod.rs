@@ -14,7 +14,6 @@ mod introspection;
 mod introspection_docs;
 mod key_positions;
 mod keys;
-mod later;
 mod lcs;
 mod node_command;
 mod number;
@@ -33,7 +32,7 @@ pub use glob::{matches as glob_matches, matches_ignoring_case as glob_matches_ig
 pub use help::reply as help_reply;
 pub use introspection::reply as command_reply;
 pub use key_positions::{key_positions, key_slot_of};
-pub use later::Later;
+pub use lcs::LcsJob;
 pub use node_command::{
     ClientCommand, ClusterCommand, CommandCommand, ConfigCommand, LatencyCommand, MemoryCommand, NodeCommand,
     SlowlogCommand,

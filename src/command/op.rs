@@ -30,6 +30,14 @@ pub const HEADER_BYTES: usize = 8;
 /// A value at least this long shares the entry's memory instead of being copied under the bucket's lock. It is as long
 /// as a whole batch of small ops may get, so a shared value pins at most about twice its own size.
 const SHARED_VALUE_BYTES_MIN: usize = 64 * 1024;
+/// Longest key. Redis allows 512 MB; a record of a key and a value must fit one block of a snapshot.
+pub const KEY_BYTES_MAX: usize = 16 << 20;
+/// What all arguments of one command may come to: the longest value, the longest key and some options. Redis has no such limit; an op
+/// must fit one message to a follower.
+pub const ARGUMENT_BYTES_MAX: usize = 544 << 20;
+/// Longest body: every argument may carry its length.
+pub const BODY_BYTES_MAX: usize = ARGUMENT_BYTES_MAX + 4 * ARGUMENT_COUNT_MAX;
+const ARGUMENT_COUNT_MAX: usize = 1 << 20;
 const NO_TIMESTAMP: i64 = i64::MIN;
 
 /// Says which apply function an op belongs to.

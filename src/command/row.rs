@@ -7,7 +7,7 @@ use crate::keyspace::{Bucket, Time};
 use crate::protocol::{Args, Reply};
 
 use super::errors::WireError;
-use super::later::Later;
+use super::lcs::LcsJob;
 use super::node_command::NodeCommand;
 use super::op::{Apply, DamagedBody, OpCode, OpReader, OpWriter};
 
@@ -55,9 +55,9 @@ pub enum ReadOutcome {
     /// A key is past due by the clock but not yet by the log: the caller rolls the reply back and sends the read
     /// through the log. § No read answers "expired" from a clock alone, or a later leader could bring the key back.
     Due,
-    /// The values were taken, large ones by reference count; the caller writes the reply with `Later::reply` after it
-    /// has let go of the bucket. § Nothing over 1 ms or 256 KiB happens under a bucket's lock.
-    Later(Later),
+    /// The values were taken; the caller computes the reply after it has let go of the bucket, where it blocks nobody. § Nothing
+    /// over 1 ms or 256 KiB happens under a bucket's lock.
+    Compute(Box<LcsJob>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

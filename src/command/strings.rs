@@ -2,11 +2,10 @@
 
 use crate::clock::Timestamp;
 use crate::keyspace::{Bucket, Lookup, Time};
-use crate::protocol::{Args, Reply};
+use crate::protocol::{Args, REPLY_BYTES_MAX, Reply};
 
 use super::errors::WireError;
 use super::expiry::reply_value;
-use super::later::{Later, keep, large};
 use super::number::integer_argument;
 use super::op::{Apply, DamagedBody, OpReader, OpWriter};
 use super::row::ReadOutcome;
@@ -21,9 +20,6 @@ pub fn read_get(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
         Lookup::Miss => reply.null(),
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
-            if let Some(value) = large(&entry) {
-                return ReadOutcome::Later(Later::Bulk(value));
-            }
             reply_value(&entry, reply);
         }
     }
@@ -31,7 +27,7 @@ pub fn read_get(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
 }
 
 pub fn read_mget(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
-    let mark = reply.len();
+    let (mark, before) = (reply.len(), reply.total_len());
     reply.array(args.len() - 1);
     for key in args.iter().skip(1) {
         match bucket.get(key, time) {
@@ -39,31 +35,16 @@ pub fn read_mget(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply
             Lookup::Miss => reply.null(),
             Lookup::Hit(entry) => {
                 entry.touch(time.clock);
-                if large(&entry).is_some() {
-                    reply.truncate(mark);
-                    return keep_values(args, bucket, time);
-                }
                 reply_value(&entry, reply);
+                if reply.total_len() - before > REPLY_BYTES_MAX {
+                    reply.truncate(mark);
+                    WireError::ReplyTooLarge.reply(reply);
+                    return ReadOutcome::Done;
+                }
             }
         }
     }
     ReadOutcome::Done
-}
-
-/// MGET with a large value among them.
-fn keep_values(args: &Args<'_>, bucket: &Bucket, time: Time) -> ReadOutcome {
-    let mut values = Vec::with_capacity(args.len() - 1);
-    for key in args.iter().skip(1) {
-        match bucket.get(key, time) {
-            Lookup::Due => return ReadOutcome::Due,
-            Lookup::Miss => values.push(None),
-            Lookup::Hit(entry) => {
-                entry.touch(time.clock);
-                values.push(Some(keep(&entry)));
-            }
-        }
-    }
-    ReadOutcome::Later(Later::Array(values))
 }
 
 pub fn read_strlen(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
@@ -94,8 +75,8 @@ pub fn read_getrange(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
         Lookup::Hit(entry) => {
             entry.touch(time.clock);
             let range = clamp_range(start, end, entry.value().len());
-            match large(&entry) {
-                Some(value) => return ReadOutcome::Later(Later::Bulk(value.slice(range))),
+            match entry.shared() {
+                Some(value) => reply.bulk_shared(&value.slice(range)),
                 None => reply.bulk(&entry.value()[range]),
             }
         }

@@ -4,7 +4,7 @@
 //! takes the tally and the garbage out. Sub-tables lie in ascending order of hash and cover all hashes without gaps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use ahash::RandomState;
 
@@ -21,6 +21,9 @@ pub struct Context {
     pub hasher: RandomState,
     /// Seconds for the marks of new entries; advanced by stamps and clocks seen, since apply reads no clock.
     pub seconds: AtomicU32,
+    /// Reads that found their key, and that did not. Of this process; not replicated.
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
 }
 
 /// Changes to the counters during one apply.
@@ -98,12 +101,20 @@ impl Bucket {
     }
 
     pub fn get(&self, key: &[u8], time: Time) -> Lookup<'_> {
-        let Ok(place) = self.find(self.hash(key), key) else { return Lookup::Miss };
+        let miss = || {
+            self.context.misses.fetch_add(1, Relaxed);
+            Lookup::Miss
+        };
+        let Ok(place) = self.find(self.hash(key), key) else { return miss() };
         let record = self.record(place);
         match record.expire_at() {
-            Some(at) if at <= time.stamp => Lookup::Miss,
+            Some(at) if at <= time.stamp => miss(),
+            // Looked up again when the log has decided.
             Some(at) if at <= time.clock => Lookup::Due,
-            Some(_) | None => Lookup::Hit(Entry::new(record)),
+            Some(_) | None => {
+                self.context.hits.fetch_add(1, Relaxed);
+                Lookup::Hit(Entry::new(record))
+            }
         }
     }
 

@@ -57,7 +57,12 @@ impl Keyspace {
     pub fn new(secret: HashSecret) -> Self {
         let [a, b, c, d] = secret.0;
         let hasher = RandomState::with_seeds(a, b, c, d);
-        let context = Arc::new(Context { hasher, seconds: AtomicU32::new(0) });
+        let context = Arc::new(Context {
+            hasher,
+            seconds: AtomicU32::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        });
         let cell = |_| Cell {
             bucket: RwLock::new(Bucket::new(context.clone())),
             keys: AtomicUsize::new(0),
@@ -131,6 +136,11 @@ impl Keyspace {
             bytes: read(&self.totals.bytes),
             expired: self.totals.expired.load(Relaxed),
         }
+    }
+
+    /// Reads that found their key and reads that did not, since the process started.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.context.hits.load(Relaxed), self.context.misses.load(Relaxed))
     }
 
     pub fn keys_in_slot(&self, key_slot: KeySlot) -> usize {

@@ -5,6 +5,8 @@
 //! integer, 15 against 7 for a simple string (`extend_encode_borrowed` into the same reused buffer). That crate is the tests'
 //! oracle instead: its encoders must write the same bytes, and its decoders must read back what is written here.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// What the client asked for with HELLO.
@@ -15,21 +17,75 @@ pub enum Protocol {
     Resp3,
 }
 
+/// A shared bulk this large is not copied when it is written, but when the reply is filled in.
+const LARGE_BYTES_MIN: usize = 16 * 1024;
+/// What the replies of one command, or of the commands that are answered together, may come to. Redis has no such limit and
+/// dies of it: `MGET k k k ..` of one large value answers with as much as the client likes.
+pub const REPLY_BYTES_MAX: usize = 1 << 30;
+
+/// A large value that belongs into a reply, by reference count.
+#[derive(Debug)]
+struct Large {
+    /// Where in the buffer it belongs.
+    at: usize,
+    value: Bytes,
+}
+
+/// § A large value is not copied while its bucket is locked: it is kept by reference count until `fill_in` or
+/// [`Replies::append_to`], which the caller runs when the lock is gone.
 #[derive(Debug, Default)]
 pub struct Reply {
     buffer: BytesMut,
+    large: Vec<Large>,
+    large_bytes: usize,
     protocol: Protocol,
     discarded: bool,
 }
 
+/// Replies that are not filled in yet, on their way from where they were made to the connection.
+#[derive(Debug, Default)]
+pub struct Replies {
+    bytes: BytesMut,
+    large: Vec<Large>,
+}
+
+impl Replies {
+    /// The bytes, if no large value is missing from them.
+    pub fn whole(self) -> Result<BytesMut, Self> {
+        if self.large.is_empty() { Ok(self.bytes) } else { Err(self) }
+    }
+
+    /// Bytes that `range` comes to when it is filled in.
+    pub fn filled_len(&self, range: &Range<usize>) -> usize {
+        range.len() + self.large_in(range).iter().map(|large| large.value.len()).sum::<usize>()
+    }
+
+    /// Appends what `range` comes to.
+    pub fn append_to(&self, out: &mut BytesMut, range: Range<usize>) {
+        out.reserve(self.filled_len(&range));
+        let mut next = range.start;
+        for large in self.large_in(&range) {
+            out.put_slice(&self.bytes[next..large.at]);
+            out.put_slice(&large.value);
+            next = large.at;
+        }
+        out.put_slice(&self.bytes[next..range.end]);
+    }
+
+    fn large_in(&self, range: &Range<usize>) -> &[Large] {
+        let position = |at: usize| self.large.partition_point(|large| large.at < at);
+        &self.large[position(range.start)..position(range.end)]
+    }
+}
+
 impl Reply {
     pub fn new(protocol: Protocol) -> Self {
-        Self { buffer: BytesMut::new(), protocol, discarded: false }
+        Self { protocol, ..Self::default() }
     }
 
     /// Every method is a no-op: a replica that answers nobody.
     pub fn discard() -> Self {
-        Self { buffer: BytesMut::new(), protocol: Protocol::Resp2, discarded: true }
+        Self { discarded: true, ..Self::default() }
     }
 
     pub fn protocol(&self) -> Protocol {
@@ -44,9 +100,14 @@ impl Reply {
         self.discarded
     }
 
-    /// Bytes written so far.
+    /// Bytes written so far, without large values that are not filled in.
     pub fn len(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// Bytes written so far, with large values.
+    pub fn total_len(&self) -> usize {
+        self.buffer.len() + self.large_bytes
     }
 
     pub fn is_empty(&self) -> bool {
@@ -56,6 +117,26 @@ impl Reply {
     /// Takes back what was written past `len`.
     pub fn truncate(&mut self, len: usize) {
         self.buffer.truncate(len);
+        while let Some(large) = self.large.pop_if(|large| large.at > len) {
+            self.large_bytes -= large.value.len();
+        }
+    }
+
+    /// Copies in the large values. Not under a bucket's lock.
+    pub fn fill_in(&mut self) {
+        let Some(start) = self.large.first().map(|large| large.at) else { return };
+        let mut parts = self.take_replies();
+        let rest = parts.bytes.split_off(start);
+        self.buffer = parts.bytes;
+        parts.large.iter_mut().for_each(|large| large.at -= start);
+        let parts = Replies { bytes: rest, large: parts.large };
+        parts.append_to(&mut self.buffer, 0..parts.bytes.len());
+    }
+
+    /// Everything, as it is.
+    pub fn take_replies(&mut self) -> Replies {
+        self.large_bytes = 0;
+        Replies { bytes: self.buffer.split(), large: std::mem::take(&mut self.large) }
     }
 
     pub fn buffer(&self) -> &BytesMut {
@@ -66,7 +147,9 @@ impl Reply {
         &mut self.buffer
     }
 
+    /// Everything, filled in.
     pub fn take(&mut self) -> BytesMut {
+        self.fill_in();
         self.buffer.split()
     }
 
@@ -102,8 +185,15 @@ impl Reply {
         self.buffer.put_slice(b"\r\n");
     }
 
+    /// Like `bulk`; a large one is kept by reference count until the reply is filled in.
     pub fn bulk_shared(&mut self, bytes: &Bytes) {
-        self.bulk(bytes);
+        if bytes.len() < LARGE_BYTES_MIN || self.discarded {
+            return self.bulk(bytes);
+        }
+        self.number(b'$', bytes.len() as i64);
+        self.large_bytes += bytes.len();
+        self.large.push(Large { at: self.buffer.len(), value: bytes.clone() });
+        self.buffer.put_slice(b"\r\n");
     }
 
     pub fn null(&mut self) {

@@ -323,3 +323,42 @@ impl Value {
         }
     }
 }
+
+#[test]
+fn large_shared_bulks_are_filled_in_where_they_belong() {
+    let (large, small) = (Bytes::from(vec![b'x'; LARGE_BYTES_MIN]), Bytes::from(vec![b'y'; LARGE_BYTES_MIN - 1]));
+    let write = |reply: &mut Reply| {
+        reply.integer(1);
+        let first = reply.len();
+        reply.bulk_shared(&large);
+        let second = reply.len();
+        reply.bulk_shared(&small);
+        reply.bulk_shared(&large);
+        (first, second)
+    };
+    let mut expected = b":1\r\n".to_vec();
+    for value in [&large, &small, &large] {
+        expected.extend(format!("${}\r\n{}\r\n", value.len(), std::str::from_utf8(value).unwrap()).bytes());
+    }
+    let mut reply = Reply::new(Protocol::Resp2);
+    let (first, second) = write(&mut reply);
+    assert_eq!(reply.total_len(), expected.len());
+    assert!(reply.len() < 2 * LARGE_BYTES_MIN, "nothing large is copied yet");
+    let end = reply.len();
+    let parts = reply.take_replies();
+    let mut out = BytesMut::new();
+    for range in [0..first, first..second, second..end] {
+        let length = parts.filled_len(&range);
+        let before = out.len();
+        parts.append_to(&mut out, range);
+        assert_eq!(out.len() - before, length);
+    }
+    assert_eq!(out, expected);
+    write(&mut reply);
+    reply.fill_in();
+    assert_eq!((reply.total_len(), reply.buffer()), (expected.len(), &BytesMut::from(&expected[..])));
+    write(&mut reply);
+    reply.truncate(expected.len());
+    reply.fill_in();
+    assert_eq!(reply.take(), expected, "a reply that is taken back takes its large values with it");
+}

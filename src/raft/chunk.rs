@@ -3,9 +3,12 @@
 use bytes::BytesMut;
 
 use crate::command::op::{self, OpWriter};
-use crate::command::{OpCode, Row, WireError};
-use crate::protocol::{OwnedArgs, Protocol};
+use crate::command::{LcsJob, OpCode, Row, WireError};
+use crate::protocol::{OwnedArgs, Protocol, Replies};
 use crate::slot::KeySlot;
+
+/// A connection closes its chunks of a turn when they hold this many bytes; one larger command makes a larger chunk.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// What one position of a chunk stands for.
 #[derive(Debug)]
@@ -34,11 +37,19 @@ pub struct Chunk {
 pub enum ChunkOutcome {
     /// Reply `i` is `replies[ends[i - 1]..ends[i]]`, one per item that is not silent. An *empty* reply means that this item did not happen and is
     /// to be routed again: the slot had left the group when the item's turn came.
-    Replied { replies: BytesMut, ends: Vec<u32> },
+    Replied { replies: Replies, ends: Vec<u32>, jobs: Vec<ChunkJob> },
     /// None of it happened, for certain: route it again, and plan it again.
     Reroute,
     /// Nothing is known. The connection must be closed without a reply: neither OK nor "did not happen" would be true.
     Unknown,
+}
+
+/// A read that rode along and took its values at its turn, but is long to compute: the connection does it.
+#[derive(Debug)]
+pub struct ChunkJob {
+    /// Index among the items that are answered; its reply in the outcome is empty.
+    pub item: usize,
+    pub job: Box<LcsJob>,
 }
 
 impl Chunk {

@@ -28,6 +28,9 @@ const JOIN_WAIT_MAX: Duration = Duration::from_secs(6);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Probing connections served at a time.
 const CONNECTIONS_MAX: usize = 256;
+/// How long a node whose list or settings differ from a peer's goes on answering, before it stops.
+const MISMATCH_SHOWN: Duration = Duration::from_secs(2);
+const FORMING_TEXT: &str = "LOADING Kvorum is forming its cluster: waiting for the other founding nodes";
 /// How often a wait of unchanged reason is logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -77,7 +80,7 @@ pub async fn form(
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
-        answering.spawn(answer_probes(listener, answer.clone()));
+        answering.spawn(answer_probes(listener, answer.clone(), FORMING_TEXT));
     }
     let formed = drive(file, config, node, &answer).await;
     answering.shutdown().await;
@@ -119,7 +122,7 @@ async fn drive(
                 file.update_topology(&topology)?;
                 return Ok(Formed { topology });
             }
-            Action::JoinThrough(address) => match join(&node, config, &address).await {
+            Action::JoinThrough(address) => match join(&join_op(&node), config.password.as_deref(), &address).await {
                 Ok(topology) => {
                     // A plan that came to nothing is dropped: this node founds no cluster any more.
                     file.update(Membership::Member { topology: Box::new(topology.clone()), plan: None })?;
@@ -131,6 +134,8 @@ async fn drive(
                 }
             },
             Action::RefuseListMismatch { address, theirs, ours } => {
+                // Still answering probes: the others must see it too, or the last of them would wait for ever.
+                tokio::time::sleep(MISMATCH_SHOWN).await;
                 return Err(FormationError::OtherIntent { address, theirs: Box::new(theirs), ours: Box::new(ours) });
             }
             Action::RefuseIntent(error) => return Err(error.into()),
@@ -174,17 +179,21 @@ async fn probe_all(node: &FormingNode, password: Option<&str>) -> BTreeMap<Addre
     asking.join_all().await.into_iter().collect()
 }
 
-enum JoinFailure {
+pub(super) enum JoinFailure {
     /// For good: the operator has to change something.
     Refused(String),
     Later(String),
 }
 
-async fn join(node: &FormingNode, config: &FormationConfig, address: &Address) -> Result<Topology, JoinFailure> {
-    let op = MetaOp::Join { node: node.node, info: config.info.clone(), settings: config.intent.settings };
+fn join_op(node: &FormingNode) -> MetaOp {
+    MetaOp::Join { node: node.node, info: node.info.clone(), settings: node.intent.settings }
+}
+
+/// Asks the member at `address` to take in the node that `op` names.
+pub(super) async fn join(op: &MetaOp, password: Option<&str>, address: &Address) -> Result<Topology, JoinFailure> {
     let body = op.encode();
     let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
-    let ask = call(address, config.password.as_deref(), &words);
+    let ask = call(address, password, &words);
     let answer =
         tokio::time::timeout(JOIN_WAIT_MAX, ask).await.map_err(|_| JoinFailure::Later("no answer".to_owned()))?;
     match answer.map_err(|error| JoinFailure::Later(error.to_string()))? {
@@ -252,22 +261,22 @@ async fn read_reply(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<
     }
 }
 
-/// Answers probes, and tells everybody else that the node is not there yet.
-async fn answer_probes(listener: TcpListener, answer: Arc<Mutex<Probe>>) {
+/// Answers probes, and tells everybody else why the node is not there yet.
+pub(super) async fn answer_probes(listener: TcpListener, answer: Arc<Mutex<Probe>>, others: &'static str) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => (),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                 if let Ok((stream, _)) = accepted {
-                    connections.spawn(answer_connection(stream, answer.clone()));
+                    connections.spawn(answer_connection(stream, answer.clone(), others));
                 }
             }
         }
     }
 }
 
-async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>) -> io::Result<()> {
+async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>, others: &'static str) -> io::Result<()> {
     let mut reader = RequestReader::new(ReadLimits { word_bytes_max: 1 << 20, ..ReadLimits::default() });
     let (mut requests, mut buffer) = (Requests::default(), Vec::new());
     loop {
@@ -286,7 +295,7 @@ async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>) -> 
                 }
                 // Whoever has the password will be asked for it by the real server.
                 [b"AUTH", ..] => reply.ok(),
-                _ => reply.error("LOADING Kvorum is forming its cluster: waiting for the other founding nodes"),
+                _ => reply.error(others),
             }
         }
         buffer.drain(..consumed);
@@ -296,7 +305,7 @@ async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>) -> 
 
 /// Logs what is waited for, once, and again from time to time.
 #[derive(Default)]
-struct Reporter {
+pub(super) struct Reporter {
     last: Option<(String, tokio::time::Instant)>,
 }
 
@@ -321,7 +330,7 @@ impl Reporter {
         }
     }
 
-    fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         let repeated = self.last.as_ref().is_some_and(|(last, at)| last == text && at.elapsed() < REPORT_INTERVAL);
         if !repeated {
             tracing::info!("{text}");

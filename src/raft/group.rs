@@ -18,7 +18,7 @@ use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::lease::{LeaseCell, LeaseGuard};
 use crate::raft::machine::GroupRaft;
 use crate::raft::pending::{Pending, Submission};
-use crate::raft::types::{LogId, StoredMembership};
+use crate::raft::types::{LeaderId, LogId, StoredMembership};
 
 /// The longest a client waits for an outcome; then its connection is closed (rule (e)).
 pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -50,6 +50,13 @@ pub struct Applied {
     pub membership: StoredMembership,
     /// The group has been given its founding slots.
     pub founded: bool,
+}
+
+impl Applied {
+    /// In a joint membership, both sets of voters count.
+    fn sole_voter_is(&self, replica: ReplicaId) -> bool {
+        self.membership.voter_ids().eq([replica.0])
+    }
 }
 
 impl std::fmt::Debug for GroupState {
@@ -116,6 +123,27 @@ impl GroupState {
 
     pub fn update_applied(&self, update: impl FnOnce(&mut Applied)) {
         update(&mut self.applied.lock());
+    }
+
+    /// § A sole voter's endless lease ends as the entry that names other voters is applied: openraft proposes the change that lets
+    /// them elect a leader by themselves only after this (the joint one) is applied here.
+    pub fn apply_membership(&self, membership: StoredMembership) {
+        let mut applied = self.applied.lock();
+        applied.membership = membership;
+        if !applied.sole_voter_is(self.replica) {
+            self.lease.end_endless();
+        }
+    }
+
+    /// Gives a sole voter its lease. False if it is not the sole voter now; under the lock of `apply_membership`, so that
+    /// neither undoes the other.
+    pub fn extend_endless_lease(&self, leader: LeaderId) -> bool {
+        let applied = self.applied.lock();
+        let sole = applied.sole_voter_is(self.replica);
+        if sole {
+            self.lease.extend(leader, None);
+        }
+        sole
     }
 }
 
@@ -267,7 +295,20 @@ impl Group {
 mod tests {
     use super::*;
     use crate::keyspace::HashSecret;
-    use crate::raft::types::LeaderId;
+    use crate::raft::types::tests::membership;
+
+    #[test]
+    fn an_endless_lease_ends_as_the_joint_membership_is_applied() {
+        let state = GroupState::new(GroupId(1), ReplicaId(7), 0, Keyspace::new(HashSecret([0; 4])), None);
+        let leader = LeaderId { term: 1, node_id: 7 };
+        state.apply_membership(membership(&[&[7]]));
+        assert!(state.extend_endless_lease(leader));
+        let guard = state.lease.get().expect("a sole voter's lease holds");
+        state.apply_membership(membership(&[&[7], &[7, 8, 9]]));
+        assert!(!guard.confirm(), "the others may elect a leader from here on");
+        assert!(!state.extend_endless_lease(leader));
+        assert!(state.lease.get().is_none());
+    }
 
     const HOUR_MS: i64 = 3_600_000;
 

@@ -3,7 +3,6 @@
 //! § A leadership opens only when an entry of its own term has been applied: every earlier entry is applied then, so reads see
 //! all that was ever acknowledged, and the group clock starts at or past the last stamp of the log.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +12,13 @@ use tokio::time::Instant;
 
 use crate::clock::{Boottime, Timestamp};
 use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::acks::Acks;
 use crate::raft::group::{GroupState, TransferError, TransferRequest};
-use crate::raft::lease::{AckClock, lease_of};
+use crate::raft::lease::lease_of;
 use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
 use crate::raft::replica::Reads;
-use crate::raft::types::{LeaderId, MonotonicInstant};
+use crate::raft::types::{LeaderId, StoredMembership};
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
 const TICK: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub struct LeadershipTask {
     pub sightings: mpsc::Sender<LeaderSighting>,
     pub election_timeout_max: Duration,
     pub reads: Reads,
-    pub acks: AckClock,
+    pub acks: Arc<Acks>,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
     pub clock_warned: Option<Instant>,
@@ -60,7 +60,6 @@ impl LeadershipTask {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.acks.sample();
             self.evaluate().await;
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return self.close() },
@@ -82,17 +81,16 @@ impl LeadershipTask {
     }
 
     async fn evaluate(&mut self) {
-        let leader = self.raft.as_leader().ok();
-        let own = leader.as_ref().map(|leader| leader.to_committed_leader_id());
+        let own = self.raft.as_leader().ok().map(|leader| leader.to_committed_leader_id());
         let applied = self.state.applied();
         let first_entry_applied = own.is_some() && applied.log_id.map(|log_id| log_id.leader_id) == own;
-        let voters: BTreeSet<u64> = applied.membership.voter_ids().collect();
-        match (own, leader) {
-            (Some(own), Some(leader)) if first_entry_applied && voters.contains(&self.state.replica.0) => {
+        let is_voter = applied.membership.voter_ids().any(|voter| voter == self.state.replica.0);
+        match own {
+            Some(own) if first_entry_applied && is_voter => {
                 self.open(own);
-                self.prolong(own, leader.last_quorum_acked(), voters.len() == 1);
+                self.prolong(own, &applied.membership);
             }
-            (Some(_) | None, Some(_) | None) => {
+            Some(_) | None => {
                 if self.current.is_some() {
                     self.close();
                 }
@@ -117,13 +115,13 @@ impl LeadershipTask {
         tracing::info!(group = %self.state.id, term = own.term, "this node leads the group");
     }
 
-    fn prolong(&mut self, own: LeaderId, acked: Option<MonotonicInstant>, sole_voter: bool) {
-        if self.reads == Reads::ByReadIndex {
+    /// § The applied membership is the one to ask: openraft proposes the last part of a change only when its joint part is
+    /// applied here, so whoever may elect another leader shares a voter with this quorum.
+    fn prolong(&mut self, own: LeaderId, membership: &StoredMembership) {
+        if self.reads == Reads::ByReadIndex || self.state.extend_endless_lease(own) {
             return;
         }
-        if sole_voter {
-            self.state.lease.extend(own, None);
-        } else if let Some(acked) = acked.and_then(|acked| self.acks.boottime_of(acked)) {
+        if let Some(acked) = self.acks.quorum(own, self.state.replica, membership) {
             let until = acked.saturating_add(lease_of(self.election_timeout_max));
             self.state.lease.extend(own, Some(until));
         }
@@ -175,9 +173,7 @@ impl LeadershipTask {
     }
 
     async fn transfer(&mut self, target: ReplicaId) -> Result<(), TransferError> {
-        if self.current.is_none() {
-            return Err(TransferError::NotLeader);
-        }
+        let Some(current) = self.current.clone() else { return Err(TransferError::NotLeader) };
         if !self.state.applied().membership.voter_ids().any(|voter| voter == target.0) {
             return Err(TransferError::NotVoter);
         }
@@ -186,7 +182,7 @@ impl LeadershipTask {
         }
         self.intake.send_replace(Intake::Paused);
         self.wait_until_caught_up(target).await?;
-        self.state.lease.revoke();
+        self.state.lease.revoke(current.leader);
         self.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
         let raft = self.raft.clone();
         let took_over = async {

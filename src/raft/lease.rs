@@ -5,18 +5,16 @@
 //! the process may have been paused between the first and the read.
 //!
 //! § Deadline: last quorum ack + 0.5 x the followers' lease (the election timeout's maximum), on CLOCK_BOOTTIME, which runs on
-//! while the machine sleeps. openraft counts acks on CLOCK_MONOTONIC, which does not; see [`AckClock`].
+//! while the machine sleeps. openraft counts acks on CLOCK_MONOTONIC, which does not, and too generously; ours are in `raft/acks.rs`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use openraft::Instant as _;
 
 use crate::clock::Boottime;
-use crate::raft::types::{LeaderId, MonotonicInstant};
+use crate::raft::types::LeaderId;
 
 /// A deadline that never comes: a sole voter's lease always holds, since nobody else can be elected.
 const FOREVER: u64 = u64::MAX;
@@ -24,7 +22,7 @@ const FOREVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Lease {
     leader: LeaderId,
-    /// Boot time in nanoseconds. Only ever raised.
+    /// Boot time in nanoseconds. Only ever raised, but for the end of an endless one.
     deadline: AtomicU64,
     revoked: AtomicBool,
 }
@@ -64,12 +62,7 @@ impl LeaseCell {
         let current = self.0.load();
         match current.as_ref() {
             Some(lease) if lease.leader == leader => {
-                // A group that gained voters must lose its endless deadline; otherwise acks only prolong.
-                if lease.deadline.load(Ordering::Acquire) == FOREVER && deadline != FOREVER {
-                    lease.deadline.store(deadline, Ordering::Release);
-                } else {
-                    lease.deadline.fetch_max(deadline, Ordering::AcqRel);
-                }
+                lease.deadline.fetch_max(deadline, Ordering::AcqRel);
             }
             Some(_) | None => {
                 self.0.store(Some(Arc::new(Lease {
@@ -82,10 +75,23 @@ impl LeaseCell {
     }
 
     /// § Revoked before a transfer, whose vote overrides every lease, and stays so for the rest of the term: the object
-    /// is kept, marked, so that `extend` of the same leadership cannot bring it back.
-    pub fn revoke(&self) {
+    /// is kept, marked, so that `extend` of the same leadership cannot bring it back. A leadership that had no lease yet gets
+    /// one that is revoked from the start.
+    pub fn revoke(&self, leader: LeaderId) {
+        match self.0.load().as_ref() {
+            Some(lease) if lease.leader == leader => lease.revoked.store(true, Ordering::SeqCst),
+            Some(_) | None => {
+                let lease = Lease { leader, deadline: AtomicU64::new(0), revoked: AtomicBool::new(true) };
+                self.0.store(Some(Arc::new(lease)));
+            }
+        }
+    }
+
+    /// § The group has, or is about to have, other voters, who may elect another leader without asking this one: a lease
+    /// without end ends now, and the next quorum ack gives it a deadline.
+    pub fn end_endless(&self) {
         if let Some(lease) = self.0.load().as_ref() {
-            lease.revoked.store(true, Ordering::SeqCst);
+            let _ = lease.deadline.compare_exchange(FOREVER, 0, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
@@ -105,35 +111,6 @@ impl LeaseGuard<'_> {
             (Some(taken), Some(current)) => Arc::ptr_eq(taken, current) && current.holds(),
             (Some(_) | None, None) | (None, Some(_)) => false,
         }
-    }
-}
-
-/// Translates openraft's monotonic ack times to boot time without trusting a suspend in between.
-///
-/// Boot time minus monotonic time only grows, by the time spent suspended. For an ack at monotonic time `a`, any sample
-/// of the difference taken at or before `a` gives a boot time at or before the true one: the safe side.
-#[derive(Debug, Default)]
-pub struct AckClock {
-    samples: VecDeque<(MonotonicInstant, Boottime)>,
-}
-
-/// Samples kept; at one per lease tick they reach back well over one heartbeat.
-const SAMPLE_COUNT_MAX: usize = 32;
-
-impl AckClock {
-    pub fn sample(&mut self) {
-        if self.samples.len() == SAMPLE_COUNT_MAX {
-            self.samples.pop_front();
-        }
-        // Boot time first: a pause between the two reads then makes the sample too early, never too late.
-        let boottime = Boottime::now();
-        self.samples.push_back((MonotonicInstant::now(), boottime));
-    }
-
-    /// A boot time at or before the ack; `None` when the ack is older than every sample.
-    pub fn boottime_of(&self, ack: MonotonicInstant) -> Option<Boottime> {
-        let (instant, boottime) = self.samples.iter().rev().find(|(instant, _)| *instant <= ack)?;
-        Some(boottime.saturating_add(ack - *instant))
     }
 }
 
@@ -164,7 +141,7 @@ mod tests {
         cell.extend(leader(2), soon());
         assert!(!guard.confirm(), "another leadership's lease says nothing of this read");
         let guard = cell.get().expect("holds");
-        cell.revoke();
+        cell.revoke(leader(2));
         assert!(!guard.confirm());
     }
 
@@ -181,7 +158,7 @@ mod tests {
     fn a_revoked_lease_stays_revoked_for_the_rest_of_the_term() {
         let cell = LeaseCell::default();
         cell.extend(leader(1), soon());
-        cell.revoke();
+        cell.revoke(leader(1));
         cell.extend(leader(1), soon());
         assert!(cell.get().is_none());
         cell.extend(leader(2), soon());
@@ -189,21 +166,24 @@ mod tests {
     }
 
     #[test]
-    fn a_sole_voters_lease_ends_when_the_group_gains_voters() {
+    fn a_leadership_that_is_revoked_before_its_first_ack_gets_no_lease_later() {
         let cell = LeaseCell::default();
-        cell.extend(leader(1), None);
-        assert!(cell.get().is_some());
-        cell.extend(leader(1), Some(Boottime(1)));
+        cell.revoke(leader(1));
+        cell.extend(leader(1), soon());
         assert!(cell.get().is_none());
     }
 
     #[test]
-    fn an_ack_older_than_every_sample_is_not_translated() {
-        let mut clock = AckClock::default();
-        let before = MonotonicInstant::now();
-        std::thread::sleep(Duration::from_millis(1));
-        clock.sample();
-        assert_eq!(clock.boottime_of(before), None);
-        assert!(clock.boottime_of(MonotonicInstant::now()).expect("newer than the sample") <= Boottime::now());
+    fn a_sole_voters_lease_ends_when_the_group_gains_voters() {
+        let cell = LeaseCell::default();
+        cell.extend(leader(1), None);
+        let guard = cell.get().expect("holds");
+        cell.end_endless();
+        assert!(!guard.confirm());
+        assert!(cell.get().is_none());
+        cell.extend(leader(1), soon());
+        assert!(cell.get().is_some(), "acks of the new quorum prolong it");
+        cell.end_endless();
+        assert!(cell.get().is_some(), "one that has an end keeps it");
     }
 }

@@ -14,11 +14,11 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 
 use crate::clock::Timestamp;
 use crate::command::op::{self, DecodeError, Op};
-use crate::command::{Apply, ReadOutcome, Row, Run};
+use crate::command::{Apply, LcsJob, ReadOutcome, Row, Run, WireError};
 use crate::keyspace::{Applied, Position, SlotState, Time};
-use crate::protocol::Reply;
+use crate::protocol::{OwnedArgs, REPLY_BYTES_MAX, Reply};
 use crate::raft::batch::{self, BatchKind};
-use crate::raft::chunk::{Chunk, ChunkOutcome, Item};
+use crate::raft::chunk::{Chunk, ChunkJob, ChunkOutcome, Item};
 use crate::raft::group::GroupState;
 use crate::raft::group_op;
 use crate::raft::pending::Submission;
@@ -44,7 +44,7 @@ impl GroupMachine {
             EntryPayload::Membership(membership) => {
                 self.state.pending.discard_older(leader);
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.state.update_applied(|applied| applied.membership = stored);
+                self.state.apply_membership(stored);
             }
             EntryPayload::Normal(batch) => self.apply_batch(entry.log_id, batch)?,
         }
@@ -111,6 +111,7 @@ impl EntryRun<'_> {
         let Submission { chunk, outcome } = submission;
         let mut reply = Reply::new(chunk.protocol);
         let mut ends = Vec::with_capacity(chunk.items.len());
+        let mut jobs = Vec::new();
         let Chunk { items, .. } = chunk;
         for item in items {
             match item {
@@ -119,12 +120,16 @@ impl EntryRun<'_> {
                     self.apply_next(&mut Reply::discard())?;
                     continue;
                 }
-                Item::Read { row, args, key_slot } => self.read(row, &args, key_slot, &mut reply),
+                Item::Read { row, args, key_slot } => {
+                    if let Some(job) = self.read(row, &args, key_slot, &mut reply) {
+                        jobs.push(ChunkJob { item: ends.len(), job });
+                    }
+                }
             }
-            ends.push(u32::try_from(reply.len()).expect("a turn's replies stay below 4 GiB"));
+            ends.push(u32::try_from(reply.len()).expect("reads stop at REPLY_BYTES_MAX, and an op copies little"));
         }
         // The connection may be gone; the ops stand.
-        let _ = outcome.send(ChunkOutcome::Replied { replies: reply.take(), ends });
+        let _ = outcome.send(ChunkOutcome::Replied { replies: reply.take_replies(), ends, jobs });
         Ok(())
     }
 
@@ -154,8 +159,13 @@ impl EntryRun<'_> {
         }
     }
 
-    /// § Answered in log order, by the log's own time: a ride-along read never consults a clock.
-    fn read(&self, row: &'static Row, args: &crate::protocol::OwnedArgs, key_slot: KeySlot, reply: &mut Reply) {
+    /// § Answered in log order, by the log's own time: a ride-along read never consults a clock. What takes long to compute is handed
+    /// back.
+    fn read(&self, row: &'static Row, args: &OwnedArgs, key_slot: KeySlot, reply: &mut Reply) -> Option<Box<LcsJob>> {
+        if reply.total_len() > REPLY_BYTES_MAX {
+            WireError::ReplyTooLarge.reply(reply);
+            return None;
+        }
         let Run::Read(read) = row.run else { unreachable!("only reads ride along") };
         let time = Time { stamp: self.stamp, clock: self.stamp };
         let outcome = self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
@@ -164,9 +174,9 @@ impl EntryRun<'_> {
         });
         match outcome {
             // The empty reply re-routes it.
-            None | Some(ReadOutcome::Done) => (),
+            None | Some(ReadOutcome::Done) => None,
             Some(ReadOutcome::Due) => unreachable!("nothing is due at clock = stamp"),
-            Some(ReadOutcome::Later(later)) => later.reply(reply),
+            Some(ReadOutcome::Compute(job)) => Some(job),
         }
     }
 }

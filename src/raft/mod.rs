@@ -1,5 +1,6 @@
 //! Replication: the log, the transport, groups and the meta group. openraft appears here alone.
 
+mod acks;
 mod batch;
 mod chunk;
 mod directory;
@@ -15,6 +16,7 @@ mod meta;
 mod node_file;
 mod peers;
 mod pending;
+pub mod power_loss;
 mod proposer;
 mod replica;
 mod replication;
@@ -27,7 +29,7 @@ mod transport;
 mod types;
 mod upkeep;
 
-pub use chunk::{Chunk, ChunkOutcome};
+pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkJob, ChunkOutcome};
 pub use formation::{FormationConfig, FormationError, Formed, form};
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
 pub use lease::LeaseGuard;

@@ -96,6 +96,12 @@ impl NodeFile {
         self.update(Membership::Member { topology: Box::new(topology.clone()), plan })
     }
 
+    /// Puts `record` in the file's place and the old file into `aside`.
+    pub fn replace(directory: &Path, record: &NodeRecord, aside: &Path) -> io::Result<()> {
+        fs::copy(directory.join(FILE_NAME), aside.join(FILE_NAME))?;
+        write(directory, record)
+    }
+
     /// Returns once the change is durable.
     pub fn update(&mut self, membership: Membership) -> io::Result<()> {
         let record = NodeRecord { node: self.record.node, membership };

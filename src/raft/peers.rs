@@ -21,6 +21,8 @@ const ASK_TRANSFER: u8 = 1;
 const ASK_PROPOSE: u8 = 2;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Less than what the joining node allows for the whole of it.
+const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// One question of a peer.
 pub struct Question {
@@ -158,7 +160,9 @@ impl Replication {
     async fn join_at(&self, leader: &Address, op: &MetaOp) -> Result<Vec<u8>, String> {
         let body = op.encode();
         let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
-        let answer = formation::call(leader, self.password(), &words).await;
+        let ask = formation::call(leader, self.password(), &words);
+        let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await;
+        let answer = answer.map_err(|_| format!("{leader} does not answer"))?;
         match answer.map_err(|error| format!("{leader}: {error}"))? {
             Ok(topology) => Ok(topology),
             Err(text) => Err(text.strip_prefix("ERR ").unwrap_or(&text).to_owned()),

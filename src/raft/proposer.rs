@@ -20,7 +20,7 @@ use crate::raft::types::{Completion, LeaderId};
 const WINDOW_ENTRIES: usize = 4;
 /// A batch is closed when it holds this many ops or bytes; one larger chunk makes a larger entry.
 const BATCH_OPS_MAX: u32 = 512;
-const BATCH_BYTES_MAX: usize = 64 * 1024;
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Chunks that wait for the proposer; beyond it submitters wait.
 pub const QUEUE_CHUNKS_MAX: usize = 4096;
 

@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
+use crate::raft::acks::Acks;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
-use crate::raft::lease::AckClock;
 use crate::raft::machine::GroupMachine;
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
@@ -133,8 +133,8 @@ impl Replica {
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
         let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };
-        let (floor, floor_seen) = watch::channel(0);
-        let network = seed.transport.network(group, floor_seen);
+        let (acks, (floor, floor_seen)) = (Arc::new(Acks::default()), watch::channel(0));
+        let network = seed.transport.network(group, acks.clone(), floor_seen);
         let (config, store) = (seed.raft_config.clone(), log.clone());
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
@@ -169,7 +169,7 @@ impl Replica {
             sightings: seed.sightings.clone(),
             election_timeout_max: seed.timers.election_max,
             reads: seed.reads,
-            acks: AckClock::default(),
+            acks,
             current: None,
             last_sighting: None,
             clock_warned: None,
@@ -197,7 +197,7 @@ impl Replica {
 }
 
 /// § Exactly one replica, named by the meta group, ever initializes a group. A wiped node has other replica ids, so it never does.
-async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
+pub async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
     raft: &openraft::Raft<crate::raft::TypeConfig, SM>,
     replica: ReplicaId,
     founding: &Founding,
@@ -274,8 +274,8 @@ impl MetaReplica {
         let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
-        // Its log stays small.
-        let network = seed.transport.network(group, watch::channel(0).1);
+        // Nothing is read under a lease of the meta group, and its log stays small.
+        let network = seed.transport.network(group, Arc::default(), watch::channel(0).1);
         let (config, store) = (seed.raft_config.clone(), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;

@@ -26,7 +26,7 @@ use crate::raft::leadership::LeaderSighting;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
-use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed};
+use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
@@ -326,6 +326,8 @@ impl Coordinator {
     /// Runs until `stop` changes, then stops every replica.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut topologies = self.meta.state.topology();
+        // One applied before this line is taken too.
+        topologies.mark_changed();
         let mut interval = tokio::time::interval(HINT_INTERVAL);
         self.forget_removed();
         self.arrange_replicas();
@@ -533,7 +535,23 @@ impl Coordinator {
         self.replication.topology.store(topology);
         self.stop_removed().await;
         self.arrange_replicas();
+        self.initialize_named();
         self.publish();
+    }
+
+    /// A running replica may be named initializer when the node that was is lost; see `GroupInfo::initializer`.
+    fn initialize_named(&mut self) {
+        let topology = self.replication.topology.load_full();
+        for (group, (id, replica)) in &self.replicas {
+            let Some(info) = topology.group(*group).filter(|info| info.initializer == *id) else { continue };
+            let founding = Founding { initializer: info.initializer, members: info.founding.clone() };
+            let (id, handle) = (*id, replica.group.clone());
+            self.proposals.spawn(async move {
+                if let Err(error) = initialize(handle.raft(), id, &founding).await {
+                    tracing::warn!(group = %handle.id(), %error, "the group was not initialized");
+                }
+            });
+        }
     }
 
     fn fail(&self, reason: String) {
@@ -588,7 +606,9 @@ impl Coordinator {
             Ok(replica) => {
                 self.replicas.insert(group, (id, replica));
                 self.publish_groups();
+                // The topology may have moved on meanwhile, even to another replica of the same group here.
                 self.stop_removed().await;
+                self.arrange_replicas();
                 self.publish();
             }
             Err(error) => self.fail(format!("replica {id} of group {group} does not start: {error}")),

@@ -230,7 +230,7 @@ mod tests {
         /// Owns every slot, holds `key` in each of the first buckets, and has applied up to `index`.
         fn new(key: &str, index: u64) -> Self {
             let directory = tempfile::tempdir().expect("a directory");
-            let options = LogOptions { fsync: Fsync::No, segment_bytes: 1 << 20 };
+            let options = LogOptions { fsync: Fsync::No, segment_bytes: 1 << 20, accept_loss: false };
             let (node_log, _) = NodeLog::open(&directory.path().join("log"), options).expect("opens");
             let (group, replica) = (GroupId(1), ReplicaId(1));
             let log = node_log.group(group, replica);

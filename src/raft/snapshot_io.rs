@@ -12,9 +12,13 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::command::op::{ARGUMENT_BYTES_MAX, KEY_BYTES_MAX};
+
 const MAGIC: &[u8; 8] = b"KVSNAP01";
 /// A block holds at most one large value beside its key: 512 MB and change.
 const BLOCK_BYTES_MAX: u32 = 600 * 1024 * 1024;
+/// § A record that no snapshot can hold would stop every replica that makes one.
+const _: () = assert!(ARGUMENT_BYTES_MAX + KEY_BYTES_MAX + 1024 * 1024 < BLOCK_BYTES_MAX as usize);
 const BUFFER_BYTES: usize = 256 * 1024;
 
 #[derive(Debug)]

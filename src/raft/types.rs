@@ -85,5 +85,20 @@ pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 /// Who led when an entry was appended: (term, replica), in the order in which a log holds them.
 pub type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
-/// CLOCK_MONOTONIC, as openraft's runtime reads it.
-pub type MonotonicInstant = openraft::alias::InstantOf<TypeConfig>;
+
+#[cfg(test)]
+pub mod tests {
+    use std::collections::BTreeMap;
+
+    use openraft::Membership;
+
+    use super::*;
+
+    /// One set of voters, or the two of a joint membership.
+    pub fn membership(voters: &[&[u64]]) -> StoredMembership {
+        let configs = voters.iter().map(|set| set.iter().copied().collect()).collect();
+        let member = |id: &u64| (*id, Member { node: NodeId([*id as u8; 20]) });
+        let nodes: BTreeMap<u64, Member> = voters.iter().flat_map(|set| set.iter()).map(member).collect();
+        StoredMembership::new(None, Membership::new(configs, nodes).expect("consistent"))
+    }
+}

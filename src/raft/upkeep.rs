@@ -11,7 +11,7 @@ use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::Keyspace;
 use crate::protocol::Protocol;
 use crate::raft::GroupLog;
-use crate::raft::chunk::Chunk;
+use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::group::Group;
 use crate::slot::{KeySlot, Slot};
 
@@ -83,8 +83,8 @@ impl Upkeep {
         for (key_slot, key) in &due {
             chunk.push_silent(OpCode::EXPIRE_DUE, *key_slot, |op| plan_expire_due([&key[..]], op));
         }
-        let _ = self.group.submit(chunk).await;
-        more
+        // Without a quorum the same keys would be found again at once.
+        matches!(self.group.submit(chunk).await, ChunkOutcome::Replied { .. }) && more
     }
 
     async fn snapshot(&self, snapshot_index: &mut u64) {

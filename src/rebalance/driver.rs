@@ -8,12 +8,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::{GroupId, MetaRole};
-use crate::raft::{Group, Replication};
+use crate::raft::{ChangeError, Group, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A group goes back to its preferred leader when it has been led elsewhere this long without trouble.
-const PREFERENCE_DELAY: Duration = Duration::from_secs(3);
+/// A group goes back to its preferred leader when it has been led elsewhere this long without trouble: longer than a node may take
+/// to stop, or a leadership that was just handed over would be handed back to it.
+const PREFERENCE_DELAY: Duration = Duration::from_secs(12);
+
+/// One group that cannot commit must not hold up the others. What was proposed goes on, and half a change is finished later.
+const STEP_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs until aborted.
 pub async fn drive(replication: Arc<Replication>) {
@@ -58,21 +62,28 @@ async fn step_group(replication: &Replication, group: &Group) -> bool {
 }
 
 async fn take(replication: &Replication, group: GroupId, step: Step) {
-    let result = match &step {
-        Step::Done | Step::Wait => return,
+    if matches!(step, Step::Done | Step::Wait) {
+        return;
+    }
+    match tokio::time::timeout(STEP_WAIT_MAX, change(replication, group, &step)).await {
+        Ok(Ok(())) => tracing::info!(%group, ?step, "membership changed"),
+        // A lost leadership or a change under way: the next round looks again.
+        Ok(Err(error)) => tracing::info!(%group, ?step, %error, "membership not changed"),
+        Err(_) => tracing::warn!(%group, ?step, "membership not changed in time: is a quorum of the group connected?"),
+    }
+}
+
+async fn change(replication: &Replication, group: GroupId, step: &Step) -> Result<(), ChangeError> {
+    match step {
+        Step::Done | Step::Wait => Ok(()),
         Step::AddLearner(replica, node) => replication.add_learner(group, *replica, *node).await,
         Step::ChangeVoters(voters) => replication.change_voters(group, voters).await,
         Step::RemoveLearners(gone) if group == GroupId::META => replication.remove_meta_learners(gone.clone()).await,
         // Changing the voters of a data group drops its learners.
         Step::RemoveLearners(_) => match replication.group(group) {
             Some(handle) => replication.change_voters(group, &replication.membership(&handle).voters).await,
-            None => return,
+            None => Ok(()),
         },
-    };
-    match result {
-        Ok(()) => tracing::info!(%group, ?step, "membership changed"),
-        // A lost leadership or a change under way: the next round looks again.
-        Err(error) => tracing::info!(%group, ?step, %error, "membership not changed"),
     }
 }
 

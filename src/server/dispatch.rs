@@ -76,6 +76,9 @@ fn is_held_back(row: &Row, paused: Paused) -> bool {
 
 fn dispatch_keyed(row: &'static Row, args: &Args<'_>, shared: &Shared) -> Dispatch {
     let refused = |error| Dispatch::Refused { row: Some(row), error };
+    if args.iter().map(<[u8]>::len).sum::<usize>() > command::op::ARGUMENT_BYTES_MAX {
+        return refused(WireError::CommandTooLarge);
+    }
     match command::key_slot_of(row, args) {
         Err(error) => refused(error),
         // Every row that reads or writes names a key; `resolve` has counted the words.

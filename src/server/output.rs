@@ -6,8 +6,10 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use tokio::io::Interest;
 use tokio::net::tcp::WriteHalf;
 
 use crate::protocol::{Protocol, Reply};
@@ -17,6 +19,7 @@ const NODE_BYTES_MAX: usize = 1 << 30;
 const SMALL_BYTES: usize = 1 << 20;
 /// A reply buffer larger than this is given back after use.
 const KEPT_BYTES_MAX: usize = 64 << 10;
+const HANG_UP_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct Output<'a> {
@@ -35,6 +38,11 @@ impl<'a> Output<'a> {
     pub fn new(stream: WriteHalf<'a>, node_bytes: &'a AtomicUsize) -> Self {
         let reply = Reply::new(Protocol::Resp2);
         Self { stream, reply, waiting: BytesMut::new(), counted: 0, node_bytes, written_bytes: 0 }
+    }
+
+    /// For a command that writes its reply while something else watches the socket.
+    pub fn reply_and_stream(&mut self) -> (&mut Reply, &WriteHalf<'a>) {
+        (&mut self.reply, &self.stream)
     }
 
     pub fn waiting_bytes(&self) -> usize {
@@ -130,6 +138,16 @@ impl<'a> Output<'a> {
 impl Drop for Output<'_> {
     fn drop(&mut self) {
         self.node_bytes.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+/// Ends when the client has closed its side. Requests that were not read yet keep a socket readable, so it is looked at now and then.
+pub async fn hung_up(stream: &WriteHalf<'_>) {
+    while let Ok(ready) = stream.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        tokio::time::sleep(HANG_UP_LOOK_INTERVAL).await;
     }
 }
 

@@ -26,6 +26,8 @@ pub struct PerSecond {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Baseline {
     pub expired: u64,
+    pub hits: u64,
+    pub misses: u64,
     pub accepted: u64,
     pub rejected: u64,
 }

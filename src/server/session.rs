@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::cluster::GroupId;
 use crate::protocol::Protocol;
 use crate::server::clients::{Client, ClientNames};
 
@@ -30,12 +31,26 @@ pub struct Session {
     pub authenticated: bool,
     pub reply_mode: ReplyMode,
     pub protocol: Protocol,
+    /// Groups that this connection has written to, for WAIT.
+    pub written: Vec<GroupId>,
 }
 
 impl Session {
     /// `password_needed`: clients must authenticate first.
     pub fn new(client: Arc<Client>, password_needed: bool) -> Self {
-        Self { client, authenticated: !password_needed, reply_mode: ReplyMode::On, protocol: Protocol::Resp2 }
+        Self {
+            client,
+            authenticated: !password_needed,
+            reply_mode: ReplyMode::On,
+            protocol: Protocol::Resp2,
+            written: Vec::new(),
+        }
+    }
+
+    pub fn note_write(&mut self, group: GroupId) {
+        if !self.written.contains(&group) {
+            self.written.push(group);
+        }
     }
 
     pub fn set_protocol(&mut self, protocol: Protocol) {

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::command::WireError;
-use crate::protocol::Reply;
-use crate::raft::{ChunkOutcome, Group, Route};
+use crate::command::{Row, Run, WireError};
+use crate::protocol::{Protocol, REPLY_BYTES_MAX, Replies, Reply};
+use crate::raft::{ChunkJob, ChunkOutcome, Group, Route};
 use crate::server::dispatch::moved;
 use crate::server::latency::LatencyEvent;
 use crate::server::places::Place;
 use crate::server::shared::Shared;
-use crate::server::stretch::{Pass, Stretch, Task, Trust, is_of_load};
+use crate::server::stretch::{Job, Pass, Stretch, Task, Trust, is_of_load};
 use crate::slot::KeySlot;
 
 /// First wait before a request is routed again while the route has not changed; doubles up to the last.
@@ -40,8 +41,8 @@ impl Stretch {
         let mut backoff = BACKOFF_MIN;
         loop {
             self.dispel_doubts(pass).await;
-            self.finish_jobs(pass).await;
             self.submit().await;
+            self.finish_jobs(pass).await;
             let mut again: Vec<usize> = Vec::new();
             again.extend((0..self.steps.len()).filter(|step| self.steps[*step].place == Place::Pending));
             if again.is_empty() {
@@ -49,7 +50,7 @@ impl Stretch {
             }
             self.route_again(&again, pass, patience, backoff).await;
             again.retain(|step| self.steps[*step].place == Place::Pending);
-            self.execute(again.into_iter(), pass);
+            self.execute_all(&again, pass);
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
@@ -77,12 +78,7 @@ impl Stretch {
                 step.place == Place::Pending && doubtful.iter().any(|load| indexed(*load) && is_of_load(step, *load))
             })
             .collect();
-        let mut steps = steps.into_iter();
-        // A pass may stop at its bounds; here everything has to be done, since later steps may have been already.
-        while steps.len() > 0 {
-            let ran = self.execute(steps.clone(), pass);
-            steps.by_ref().take(ran).for_each(drop);
-        }
+        self.execute_all(&steps, pass);
     }
 
     /// Long computations run where they block nobody.
@@ -91,7 +87,7 @@ impl Stretch {
         for job in std::mem::take(&mut self.jobs) {
             let computed = tokio::task::spawn_blocking(move || {
                 let mut reply = Reply::new(protocol);
-                job.job.reply(&mut reply);
+                job.job.run(&mut reply);
                 reply.take()
             });
             // A panic there is a bug that has been reported; to the client the outcome of a read is simply not known.
@@ -133,23 +129,56 @@ impl Stretch {
 
     fn take_in(&mut self, outcome: ChunkOutcome, items: &[usize]) {
         match outcome {
-            ChunkOutcome::Replied { replies, ends } => {
+            ChunkOutcome::Replied { replies, ends, jobs } => {
                 debug_assert_eq!(ends.len(), items.len());
-                let buffer = self.buffers.len() as u32;
-                let mut start = 0;
-                for (step, end) in items.iter().zip(ends) {
-                    // An empty reply: the slot had left the group, so this one did not happen and stays pending.
-                    if end > start {
-                        self.steps[*step].place = Place::Foreign { buffer, start, end };
-                    }
-                    start = end;
+                match replies.whole() {
+                    Ok(bytes) => self.place_replies(bytes, &ends, items),
+                    Err(replies) => self.fill_in_replies(&replies, &ends, items),
                 }
-                self.buffers.push(replies);
+                self.jobs.extend(jobs.into_iter().map(|ChunkJob { item, job }| Job { step: items[item], job }));
             }
             // § None of it happened: all of the chunk stays pending and is routed again, in order, and planned again.
             ChunkOutcome::Reroute => (),
             ChunkOutcome::Unknown => items.iter().for_each(|step| self.steps[*step].place = Place::Unknown),
         }
+    }
+
+    fn place_replies(&mut self, bytes: BytesMut, ends: &[u32], items: &[usize]) {
+        let buffer = self.buffers.len() as u32;
+        let mut start = 0;
+        for (step, end) in items.iter().zip(ends.iter().copied()) {
+            // An empty reply: the slot had left the group, so this one did not happen and stays pending.
+            if end > start {
+                self.steps[*step].place = Place::Foreign { buffer, start, end };
+            }
+            start = end;
+        }
+        self.buffers.push(bytes);
+    }
+
+    /// Copies in the large values that apply only referred to. § A write whose reply finds no room has happened all the same, so
+    /// its client is told nothing; a read gets an error.
+    fn fill_in_replies(&mut self, replies: &Replies, ends: &[u32], items: &[usize]) {
+        let mut bytes = BytesMut::new();
+        let mut filled_ends = Vec::with_capacity(ends.len());
+        let mut start = 0;
+        let mut unknown = Vec::new();
+        for (step, end) in items.iter().zip(ends) {
+            let range = start..*end as usize;
+            start = range.end;
+            if bytes.len() + replies.filled_len(&range) <= REPLY_BYTES_MAX {
+                replies.append_to(&mut bytes, range);
+            } else if matches!(self.steps[*step].task, Task::Keyed { row: Row { run: Run::Read(_), .. }, .. }) {
+                let mut refusal = Reply::new(Protocol::Resp2);
+                WireError::ReplyTooLarge.reply(&mut refusal);
+                bytes.extend_from_slice(refusal.buffer());
+            } else {
+                unknown.push(*step);
+            }
+            filled_ends.push(u32::try_from(bytes.len()).expect("little more than REPLY_BYTES_MAX"));
+        }
+        self.place_replies(bytes, &filled_ends, items);
+        unknown.into_iter().for_each(|step| self.steps[step].place = Place::Unknown);
     }
 
     /// Gives each of these steps a new route, waiting where there is none yet. A step that now belongs elsewhere is answered.

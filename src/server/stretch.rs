@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::command::{self, Later, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
+use crate::command::{self, LcsJob, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
 use crate::config::ReadMode;
 use crate::keyspace::{SlotState, Time};
-use crate::protocol::{Args, OwnedArgs, Protocol, Reply, Requests};
-use crate::raft::{Chunk, Group, LeaseGuard};
+use crate::protocol::{Args, OwnedArgs, Protocol, REPLY_BYTES_MAX, Reply, Requests};
+use crate::raft::{CHUNK_BYTES_MAX, Chunk, Group, LeaseGuard};
 use crate::server::commands::{self, CommandContext};
 use crate::server::dispatch::Keyed;
 use crate::server::places::Place;
@@ -22,9 +22,9 @@ use crate::slot::KeySlot;
 /// A stretch ends when it has this many requests, ...
 pub const STEP_COUNT_MAX: usize = 1024;
 /// ... its local replies this many bytes, ...
-const REPLY_BYTES_MAX: usize = 256 << 10;
-/// ... or its chunks this many bytes. One larger request makes a larger stretch.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
+const LOCAL_BYTES_MAX: usize = 256 << 10;
+/// ... or this many reads whose replies come later, of a size that is not known yet.
+const LATER_READS_MAX: usize = 128;
 
 /// What one request of the stretch needs.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub struct Load {
     /// The step behind each item of the chunk that is answered.
     pub items: Vec<usize>,
     pub trust: Trust,
+    /// The chunk holds, or held, a client's write.
+    pub wrote: bool,
     protocol: Protocol,
 }
 
@@ -81,7 +83,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Job {
     pub step: usize,
-    pub job: Later,
+    pub job: Box<LcsJob>,
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +126,7 @@ enum LocalRead {
     Answered,
     Due,
     NotOwned,
-    Compute(Later),
+    Compute(Box<LcsJob>),
 }
 
 impl Stretch {
@@ -162,7 +164,7 @@ impl Stretch {
             ReadMode::ReadIndex => Trust::NoLease,
         };
         let protocol = session.protocol;
-        self.loads.push(Load { group, chunk: Chunk::new(protocol), items: Vec::new(), trust, protocol });
+        self.loads.push(Load { group, chunk: Chunk::new(protocol), items: Vec::new(), trust, wrote: false, protocol });
         self.loads.len() - 1
     }
 
@@ -178,10 +180,11 @@ impl Stretch {
         let handles: Vec<Arc<Group>> = self.loads.iter().map(|load| load.group.clone()).collect();
         let mut leases: Vec<Lease<'_>> = self.loads.iter().map(|load| Lease::of(load.trust)).collect();
         let mark = pass.reply.len();
-        let mut chunk_bytes = 0;
+        let (mut chunk_bytes, mut later_reads) = (0, 0);
         let mut ran = 0;
         for index in steps {
-            if pass.reply.len() - mark > REPLY_BYTES_MAX || chunk_bytes > CHUNK_BYTES_MAX {
+            let full = pass.reply.len() - mark > LOCAL_BYTES_MAX || chunk_bytes > CHUNK_BYTES_MAX;
+            if full || later_reads >= LATER_READS_MAX {
                 break;
             }
             ran += 1;
@@ -205,7 +208,10 @@ impl Stretch {
                     chunk_bytes += load.chunk.bytes() - before;
                     match outcome {
                         KeyedOutcome::Answered => (),
-                        KeyedOutcome::InChunk | KeyedOutcome::Pending => continue,
+                        KeyedOutcome::InChunk | KeyedOutcome::Pending => {
+                            later_reads += usize::from(matches!(row.run, Run::Read(_)));
+                            continue;
+                        }
                         KeyedOutcome::Compute(job) => {
                             self.jobs.push(Job { step: index, job });
                             continue;
@@ -219,6 +225,15 @@ impl Stretch {
             leases.into_iter().enumerate().filter_map(|(load, lease)| (!lease.confirm()).then_some(load)).collect();
         doubtful.into_iter().for_each(|load| self.doubt(load));
         ran
+    }
+
+    /// Runs all of these steps, whatever the bounds: what stands behind them in the stretch may have been answered already. The
+    /// pass that took them in first kept to the bounds.
+    pub fn execute_all(&mut self, steps: &[usize], pass: &mut Pass<'_>) {
+        let mut ran = 0;
+        while ran < steps.len() {
+            ran += self.execute(steps[ran..].iter().copied(), pass);
+        }
     }
 
     /// § Forgets what the pass did for this group, so that after a ReadIndex all of it is done again in order. Planning has
@@ -289,7 +304,7 @@ enum KeyedOutcome {
     InChunk,
     /// Has to be tried again: there is no lease.
     Pending,
-    Compute(Later),
+    Compute(Box<LcsJob>),
 }
 
 fn run_keyed<'g>(
@@ -302,6 +317,7 @@ fn run_keyed<'g>(
     match keyed.row.run {
         Run::Write { code, plan, .. } => match plan_write(keyed, code, plan, load) {
             Ok(()) => {
+                load.wrote = true;
                 load.items.push(keyed.index);
                 KeyedOutcome::InChunk
             }
@@ -361,15 +377,17 @@ fn read_locally(keyed: &KeyedStep<'_>, read: ReadFn, group: &Group, reply: &mut 
         SlotState::Absent => None,
     });
     let local = match outcome {
-        Some(ReadOutcome::Done) => return LocalRead::Answered,
-        Some(ReadOutcome::Due) => LocalRead::Due,
-        Some(ReadOutcome::Later(job @ Later::Lcs(_))) => LocalRead::Compute(job),
-        // Only taken by refcount under the lock: copied to the client here.
-        Some(ReadOutcome::Later(values @ (Later::Bulk(_) | Later::Array(_)))) => {
+        Some(ReadOutcome::Done) if reply.total_len() - start > REPLY_BYTES_MAX => {
             reply.truncate(start);
-            values.reply(reply);
+            WireError::ReplyTooLarge.reply(reply);
             return LocalRead::Answered;
         }
+        Some(ReadOutcome::Done) => {
+            reply.fill_in();
+            return LocalRead::Answered;
+        }
+        Some(ReadOutcome::Due) => LocalRead::Due,
+        Some(ReadOutcome::Compute(job)) => LocalRead::Compute(job),
         None => LocalRead::NotOwned,
     };
     reply.truncate(start);

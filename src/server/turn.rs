@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use crate::clock::Boottime;
 use crate::command::{NodeCommand, Row, WireError};
-use crate::protocol::Requests;
+use crate::protocol::{Args, Requests};
+use crate::server::clients::Signal;
 use crate::server::commands::{self, CommandContext};
 use crate::server::dispatch::{Dispatch, dispatch};
 use crate::server::latency::LatencyEvent;
-use crate::server::output::Output;
+use crate::server::output::{Output, hung_up};
 use crate::server::places::{Assembled, Place, assemble, bytes_of};
 use crate::server::session::{Flow, ReplyMode, Session};
 use crate::server::settle::{Patience, Routed, wait_for_route};
@@ -138,6 +139,8 @@ impl Turn<'_, '_> {
         self.stretch.steps.truncate(answered);
         if self.stretch.steps.iter().any(|step| !matches!(step.place, Place::Own { .. })) {
             self.stretch.settle(&mut pass, patience).await;
+            let written = self.stretch.loads.iter().filter(|load| load.wrote);
+            written.for_each(|load| self.session.note_write(load.group.id()));
             self.note_commit(began);
         }
         self.account(began, worked);
@@ -222,10 +225,7 @@ impl Turn<'_, '_> {
         let began = Boottime::now();
         self.session.client.mark_active(began, self.shared.stats.number(row));
         let mode = self.session.reply_mode;
-        let mut context =
-            CommandContext { shared: self.shared, session: &mut *self.session, reply: &mut self.output.reply };
-        // Boxed: these are rare and their state would make every connection's task larger.
-        let flow = Box::pin(commands::run_alone(command, &args, &mut context)).await;
+        let flow = self.run_watched(&args, command).await;
         let took = Boottime::now().saturating_since(began);
         let reply = &self.output.reply.buffer()[mark..];
         let failed = reply.first() == Some(&b'-');
@@ -241,6 +241,22 @@ impl Turn<'_, '_> {
             self.mute(mark);
         }
         flow
+    }
+
+    /// Runs a command that may wait; WAIT, which may do so for ever, ends when its client hangs up.
+    async fn run_watched(&mut self, args: &Args<'_>, command: NodeCommand) -> Flow {
+        let client = self.session.client.clone();
+        let (reply, stream) = self.output.reply_and_stream();
+        let mut context = CommandContext { shared: self.shared, session: &mut *self.session, reply };
+        // Boxed: these are rare and their state would make every connection's task larger.
+        let mut running = Box::pin(commands::run_alone(command, args, &mut context));
+        tokio::select! {
+            flow = &mut running => flow,
+            () = hung_up(stream), if command == NodeCommand::Wait => {
+                client.send(Signal::Drain);
+                running.await
+            }
+        }
     }
 
     /// Waits for a leader of the key slot's group. § Nothing behind the request runs meanwhile.

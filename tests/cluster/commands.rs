@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::harness::{Cluster, Connection, Reply, eventually};
+use super::harness::{Cluster, Connection, Node, Reply, eventually};
 
 #[test]
 fn one_node_without_flags_owns_all_slots_and_keeps_its_data() {
@@ -21,6 +21,9 @@ fn one_node_without_flags_owns_all_slots_and_keeps_its_data() {
         let reply = connection.call(&["GET", &format!("key:{index}")]).expect("answers");
         assert_eq!(reply, Reply::Bulk(index.to_string().into_bytes()));
     }
+    connection.call(&["GET", "none"]).expect("answers");
+    let stats = connection.call(&["INFO", "stats"]).expect("answers").text();
+    assert!(stats.contains("keyspace_hits:100\r\nkeyspace_misses:1\r\n"), "{stats}");
 }
 
 #[test]
@@ -61,29 +64,75 @@ fn pipelines_of_reads_and_writes_are_answered_in_order() {
     }
 }
 
+/// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
+fn views(connection: &mut Connection) -> [Reply; 3] {
+    let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");
+    let nodes = view("NODES").text();
+    let mut lines: Vec<String> = nodes.lines().map(|line| line.replace("myself,", "")).collect();
+    lines.sort();
+    [view("SLOTS"), Reply::Simple(lines.join("\n")), view("SHARDS")]
+}
+
+/// Looks at all nodes until they agree and name `leader` for key slot 12182, never seeing a hole. From `since`, the change of leader.
+fn check_views_agree(connections: &mut [Connection], leader: u16, since: std::time::Instant) {
+    loop {
+        let seen: Vec<[Reply; 3]> = connections.iter_mut().map(views).collect();
+        assert!(seen.iter().all(|[slots, ..]| covered(slots) == 16384), "no hole at any time");
+        let took = since.elapsed();
+        if seen.windows(2).all(|pair| pair[0] == pair[1]) && leader_of(&seen[0][0], 12182) == leader {
+            println!("all nodes agree {took:?} after the change");
+            return;
+        }
+        assert!(took < Duration::from_secs(1), "within a second of the change: {seen:?}");
+    }
+}
+
+fn leader_of(slots: &Reply, key_slot: i64) -> u16 {
+    let range = slots.items().iter().find_map(|range| match range.items() {
+        [Reply::Integer(first), Reply::Integer(last), leader, ..] if (*first..=*last).contains(&key_slot) => {
+            Some(leader.items()[1].text())
+        }
+        _ => None,
+    });
+    range.and_then(|port| port.parse().ok()).expect("every key slot has a node")
+}
+
 #[test]
-fn every_node_shows_the_same_topology_and_no_hole_also_during_an_election() {
+fn every_node_shows_the_same_topology_within_a_second_of_a_change_and_never_a_hole() {
     let mut cluster = Cluster::start(3, &[]);
-    let slots_of = |connection: &mut Connection| connection.call(&["CLUSTER", "SLOTS"]).expect("answers");
-    let mut connections: Vec<Connection> = cluster.nodes.iter().map(|node| node.connect()).collect();
+    let mut connections: Vec<Connection> = cluster.nodes.iter().map(Node::connect).collect();
+    // Planned changes: to each node in turn.
+    for _ in 0..3 {
+        let leader = cluster.leader_of("foo");
+        let next = (leader + 1) % 3;
+        eventually(
+            Duration::from_secs(10),
+            || "a failover".to_owned(),
+            || cluster.nodes[next].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
+        );
+        check_views_agree(&mut connections, cluster.nodes[next].port, std::time::Instant::now());
+    }
+    // An election.
     let victim = cluster.leader_of("foo");
     connections.remove(victim);
     cluster.nodes[victim].kill();
-    let deadline = std::time::Instant::now() + Duration::from_secs(3);
-    while std::time::Instant::now() < deadline {
-        for connection in &mut connections {
-            assert_eq!(covered(&slots_of(connection)), 16384);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let survivors: Vec<usize> = (0..3).filter(|node| *node != victim).collect();
+    let mut leader = None;
     eventually(
-        Duration::from_secs(2),
-        || "the survivors agree".to_owned(),
+        Duration::from_secs(5),
+        || "a new leader".to_owned(),
         || {
-            let replies: Vec<Reply> = connections.iter_mut().map(slots_of).collect();
-            replies[0] == replies[1]
+            assert!(connections.iter_mut().all(|connection| covered(&views(connection)[0]) == 16384), "no hole");
+            // A command would wait for the election on the server; who leads is known from CLUSTER HASHSLOT.
+            leader = survivors.iter().copied().find(|node| {
+                let answer = cluster.nodes[*node].ask(&["CLUSTER", "HASHSLOT", "foo"]).text();
+                answer.contains(&cluster.nodes[*node].port.to_string())
+            });
+            leader.is_some()
         },
     );
+    let leader = cluster.nodes[leader.expect("found")].port;
+    check_views_agree(&mut connections, leader, std::time::Instant::now());
 }
 
 fn covered(slots: &Reply) -> i64 {
@@ -146,4 +195,93 @@ fn large_values_travel_and_survive_a_restart() {
     cluster.wait_ready();
     let mut client = cluster.client();
     assert!(client.call(&["GET", "large"]).expect("answers") == Reply::Bulk(value));
+}
+
+#[test]
+fn pipelines_of_large_values_are_answered_in_order_in_both_read_modes() {
+    for mode in ["lease", "read-index"] {
+        let cluster = Cluster::start(1, &["--read-mode", mode]);
+        let mut connection = cluster.nodes[0].connect();
+        let value = |index: usize| format!("{index}").repeat(100_000 + index);
+        let started = std::time::Instant::now();
+        // Reads behind writes, of far more than one stretch may hold, and reads that come back with another value in between.
+        for index in 0..300 {
+            let key = format!("{{l}}{}", index % 3);
+            connection.send(&["SET", &key, &value(index)]).expect("sends");
+            connection.send(&["GET", &key]).expect("sends");
+            connection.send(&["MGET", &key, "{l}none", &key]).expect("sends");
+            connection.send(&["GETRANGE", &key, "0", "-2"]).expect("sends");
+            connection.send(&["PING"]).expect("sends");
+            if index % 50 == 49 {
+                for index in index - 49..=index {
+                    let value = value(index);
+                    assert_eq!(connection.receive().expect("answers").text(), "OK");
+                    assert!(connection.receive().expect("answers").text() == value, "GET {index}");
+                    let mget = connection.receive().expect("answers");
+                    let [first, second, third] = mget.items() else { panic!("{mget:?}") };
+                    assert!(first.text() == value && *second == Reply::Null && third.text() == value, "MGET {index}");
+                    assert!(connection.receive().expect("answers").text() == value[..value.len() - 1]);
+                    assert_eq!(connection.receive().expect("answers").text(), "PONG");
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{mode}: nothing waits for a back-off");
+    }
+}
+
+#[test]
+fn many_reads_of_large_values_need_no_more_memory_than_one_reply_and_lcs_rides_behind_a_write() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let large = "x".repeat(8 << 20);
+    connection.call(&["SET", "{l}large", &large]).expect("answers");
+    let many: Vec<&str> = std::iter::once("MGET").chain(std::iter::repeat_n("{l}large", 200)).collect();
+    let refused = connection.call(&many).expect("answers").text();
+    assert!(refused.starts_with("ERR reply exceeds maximum allowed size"), "{refused:.100}");
+    connection.send(&["SET", "{l}small", "xxyx"]).expect("sends");
+    connection.send(&many).expect("sends");
+    connection.send(&["LCS", "{l}small", "{l}small", "LEN"]).expect("sends");
+    connection.send(&["GET", "{l}small"]).expect("sends");
+    assert_eq!(connection.receive().expect("answers").text(), "OK");
+    let refused = connection.receive().expect("answers").text();
+    assert!(refused.starts_with("ERR reply exceeds maximum allowed size"), "{refused:.100}");
+    assert_eq!(connection.receive().expect("answers"), Reply::Integer(4));
+    assert_eq!(connection.receive().expect("answers").text(), "xxyx");
+}
+
+#[test]
+fn keys_and_commands_that_no_entry_could_hold_are_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let key = vec![b'k'; (16 << 20) + 1];
+    for words in [vec![&b"SET"[..], &key, b"v"], vec![b"GET", &key]] {
+        let refused = connection.call(&words).expect("answers").text();
+        assert_eq!(refused, "ERR key exceeds maximum allowed size (16777216 bytes)");
+    }
+    assert_eq!(connection.call(&[&b"SET"[..], &key[1..], b"v"]).expect("answers").text(), "OK");
+    let half = vec![b'v'; 300 << 20];
+    let refused = connection.call(&[&b"MSET"[..], b"{a}1", &half, b"{a}2", &half]).expect("answers").text();
+    assert!(refused.starts_with("ERR command exceeds maximum allowed size"), "{refused}");
+    assert_eq!(connection.call(&["PING"]).expect("answers").text(), "PONG");
+}
+
+#[test]
+fn wait_tells_of_the_groups_written_to_and_ends_with_its_client() {
+    let cluster = Cluster::start(3, &[]);
+    let leader = cluster.leader_of("{w}");
+    let mut connection = cluster.nodes[leader].connect();
+    assert_eq!(connection.call(&["SET", "{w}", "v"]).expect("answers").text(), "OK");
+    assert_eq!(connection.call(&["WAIT", "2", "5000"]).expect("answers"), Reply::Integer(2));
+    // Nobody waits for a third replica for ever.
+    connection.send(&["WAIT", "3", "0"]).expect("sends");
+    connection.close_sending();
+    assert_eq!(connection.receive().expect("answers"), Reply::Integer(2));
+    let mut moved = cluster.nodes[leader].connect();
+    assert_eq!(moved.call(&["SET", "{w}", "w"]).expect("answers").text(), "OK");
+    eventually(
+        Duration::from_secs(10),
+        || "a failover".to_owned(),
+        || cluster.nodes[(leader + 1) % 3].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
+    );
+    assert_eq!(moved.call(&["WAIT", "1", "100"]).expect("answers"), Reply::Integer(0), "another node knows");
 }

@@ -63,6 +63,11 @@ impl Connection {
         self.stream.get_ref().set_read_timeout(Some(timeout)).expect("a timeout above zero");
     }
 
+    /// Half-closes: replies can still be read.
+    pub fn close_sending(&mut self) {
+        self.stream.get_ref().shutdown(std::net::Shutdown::Write).expect("an open socket");
+    }
+
     pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
@@ -181,6 +186,7 @@ pub struct Node {
     pub port: u16,
     pub directory: PathBuf,
     flags: Vec<String>,
+    environment: HashMap<String, String>,
     child: Option<Child>,
 }
 
@@ -191,12 +197,17 @@ impl Node {
         let child = Command::new(env!("CARGO_BIN_EXE_kvorum"))
             .arg("server")
             .args(&self.flags)
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
             .expect("the binary starts");
         self.child = Some(child);
+    }
+
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
     }
 
     pub fn replace_flag(&mut self, flag: &str, value: &str) {
@@ -344,7 +355,7 @@ impl Cluster {
             words.extend(["--initial-cluster".to_owned(), list.to_owned()]);
         }
         words.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Node { port, directory: data, flags: words, child: None }
+        Node { port, directory: data, flags: words, environment: HashMap::new(), child: None }
     }
 
     pub fn ports(&self) -> Vec<u16> {

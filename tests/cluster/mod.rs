@@ -4,5 +4,6 @@ mod commands;
 mod failures;
 mod formation;
 pub mod harness;
+mod power_loss;
 mod recovery;
 mod transcripts;

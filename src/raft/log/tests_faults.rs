@@ -30,7 +30,7 @@ const STEPS: u64 = 30;
 const SEEDS: u64 = 3;
 
 fn open(disk: &MemoryDisk, fsync: Fsync) -> Result<(NodeLog, Recovered), LogError> {
-    let options = LogOptions { fsync, segment_bytes: 1500 };
+    let options = LogOptions { fsync, segment_bytes: 1500, accept_loss: false };
     NodeLog::open_on(Arc::new(disk.clone()), Path::new(DIRECTORY), options, b"boot".to_vec(), None)
 }
 
@@ -395,7 +395,7 @@ async fn everysec_syncs_in_the_background_within_about_a_second() {
 #[tokio::test]
 async fn a_suspected_power_loss_stays_suspected_at_later_starts() {
     let disk = MemoryDisk::default();
-    let options = LogOptions { fsync: Fsync::EverySec, segment_bytes: 1500 };
+    let options = LogOptions { fsync: Fsync::EverySec, segment_bytes: 1500, accept_loss: false };
     let open = |disk: &MemoryDisk, boot_id: &[u8]| {
         let disk = Arc::new(disk.clone());
         NodeLog::open_on(disk, Path::new(DIRECTORY), options, boot_id.to_vec(), None).expect("opens")
@@ -407,6 +407,14 @@ async fn a_suspected_power_loss_stays_suspected_at_later_starts() {
     for start in 0..3 {
         let (node_log, recovered) = open(&killed, b"second boot");
         assert!(recovered.power_loss_suspected, "start {start}");
+        node_log.close();
+    }
+    let accepting = LogOptions { accept_loss: true, ..options };
+    for options in [accepting, options] {
+        let disk = Arc::new(killed.clone());
+        let opened = NodeLog::open_on(disk, Path::new(DIRECTORY), options, b"second boot".to_vec(), None);
+        let (node_log, recovered) = opened.expect("opens");
+        assert!(!recovered.power_loss_suspected, "the loss was accepted");
         node_log.close();
     }
 }

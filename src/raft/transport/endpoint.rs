@@ -26,6 +26,7 @@ use super::peer::{self, Peer};
 use super::registry::{RaftPort, Registry};
 use super::tasks::Tasks;
 use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
+use crate::raft::acks::Acks;
 use crate::raft::{SnapshotFile, TypeConfig};
 
 /// Largest body of `ask`, its answer, and a hint: they travel in one frame each.
@@ -178,8 +179,8 @@ impl Transport {
     }
 
     /// openraft's network for one group. Appends of entries before index `floor` are given up (see `network.rs`).
-    pub fn network(&self, group: GroupId, floor: watch::Receiver<u64>) -> GroupNetwork {
-        GroupNetwork { shared: Arc::clone(&self.shared), group, floor }
+    pub fn network(&self, group: GroupId, acks: Arc<Acks>, floor: watch::Receiver<u64>) -> GroupNetwork {
+        GroupNetwork { shared: Arc::clone(&self.shared), group, acks, floor }
     }
 
     /// Lets a replica take part: from now on frames that name exactly this id reach it. Call it on the runtime the replica

@@ -22,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::errors::LinkError;
 use crate::cluster::{GroupId, ReplicaId};
+use crate::command::op::BODY_BYTES_MAX;
+use crate::raft::chunk::CHUNK_BYTES_MAX;
+use crate::raft::proposer::BATCH_BYTES_MAX;
 
 /// Largest body of one frame; larger messages are cut.
 pub const FRAGMENT_BYTES_MAX: usize = 256 * 1024;
@@ -42,6 +45,9 @@ const ASSEMBLY_BYTES_MIN: usize = 1024 * 1024;
 const ASSEMBLY_DOUBLING_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 const _: () = assert!(MESSAGE_BYTES_MAX <= u32::MAX as usize);
+/// § An entry that a follower would refuse must never be proposed: the group could not commit anything behind it. The largest holds
+/// a batch of small ops, a chunk that was not full, and the largest op.
+const _: () = assert!(BATCH_BYTES_MAX + CHUNK_BYTES_MAX + BODY_BYTES_MAX + 1024 * 1024 < MESSAGE_BYTES_MAX);
 
 /// Numbers are the wire's: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

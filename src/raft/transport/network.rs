@@ -24,7 +24,9 @@ use super::errors::CallError;
 use super::frame::{Header, Kind};
 use super::lanes::Body;
 use super::send_snapshot;
+use crate::clock::Boottime;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
+use crate::raft::acks::Acks;
 use crate::raft::{Member, SnapshotFile, TypeConfig, Vote};
 
 /// Appends in flight to one replica; openraft's receiving side pipelines as many.
@@ -32,6 +34,8 @@ const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes in flight to one replica, in KiB, unless one append alone is larger: a slow peer must not pull the log into the
 /// queue. The replication task waits here, the core does not.
 const WINDOW_KIB: u32 = 32 * 1024;
+/// How long a commit index may wait for entries to travel with. Followers only apply later by it: nobody waits for them.
+const COMMIT_HOLD_MAX: Duration = Duration::from_millis(5);
 const BACKOFF_MS: [u64; 5] = [20, 50, 100, 200, 500];
 
 /// Makes the clients of one group.
@@ -40,6 +44,7 @@ pub struct GroupNetwork {
     pub(super) shared: Arc<Shared>,
     pub(super) group: GroupId,
     pub(super) floor: watch::Receiver<u64>,
+    pub(super) acks: Arc<Acks>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
@@ -62,6 +67,7 @@ impl GroupNetwork {
             shared: Arc::clone(&self.shared),
             node: node.node,
             group: self.group,
+            acks: Arc::clone(&self.acks),
             target: ReplicaId(target),
             append_kind,
             window: Arc::new(Semaphore::new(WINDOW_KIB as usize)),
@@ -76,6 +82,7 @@ pub struct PeerNetwork {
     shared: Arc<Shared>,
     node: NodeId,
     group: GroupId,
+    acks: Arc<Acks>,
     target: ReplicaId,
     append_kind: Kind,
     window: Arc<Semaphore>,
@@ -114,17 +121,22 @@ impl PeerNetwork {
             () = is_below(self.floor.clone(), begins) => Err(CallError::Behind),
             place = Arc::clone(&self.window).acquire_many_owned(size_kib) => Ok(place),
         };
+        let (leader, sent) = (request.vote.leader_id, Boottime::now());
         let queued = place.and_then(|place| match self.shared.link(self.node) {
             Some(link) => Ok((place, link.request_append(self.header(kind), body)?)),
             None => Err(CallError::NotConnected),
         });
         async move {
             let (_place, reply) = queued.map_err(unreachable)?;
-            tokio::select! {
+            let result = tokio::select! {
                 biased;
-                answer = reply => answer.map_err(unreachable),
-                () = is_below(self.floor, begins) => Err(unreachable(CallError::Behind)),
+                answer = reply => answer.map_err(unreachable)?,
+                () = is_below(self.floor, begins) => return Err(unreachable(CallError::Behind)),
+            };
+            if result.is_ok() {
+                self.acks.record(self.target, leader, sent);
             }
+            Ok(result)
         }
     }
 
@@ -143,9 +155,31 @@ impl PeerNetwork {
 /// Returns when entries that begin at `index` are below the floor.
 async fn is_below(mut floor: watch::Receiver<u64>, index: u64) {
     if floor.wait_for(|floor| index < *floor).await.is_err() {
-        // The group is being stopped, and openraft with it.
+        // Nobody will raise it: the group has none, or is being stopped and openraft with it.
         std::future::pending::<()>().await;
     }
+}
+
+/// Holds back appends that carry nothing but a new commit index, so that the next one with entries carries it.
+///
+/// A request overtaken here is never sent and never answered. openraft does not count answers: the answer to a later request
+/// says all that an earlier one's would, and is credited with the time at which the last of them was made, which is before it
+/// was sent.
+fn with_commits_merged<S>(input: S) -> impl Stream<Item = AppendRequest> + OptionalSend
+where
+    S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+{
+    futures_util::stream::unfold(input.fuse(), async |mut input| {
+        let mut request = input.next().await?;
+        let until = tokio::time::Instant::now() + COMMIT_HOLD_MAX;
+        while request.entries.is_empty() {
+            match tokio::time::timeout_at(until, input.next()).await {
+                Ok(Some(later)) => request = later,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Some((request, input))
+    })
 }
 
 fn unreachable(error: CallError) -> RPCError<TypeConfig> {
@@ -176,8 +210,10 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
-        let answers =
-            input.then(move |request| network.clone().enqueue_append(request)).buffered(APPENDS_IN_FLIGHT_MAX).boxed();
+        let answers = with_commits_merged(input)
+            .then(move |request| network.clone().enqueue_append(request))
+            .buffered(APPENDS_IN_FLIGHT_MAX)
+            .boxed();
         Box::pin(async move { Ok(answers) })
     }
 
@@ -220,5 +256,46 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
         let delays = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
         Some(Backoff::new(delays.map(Duration::from_millis)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use openraft::{EntryPayload, LogId as RaftLogId};
+
+    use super::*;
+    use crate::raft::types::{Batch, Entry, LeaderId, LogId};
+
+    fn log_id(index: u64) -> LogId {
+        RaftLogId::new(LeaderId { term: 1, node_id: 1 }, index)
+    }
+
+    fn append(commit: u64, entries: &[u64]) -> AppendRequest {
+        let entry = |index: &u64| Entry { log_id: log_id(*index), payload: EntryPayload::Normal(Batch::default()) };
+        let vote = Vote { leader_id: LeaderId { term: 1, node_id: 1 }, committed: true };
+        let entries = entries.iter().map(entry).collect();
+        AppendRequest { vote, prev_log_id: None, entries, leader_commit: Some(log_id(commit)) }
+    }
+
+    async fn sent(requests: Vec<AppendRequest>) -> Vec<(u64, usize)> {
+        let told = |request: AppendRequest| (request.leader_commit.map_or(0, |id| id.index), request.entries.len());
+        with_commits_merged(stream::iter(requests)).map(told).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_commit_index_travels_with_the_entries_after_it() {
+        assert_eq!(
+            sent(vec![append(1, &[2]), append(2, &[]), append(3, &[]), append(3, &[4])]).await,
+            [(1, 1), (3, 1)]
+        );
+    }
+
+    #[tokio::test]
+    async fn without_entries_after_it_it_goes_alone() {
+        assert_eq!(sent(vec![append(1, &[2]), append(2, &[])]).await, [(1, 1), (2, 0)], "at the end of the stream");
+        let endless = Box::pin(stream::iter([append(2, &[])]).chain(stream::pending()));
+        let first = Box::pin(with_commits_merged(endless)).next().await.expect("one");
+        assert_eq!(first.leader_commit, Some(log_id(2)), "after a moment");
     }
 }

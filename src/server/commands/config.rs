@@ -9,6 +9,7 @@ use crate::command::{ConfigCommand, WireError};
 use crate::config::ConfigTable;
 use crate::protocol::{Args, Reply};
 use crate::server::commands::CommandContext;
+use crate::server::commands::info_figures::lookups;
 use crate::server::rates::Baseline;
 use crate::server::shared::Shared;
 
@@ -66,8 +67,11 @@ fn changes<'a>(args: &Args<'a>) -> Result<Vec<(&'a str, &'a str)>, WireError> {
 fn reset_statistics(shared: &Shared) {
     shared.stats.reset();
     let expired = shared.replication.groups().iter().map(|group| group.keyspace().counters().expired).sum();
+    let (hits, misses) = lookups(shared);
     shared.rates.reset(Baseline {
         expired,
+        hits,
+        misses,
         accepted: shared.clients.accepted.load(Ordering::Relaxed),
         rejected: shared.clients.rejected.load(Ordering::Relaxed),
     });

@@ -66,6 +66,8 @@ pub struct StatFigures {
     pub written_bytes: u64,
     pub per_second: PerSecond,
     pub expired_keys: u64,
+    pub keyspace_hits: u64,
+    pub keyspace_misses: u64,
     pub error_replies: u64,
     pub slowlog_entries: usize,
     pub peer_read_bytes: u64,
@@ -193,6 +195,7 @@ fn stats(shared: &Shared, expired: u64) -> StatFigures {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let baseline = shared.rates.baseline();
     let peers = shared.replication.peers();
+    let (hits, misses) = lookups(shared);
     StatFigures {
         connections_received: load(&shared.clients.accepted).saturating_sub(baseline.accepted),
         connections_rejected: load(&shared.clients.rejected).saturating_sub(baseline.rejected),
@@ -201,11 +204,19 @@ fn stats(shared: &Shared, expired: u64) -> StatFigures {
         written_bytes: load(&shared.stats.written_bytes),
         per_second: shared.rates.now(),
         expired_keys: expired.saturating_sub(baseline.expired),
+        keyspace_hits: hits.saturating_sub(baseline.hits),
+        keyspace_misses: misses.saturating_sub(baseline.misses),
         error_replies: shared.stats.errors.total(),
         slowlog_entries: shared.slowlog.len(),
         peer_read_bytes: peers.iter().map(|peer| peer.bytes_received).sum(),
         peer_written_bytes: peers.iter().map(|peer| peer.bytes_sent).sum(),
     }
+}
+
+/// Reads that found their key and reads that did not, of all groups here.
+pub fn lookups(shared: &Shared) -> (u64, u64) {
+    let all = shared.replication.groups().into_iter().map(|group| group.keyspace().lookups());
+    all.fold((0, 0), |sum, (hits, misses)| (sum.0 + hits, sum.1 + misses))
 }
 
 fn groups(shared: &Shared) -> Vec<GroupFigures> {

@@ -265,6 +265,8 @@ fn stats(figures: &Figures, text: &mut Text) {
     text.fields(STATS_SYNC);
     text.field("expired_keys", stats.expired_keys);
     text.fields(STATS_EVICTION);
+    text.field("keyspace_hits", stats.keyspace_hits);
+    text.field("keyspace_misses", stats.keyspace_misses);
     text.fields(STATS_REST);
     text.field("total_error_replies", stats.error_replies);
     text.field("slowlog_entries", stats.slowlog_entries);

@@ -119,13 +119,17 @@ pub async fn flush(args: &Args<'_>, context: &mut CommandContext<'_>) -> Flow {
 
 enum Flush {
     Done,
-    /// Some of the groups may have been emptied, this or that one certainly not.
+    /// Nothing was emptied.
     Refused(WireError),
     Unknown,
 }
 
+/// Empties every group led here, trying again those that were refused for certain.
 async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
     let give_up = Instant::now() + shared.config.park_time_max();
+    let mut emptied = false;
+    // § An error says that nothing happened: once a group is emptied there can be none.
+    let refused = |emptied: bool, error| if emptied { Flush::Unknown } else { Flush::Refused(error) };
     let mut left = match led_groups(shared).await {
         Ok(groups) => groups,
         Err(error) => return Flush::Refused(error),
@@ -139,7 +143,7 @@ async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
         let mut again = Vec::new();
         for (group, outcome) in left.iter().zip(join_all(submitted).await) {
             match outcome {
-                ChunkOutcome::Replied { .. } => (),
+                ChunkOutcome::Replied { .. } => emptied = true,
                 ChunkOutcome::Reroute => again.push(group.id()),
                 ChunkOutcome::Unknown => return Flush::Unknown,
             }
@@ -149,11 +153,11 @@ async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
         }
         left = match led_groups(shared).await {
             Ok(groups) => groups.into_iter().filter(|group| again.contains(&group.id())).collect(),
-            Err(error) => return Flush::Refused(error),
+            Err(error) => return refused(emptied, error),
         };
         // A group that is led elsewhere by now was not emptied, and OK would claim it.
         if left.len() < again.len() || Instant::now() >= give_up {
-            return Flush::Refused(WireError::LeadershipMoved);
+            return refused(emptied, WireError::LeadershipMoved);
         }
         tokio::task::yield_now().await;
     }

@@ -1,7 +1,8 @@
 //! WAIT: how many other replicas truly hold what this connection wrote.
 //!
 //! An acknowledged write is on a majority already; WAIT tells of the rest. It runs when everything before it on its connection
-//! is answered, so what a ReadIndex covers in the groups led here covers the connection's writes.
+//! is answered, so what a ReadIndex covers in the groups that the connection has written to covers its writes. Of a group that is led
+//! elsewhere by now nothing is known, so the answer is 0. A connection that has written nothing asks for all groups led here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use crate::cluster::ReplicaId;
 use crate::command::{WireError, integer_argument, parse_integer};
 use crate::protocol::Args;
 use crate::raft::{Group, MembershipStatus};
-use crate::server::clients::{Client, Signal};
+use crate::server::clients::Signal;
 use crate::server::commands::CommandContext;
+use crate::server::session::Session;
 use crate::server::shared::Shared;
 
 /// Between two looks at how far the replicas are; nobody announces it.
@@ -29,7 +31,7 @@ struct Target {
 pub async fn wait(args: &Args<'_>, context: &mut CommandContext<'_>) {
     match parse(args) {
         Ok((wanted, timeout)) => {
-            let count = wait_for(wanted, timeout, context.shared, &context.session.client).await;
+            let count = wait_for(wanted, timeout, context.shared, context.session).await;
             context.reply.integer(count);
         }
         Err(error) => error.reply(context.reply),
@@ -44,16 +46,24 @@ fn parse(args: &Args<'_>) -> Result<(i64, Duration), WireError> {
 }
 
 /// A zero timeout waits as long as the client and the leadership last.
-async fn wait_for(wanted: i64, timeout: Duration, shared: &Shared, client: &Client) -> i64 {
+async fn wait_for(wanted: i64, timeout: Duration, shared: &Shared, session: &Session) -> i64 {
     let deadline = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
-    let led = shared.replication.led_groups();
-    let Some(targets) = join_all(led.into_iter().map(target)).await.into_iter().collect::<Option<Vec<Target>>>() else {
+    let mut groups = shared.replication.led_groups();
+    if !session.written.is_empty() {
+        groups.retain(|group| session.written.contains(&group.id()));
+        if groups.len() < session.written.len() {
+            return 0;
+        }
+    }
+    let Some(targets) = join_all(groups.into_iter().map(target)).await.into_iter().collect::<Option<Vec<Target>>>()
+    else {
         return 0;
     };
     loop {
         let counts = targets.iter().map(|target| count_here(target, shared));
         let Some(count) = counts.min().flatten() else { return 0 };
-        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline) || client.signal() >= Signal::Drain;
+        let over =
+            deadline.is_some_and(|deadline| Instant::now() >= deadline) || session.client.signal() >= Signal::Drain;
         if count >= wanted || over {
             return count;
         }

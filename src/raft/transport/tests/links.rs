@@ -105,7 +105,7 @@ fn option() -> RPCOption {
 }
 
 async fn client(from: &Node, to: &Node, target: u64) -> PeerNetwork {
-    from.transport.network(GROUP, watch::channel(0).1).new_client(target, &Member { node: to.id }).await
+    from.transport.network(GROUP, Arc::default(), watch::channel(0).1).new_client(target, &Member { node: to.id }).await
 }
 
 /// A raw connection to `node` that has shaken hands as node 0.
@@ -209,7 +209,7 @@ async fn a_replica_that_is_stuck_below_the_floor_is_given_up_and_one_above_it_is
     let fake = FakeReplica::register(&nodes[1]);
     fake.gate.forget_permits(Semaphore::MAX_PERMITS);
     let (floor, floor_seen) = watch::channel(0);
-    let mut factory = nodes[0].transport.network(GROUP, floor_seen);
+    let mut factory = nodes[0].transport.network(GROUP, Arc::default(), floor_seen);
     let mut clients = Vec::new();
     for _ in 0..3 {
         clients.push(factory.new_client(REPLICA.0, &Member { node: nodes[1].id }).await);
@@ -344,7 +344,11 @@ async fn a_peer_that_does_not_read_fills_its_queue_and_requests_fail_at_once() {
     let node = start_with(config(1), knowing_node_0());
     let _stuck = raw(&node).await;
     until("connected", || node.transport.is_connected(node_id(0))).await;
-    let network = node.transport.network(GROUP, watch::channel(0).1).new_client(1, &Member { node: node_id(0) }).await;
+    let network = node
+        .transport
+        .network(GROUP, Arc::default(), watch::channel(0).1)
+        .new_client(1, &Member { node: node_id(0) })
+        .await;
     let body = Bytes::from(vec![0; 32 << 20]);
     let mut waiting = Vec::new();
     let error = loop {

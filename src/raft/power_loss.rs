@@ -1,0 +1,198 @@
+//! A start after which entries that this node acknowledged may be gone: the kernel was restarted while the log was not synced before each
+//! acknowledgement (`appendfsync` everysec or no) and had not been stopped cleanly.
+//!
+//! § Such a node must not come back as the replicas it was: a quorum that counted on its copy would be none. It joins anew, with new
+//! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others.
+//!
+//! If no such quorum is left, only the operator can decide that what remains is to count: `kvorum cluster accept-loss` on as
+//! few nodes as make a quorum. What that means for Raft: votes, truncations and memberships are synced in every mode, so no node votes twice in a
+//! term and the election's rule stands: of the nodes that vote, the one with the newest log leads. A log that lost its tail is
+//! like that of a replica that never received it. What can be lost is an entry that was acknowledged on no other node of the new quorum. A node
+//! that is whole never loses an election to one that is not, as long as both are asked; so nodes that did not accept stay
+//! out (they wait, and then join anew) rather than come back with entries that the new leader never saw.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, Topology, WantedSettings};
+use crate::raft::directory::sync_directory;
+use crate::raft::formation::{FormationConfig, FormationError, JoinFailure, Reporter, answer_probes, join};
+use crate::raft::log::Recovered;
+use crate::raft::node_file::{Membership, NodeFile, NodeRecord};
+
+const REPORT_FILE: &str = "power-loss.txt";
+const MARKER_FILE: &str = "accept-loss";
+const SET_ASIDE: &str = "set-aside";
+const LOG_DIRECTORY: &str = "log";
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure and waits for the others to take it in; \
+     if they cannot, see `kvorum cluster accept-loss --help`";
+
+/// What is to become of the data.
+#[derive(Debug)]
+pub enum Resolution {
+    /// It is as good as there is.
+    Keep,
+    /// This node is a new member of its cluster.
+    Replace(Box<NodeRecord>),
+}
+
+/// Decides by itself where nothing has to be asked, else waits: for the cluster to take this node in, or for the operator. Meanwhile the client
+/// port says what the matter is.
+pub async fn resolve(
+    directory: &Path,
+    file: &NodeFile,
+    recovered: &Recovered,
+    config: &FormationConfig,
+    listen: &[SocketAddr],
+) -> Result<Resolution, FormationError> {
+    let Membership::Member { topology, .. } = &file.record.membership else {
+        // It has acknowledged nothing but votes, which are synced.
+        return Ok(Resolution::Keep);
+    };
+    let report = report_text(recovered);
+    if topology.nodes().len() == 1 {
+        // There is no other copy and never was: what is gone was promised to nobody for longer than the mode says.
+        tracing::warn!("{report}");
+        return Ok(Resolution::Keep);
+    }
+    write_durably(directory, REPORT_FILE, report.as_bytes())?;
+    tracing::warn!("{report}");
+    let mut answering = JoinSet::new();
+    let probe = Arc::new(Mutex::new(Probe::Member { cluster: topology.cluster_id() }));
+    for address in listen {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+        answering.spawn(answer_probes(listener, probe.clone(), WAITING_TEXT));
+    }
+    let resolution = wait(directory, file.record.node, topology, config).await;
+    answering.shutdown().await;
+    resolution
+}
+
+async fn wait(
+    directory: &Path,
+    own: NodeId,
+    topology: &Topology,
+    config: &FormationConfig,
+) -> Result<Resolution, FormationError> {
+    let sole = sole_copies(topology, own);
+    let settings = topology.settings();
+    let settings =
+        WantedSettings { groups: Some(settings.groups), replicas: Some(settings.replicas), ..config.intent.settings };
+    let op = MetaOp::Join { node: NodeId::random(), info: config.info.clone(), settings };
+    let others = topology.nodes().values().map(crate::cluster::NodeInfo::address);
+    let mut peers: BTreeSet<Address> = others.chain(config.intent.addresses.iter().cloned()).collect();
+    peers.remove(&config.info.address());
+    let mut reporter = Reporter::default();
+    loop {
+        if directory.join(MARKER_FILE).exists() {
+            tracing::warn!("the operator has accepted the loss: this node goes on with what it has");
+            return Ok(Resolution::Keep);
+        }
+        let mut reasons = Vec::new();
+        for address in peers.iter().filter(|_| sole.is_empty()) {
+            match join(&op, config.password.as_deref(), address).await {
+                Ok(topology) => {
+                    let MetaOp::Join { node, .. } = op else { unreachable!("made above") };
+                    let membership = Membership::Member { topology: Box::new(topology), plan: None };
+                    return Ok(Resolution::Replace(Box::new(NodeRecord { node, membership })));
+                }
+                Err(JoinFailure::Refused(reason)) => return Err(FormationError::Refused(reason)),
+                Err(JoinFailure::Later(reason)) => reasons.push(format!("{address}: {reason}")),
+            }
+        }
+        if !sole.is_empty() {
+            reasons
+                .push(format!("the only replicas of groups {sole:?} are here, so no other node can bring them back"));
+        }
+        reporter.note(&format!(
+            "acknowledged writes may be missing here after a power failure; not taken in anew ({}). If a quorum of the nodes is in this state, run \
+             `kvorum cluster accept-loss --data-dir {}` on as few nodes as make a quorum",
+            reasons.join("; "),
+            directory.display()
+        ));
+        tokio::time::sleep(ROUND_INTERVAL).await;
+    }
+}
+
+/// Groups that nobody could bring back.
+fn sole_copies(topology: &Topology, own: NodeId) -> Vec<u32> {
+    let is_sole = |group: &GroupId| topology.group(*group).is_some_and(|info| info.replicas.len() == 1);
+    topology.replicas_on(own).map(|(group, _)| group).filter(is_sole).map(|group| group.0).collect()
+}
+
+fn report_text(recovered: &Recovered) -> String {
+    let mut text = "This machine was restarted while the node ran with appendfsync everysec or no and had not been stopped. Writes \
+        that it acknowledged before may be missing here: about the last second's with everysec, about the last half minute's with no. \
+        What is here:"
+        .to_owned();
+    for ((group, replica), last) in &recovered.replicas {
+        let last = last
+            .map_or_else(|| "nothing".to_owned(), |id| format!("up to term {} entry {}", id.leader_id.term, id.index));
+        let name = if *group == GroupId::META { "meta group".to_owned() } else { format!("group {group}") };
+        write!(text, "\n  {name}, replica {replica}: {last}").expect("writing to a string does not fail");
+    }
+    text
+}
+
+/// What a node that waits in this directory says about it; `None` if none does.
+pub fn report(directory: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(directory.join(REPORT_FILE)) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The operator's word that the node in this directory is to go on with what it has.
+pub fn accept(directory: &Path) -> io::Result<()> {
+    write_durably(directory, MARKER_FILE, b"")
+}
+
+/// Forgets what was waited for, once a log that is not under suspicion any more is begun.
+pub fn settled(directory: &Path) -> io::Result<()> {
+    for name in [REPORT_FILE, MARKER_FILE] {
+        match fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => (),
+        }
+    }
+    sync_directory(directory)
+}
+
+/// Moves what the node had out of the way and makes it the new member that `record` says. The log, which is closed, goes last: a crash
+/// before that finds it again and begins anew. What was set aside at an earlier time is deleted.
+pub fn set_aside(directory: &Path, record: &NodeRecord) -> io::Result<PathBuf> {
+    let aside = directory.join(SET_ASIDE);
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => fs::create_dir(&aside)?,
+    }
+    NodeFile::replace(directory, record, &aside)?;
+    for name in ["groups", LOG_DIRECTORY] {
+        match fs::rename(directory.join(name), aside.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => sync_directory(directory)?,
+        }
+    }
+    Ok(aside)
+}
+
+fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(directory.join(name))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_directory(directory)
+}
