@@ -133,8 +133,8 @@ impl Replica {
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
         let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };
-        let acks = Arc::new(Acks::default());
-        let network = seed.transport.network(group, acks.clone());
+        let (acks, (floor, floor_seen)) = (Arc::new(Acks::default()), watch::channel(0));
+        let network = seed.transport.network(group, acks.clone(), floor_seen);
         let (config, store) = (seed.raft_config.clone(), log.clone());
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
@@ -180,6 +180,7 @@ impl Replica {
             log,
             founding_slots: seed.founding_slots.clone(),
             log_bytes_max: seed.log_bytes_max,
+            floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
         tasks.spawn_on(watch_for_failure(raft, group, seed.failed.clone()), runtime);
@@ -273,8 +274,8 @@ impl MetaReplica {
         let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
-        // Nothing is read under a lease of the meta group.
-        let network = seed.transport.network(group, Arc::default());
+        // Nothing is read under a lease of the meta group, and its log stays small.
+        let network = seed.transport.network(group, Arc::default(), watch::channel(0).1);
         let (config, store) = (seed.raft_config.clone(), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::cluster::GroupId;
 use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::Keyspace;
@@ -31,6 +33,8 @@ pub struct Upkeep {
     /// A snapshot is made when the log holds this many bytes that the last one does not cover. Half as many stay behind a snapshot, for
     /// followers that were away for a moment; one that is further behind is sent the snapshot.
     pub log_bytes_max: u64,
+    /// Index before which no follower is to be sent entries any more.
+    pub floor: watch::Sender<u64>,
 }
 
 impl Upkeep {
@@ -96,9 +100,11 @@ impl Upkeep {
 
     /// Lets go of what snapshots cover. openraft itself would keep a number of entries, whatever their size.
     async fn purge(&self) {
-        if let Some(index) = self.log.purgeable(self.log_bytes_max / 2, ENTRIES_PURGED_AT_ONCE) {
-            // Put off while a follower is being sent these entries, and asked for again at the next tick.
-            let _ = self.group.raft().trigger().purge_log(index).await;
+        let Some(index) = self.log.purgeable(self.log_bytes_max / 2, ENTRIES_PURGED_AT_ONCE) else { return };
+        // Put off while a follower is being sent these entries, and asked for again at the next tick.
+        let _ = self.group.raft().trigger().purge_log(index).await;
+        if self.log.bytes() > self.log_bytes_max.saturating_mul(2) {
+            self.floor.send_replace(index + 1);
         }
     }
 }

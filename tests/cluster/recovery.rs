@@ -96,3 +96,29 @@ fn a_node_that_lost_a_part_of_its_directory_is_refused_and_comes_back_with_it() 
     assert!(node.ask(&["GET", "k9"]).text().starts_with("29v"));
     eventually(Duration::from_secs(5), || "the removed replica's directory goes".to_owned(), || !removed.exists());
 }
+
+#[test]
+fn a_follower_that_stands_still_does_not_make_the_leader_keep_the_log() {
+    let cluster = Cluster::start(3, SMALL_LOG);
+    let leader = cluster.leader_of("k0");
+    let (node, paused) = (&cluster.nodes[leader], &cluster.nodes[(leader + 1) % 3]);
+    paused.signal("STOP");
+    paused.wait_stopped();
+    write_large(node, 100, 200_000);
+    eventually(
+        Duration::from_secs(10),
+        || format!("{} bytes of log are kept", log_bytes(node)),
+        || log_bytes(node) <= 2 * LOG_BYTES_MAX,
+    );
+    paused.signal("CONT");
+    let applied = |node: &Node| {
+        let info = node.ask(&["INFO"]).text();
+        let group = info.lines().find(|line| line.starts_with("group_1:")).map(str::to_owned);
+        group.and_then(|group| group.split("applied=").nth(1)?.split(',').next()?.parse::<u64>().ok())
+    };
+    eventually(
+        Duration::from_secs(20),
+        || format!("it is brought up to date: {:?}\n{}", applied(paused), paused.log()),
+        || applied(paused).is_some_and(|index| Some(index) >= applied(node)),
+    );
+}

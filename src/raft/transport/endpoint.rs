@@ -178,9 +178,9 @@ impl Transport {
         self.shared.link(node).is_some()
     }
 
-    /// openraft's network for one group.
-    pub fn network(&self, group: GroupId, acks: Arc<Acks>) -> GroupNetwork {
-        GroupNetwork { shared: Arc::clone(&self.shared), group, acks }
+    /// openraft's network for one group. Appends of entries before index `floor` are given up (see `network.rs`).
+    pub fn network(&self, group: GroupId, acks: Arc<Acks>, floor: watch::Receiver<u64>) -> GroupNetwork {
+        GroupNetwork { shared: Arc::clone(&self.shared), group, acks, floor }
     }
 
     /// Lets a replica take part: from now on frames that name exactly this id reach it. Call it on the runtime the replica

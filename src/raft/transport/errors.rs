@@ -54,13 +54,15 @@ pub enum CallError {
     Refused(Refusal),
     #[error("the answer cannot be read: {0}")]
     Unreadable(&'static str),
+    #[error("the replica is too far behind to be sent entries")]
+    Behind,
 }
 
 impl CallError {
     /// § An error says whether its effect is known: true if the peer may have acted on the request.
     pub fn outcome_is_unknown(&self) -> bool {
         match self {
-            Self::TimedOut | Self::Lost | Self::Unreadable(_) => true,
+            Self::TimedOut | Self::Lost | Self::Unreadable(_) | Self::Behind => true,
             Self::NotConnected | Self::QueueFull | Self::TooLarge => false,
             Self::Refused(refusal) => match refusal {
                 Refusal::NoSuchReplica | Refusal::Busy => false,

@@ -16,7 +16,7 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::codec::{self, AppendRequest, AppendResult};
 use super::endpoint::Shared;
@@ -43,6 +43,7 @@ const BACKOFF_MS: [u64; 5] = [20, 50, 100, 200, 500];
 pub struct GroupNetwork {
     pub(super) shared: Arc<Shared>,
     pub(super) group: GroupId,
+    pub(super) floor: watch::Receiver<u64>,
     pub(super) acks: Arc<Acks>,
 }
 
@@ -70,6 +71,7 @@ impl GroupNetwork {
             target: ReplicaId(target),
             append_kind,
             window: Arc::new(Semaphore::new(WINDOW_KIB as usize)),
+            floor: self.floor.clone(),
         }
     }
 }
@@ -84,6 +86,9 @@ pub struct PeerNetwork {
     target: ReplicaId,
     append_kind: Kind,
     window: Arc<Semaphore>,
+    /// Entries before this index must go: the log has grown too long, and openraft keeps what a replica is being sent, however slow or
+    /// stuck it is. Such a replica's appends fail, upon which openraft purges and sends it the snapshot.
+    floor: watch::Receiver<u64>,
 }
 
 impl PeerNetwork {
@@ -110,17 +115,23 @@ impl PeerNetwork {
         // Entries are bulk, whoever sends them: control frames are never cut.
         let kind = if request.entries.is_empty() { self.append_kind } else { Kind::Append };
         let size_kib = u32::try_from(body.len() / 1024 + 1).unwrap_or(u32::MAX).min(WINDOW_KIB);
-        let place = Arc::clone(&self.window).acquire_many_owned(size_kib).await;
-        let (leader, sent) = (request.vote.leader_id, Boottime::now());
-        let queued = match self.shared.link(self.node) {
-            Some(link) => link.request_append(self.header(kind), body),
-            None => Err(CallError::NotConnected),
+        let begins = request.entries.first().map_or(u64::MAX, |entry| entry.log_id.index);
+        let place = tokio::select! {
+            biased;
+            () = is_below(self.floor.clone(), begins) => Err(CallError::Behind),
+            place = Arc::clone(&self.window).acquire_many_owned(size_kib) => Ok(place),
         };
+        let (leader, sent) = (request.vote.leader_id, Boottime::now());
+        let queued = place.and_then(|place| match self.shared.link(self.node) {
+            Some(link) => Ok((place, link.request_append(self.header(kind), body)?)),
+            None => Err(CallError::NotConnected),
+        });
         async move {
-            let _place = place;
-            let result = match queued {
-                Ok(reply) => reply.await.map_err(unreachable)?,
-                Err(error) => return Err(unreachable(error)),
+            let (_place, reply) = queued.map_err(unreachable)?;
+            let result = tokio::select! {
+                biased;
+                answer = reply => answer.map_err(unreachable)?,
+                () = is_below(self.floor, begins) => return Err(unreachable(CallError::Behind)),
             };
             if result.is_ok() {
                 self.acks.record(self.target, leader, sent);
@@ -138,6 +149,14 @@ impl PeerNetwork {
         let reply = self.request(kind, codec::encode_rare(question).into()).map_err(unreachable)?;
         let answer = tokio::time::timeout(wait_max, reply).await.unwrap_or(Err(CallError::TimedOut));
         codec::decode_rare(&answer.map_err(unreachable)?).map_err(|error| Unreachable::new(&error).into())
+    }
+}
+
+/// Returns when entries that begin at `index` are below the floor.
+async fn is_below(mut floor: watch::Receiver<u64>, index: u64) {
+    if floor.wait_for(|floor| index < *floor).await.is_err() {
+        // Nobody will raise it: the group has none, or is being stopped and openraft with it.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::sync::watch;
 
 use super::nodes::*;
 use super::store::{MemoryLog, MemoryMachine};
@@ -34,7 +35,7 @@ async fn replica(node: &Node, id: u64) -> Replica {
     let directory = tempfile::tempdir().unwrap();
     let machine = MemoryMachine::default();
     machine.0.lock().directory = directory.path().to_owned();
-    let network = node.transport.network(GROUP, Arc::default());
+    let network = node.transport.network(GROUP, Arc::default(), watch::channel(0).1);
     let config = Arc::new(config.validate().unwrap());
     let raft = Raft::new(id, config, network, MemoryLog::default(), machine.clone()).await.unwrap();
     node.transport.register(GROUP, ReplicaId(id), raft.clone(), directory.path().to_owned());

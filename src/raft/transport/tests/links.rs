@@ -9,7 +9,7 @@ use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::nodes::*;
 use crate::cluster::{GroupId, ReplicaId};
@@ -105,7 +105,7 @@ fn option() -> RPCOption {
 }
 
 async fn client(from: &Node, to: &Node, target: u64) -> PeerNetwork {
-    from.transport.network(GROUP, Arc::default()).new_client(target, &Member { node: to.id }).await
+    from.transport.network(GROUP, Arc::default(), watch::channel(0).1).new_client(target, &Member { node: to.id }).await
 }
 
 /// A raw connection to `node` that has shaken hands as node 0.
@@ -201,6 +201,33 @@ async fn sixty_four_appends_are_in_flight_and_answers_keep_their_order() {
     let rest: Vec<_> = answers.collect().await;
     let indexes = first.into_iter().chain(rest).map(|answer| answer.unwrap().unwrap().unwrap().index);
     assert_eq!(indexes.collect::<Vec<_>>(), (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_stuck_below_the_floor_is_given_up_and_one_above_it_is_not() {
+    let nodes = connected_nodes(2).await;
+    let fake = FakeReplica::register(&nodes[1]);
+    fake.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let (floor, floor_seen) = watch::channel(0);
+    let mut factory = nodes[0].transport.network(GROUP, Arc::default(), floor_seen);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(factory.new_client(REPLICA.0, &Member { node: nodes[1].id }).await);
+    }
+    let [waiting, full, above] = &mut clients[..] else { panic!("three") };
+    let mut waiting = waiting.stream_append(futures_util::stream::iter([append(5, 100)]), option()).await.unwrap();
+    // The second of these finds the window full.
+    let large = futures_util::stream::iter([append(4, 40 << 20), append(5, 100)]);
+    let mut full = full.stream_append(large, option()).await.unwrap();
+    let give_up = async {
+        until("the replica has the small one and gives no answer", || fake.count() >= 1).await;
+        floor.send_replace(6);
+    };
+    let (waiting, full, ()) = tokio::join!(waiting.next(), full.next(), give_up);
+    assert!(waiting.unwrap().is_err() && full.unwrap().is_err());
+    fake.gate.add_permits(10);
+    let mut above = above.stream_append(futures_util::stream::iter([append(6, 100)]), option()).await.unwrap();
+    assert_eq!(above.next().await.unwrap().unwrap().unwrap().map(|log_id| log_id.index), Some(6));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -317,7 +344,11 @@ async fn a_peer_that_does_not_read_fills_its_queue_and_requests_fail_at_once() {
     let node = start_with(config(1), knowing_node_0());
     let _stuck = raw(&node).await;
     until("connected", || node.transport.is_connected(node_id(0))).await;
-    let network = node.transport.network(GROUP, Arc::default()).new_client(1, &Member { node: node_id(0) }).await;
+    let network = node
+        .transport
+        .network(GROUP, Arc::default(), watch::channel(0).1)
+        .new_client(1, &Member { node: node_id(0) })
+        .await;
     let body = Bytes::from(vec![0; 32 << 20]);
     let mut waiting = Vec::new();
     let error = loop {
