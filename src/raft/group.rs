@@ -10,8 +10,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
 use crate::cluster::{GroupId, ReplicaId};
+use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::{Keyspace, Time};
 use crate::metrics::GroupMetrics;
+use crate::protocol::Protocol;
 use crate::raft::GroupLog;
 use crate::raft::batch::Origin;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
@@ -19,7 +21,9 @@ use crate::raft::lease::{LeaseCell, LeaseGuard};
 use crate::raft::machine::GroupRaft;
 use crate::raft::pending::{Pending, Submission};
 use crate::raft::types::{LeaderId, LogId, StoredMembership};
+use crate::slot::KeySlot;
 
+const STAMP_WAIT_MAX: Duration = Duration::from_millis(500);
 /// The longest a client waits for an outcome; then its connection is closed (rule (e)).
 pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -101,10 +105,21 @@ impl GroupState {
     /// back by that time: after a restart of the whole group, keys would live on for as long as the nodes were down.
     pub fn advance_stamp(&self, index: u64, stamp: Timestamp) -> Timestamp {
         let last = self.stamp.fetch_max(stamp.0, Ordering::AcqRel);
+        let stamp = last.max(stamp.0);
         if self.found_last.is_none_or(|found| found.index < index) {
-            self.stamp_seen.store(Boottime::now().0, Ordering::Release);
+            self.see_stamp(stamp.saturating_sub(last));
         }
-        Timestamp(last.max(stamp.0))
+        Timestamp(stamp)
+    }
+
+    /// § An entry that comes late, to a replica that was away, was not stamped when it is applied. An earlier one that came in time says when:
+    /// the stamp is seen as long after it as it was stamped after it, and at the latest now.
+    fn see_stamp(&self, advanced_ms: i64) {
+        let now = Boottime::now().0;
+        let before = self.stamp_seen.load(Ordering::Acquire);
+        let advanced = u64::try_from(advanced_ms).unwrap_or(0).saturating_mul(1_000_000);
+        let seen = if before == 0 { now } else { now.min(before.saturating_add(advanced)) };
+        self.stamp_seen.store(seen, Ordering::Release);
     }
 
     /// § From a snapshot, which may have lain on a disk for days: nobody knows when the stamp was given.
@@ -283,8 +298,18 @@ impl Group {
         tokio::time::timeout(OUTCOME_WAIT_MAX, submit).await.unwrap_or(ChunkOutcome::Unknown)
     }
 
+    /// Logs the group's time: an op without effect. Whatever becomes of it, it does not take long.
+    pub(super) async fn stamp(&self) {
+        let mut chunk = Chunk::new(Protocol::Resp2);
+        let key_slot = KeySlot::new(0).expect("0 is a key slot");
+        chunk.push_silent(OpCode::EXPIRE_DUE, key_slot, |op| plan_expire_due(std::iter::empty::<&[u8]>(), op));
+        let _ = tokio::time::timeout(STAMP_WAIT_MAX, self.submit(chunk)).await;
+    }
+
     /// Hands leadership to `target`; returns when the target leads or the transfer has failed.
     pub async fn transfer(&self, target: ReplicaId) -> Result<(), TransferError> {
+        // A target that was away knows the group's time only from an entry that it gets in time.
+        self.stamp().await;
         let (done, receiver) = oneshot::channel();
         self.transfers.send(TransferRequest { target, done }).await.map_err(|_| TransferError::NotLeader)?;
         receiver.await.unwrap_or(Err(TransferError::NotLeader))
@@ -343,6 +368,23 @@ mod tests {
             let clock = clock_at_election(&state, Timestamp(100 * HOUR_MS));
             assert!(clock.0 < HOUR_MS + 60_000, "{clock:?}");
         }
+    }
+
+    #[test]
+    fn entries_that_come_late_do_not_hold_the_clock_back_once_one_came_in_time() {
+        let wall = Timestamp(100 * HOUR_MS);
+        let away = state(Some(9));
+        // What it missed, all at once, and then the present.
+        away.advance_stamp(10, Timestamp(wall.0 - HOUR_MS));
+        away.advance_stamp(11, Timestamp(wall.0 - HOUR_MS + 5));
+        away.advance_stamp(12, wall);
+        // The first of a burst that was held up by an hour less a minute.
+        assert_eq!(clock_at_election(&away, wall), wall);
+        let held_up = state(None);
+        held_up.advance_stamp(1, Timestamp(0));
+        held_up.stamp_seen.store(Boottime::now().0.saturating_sub(60_000_000_000), Ordering::Release);
+        held_up.advance_stamp(2, Timestamp(1000));
+        assert_eq!(clock_at_election(&held_up, Timestamp(59_000)), Timestamp(59_000), "59 s have passed since the stamp");
     }
 
     #[test]

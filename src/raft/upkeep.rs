@@ -16,6 +16,8 @@ use crate::raft::group::Group;
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);
+/// A group that has logged nothing for so long logs its time.
+const STAMP_INTERVAL_MS: i64 = 10_000;
 /// Due keys proposed per tick and group; while a tick finds this many, the next comes at once.
 const DUE_KEYS_MAX: usize = 1024;
 /// Sub-tables, of at most 1,000 keys each, freed before others on this thread get a turn.
@@ -45,6 +47,7 @@ impl Upkeep {
         loop {
             let more_due = if self.group.leads() {
                 self.found().await;
+                self.stamp().await;
                 self.expire(&mut resume).await
             } else {
                 false
@@ -68,6 +71,14 @@ impl Upkeep {
         chunk.push_found(slots.into_iter());
         // Whatever the outcome, the next tick looks again.
         let _ = self.group.submit(chunk).await;
+    }
+
+    /// § A replica that was away, and would lead next, must know the group's time from an entry that it got in time; a quiet group has few.
+    async fn stamp(&self) {
+        let time = self.group.time();
+        if time.clock.as_ms() - time.stamp.as_ms() > STAMP_INTERVAL_MS {
+            self.group.stamp().await;
+        }
     }
 
     /// § Only the log deletes a due key; this proposes them. True when there may be more.
