@@ -274,10 +274,10 @@ impl<'a> OpReader<'a> {
 pub fn apply(op: &Op, position: Position, stamp: Timestamp, keyspace: &Keyspace, reply: &mut Reply) -> Applied<()> {
     let function =
         table::apply_function(op.code).expect("decode let only known codes through, and the group keeps its own");
-    // § What is large is copied before the lock is taken.
-    let patch = if op.body.len() < PIECE_BYTES { None } else { strings::large_patch(op, stamp, keyspace) };
+    // § What is large is copied before the lock is taken, and dropped after it if the op is skipped.
+    let mut patch = if op.body.len() < PIECE_BYTES { None } else { strings::large_patch(op, stamp, keyspace) };
     keyspace.apply(op.key_slot, position, |bucket| {
-        let mut apply = Apply { bucket, stamp, patch };
+        let mut apply = Apply { bucket, stamp, patch: patch.take() };
         let applied = function(&mut OpReader::new(&op.body), &mut apply, reply);
         applied.expect("the log's checksums held, so the body is what plan wrote");
     })

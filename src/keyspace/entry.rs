@@ -1,5 +1,7 @@
 //! What a reader sees of one key.
 
+use bytes::Bytes;
+
 use crate::clock::Timestamp;
 use crate::keyspace::access;
 use crate::keyspace::record::Record;
@@ -45,6 +47,11 @@ impl<'a> Entry<'a> {
 
     pub fn key(&self) -> &'a [u8] {
         self.record.key()
+    }
+
+    /// The key to keep. § A large one comes by refcount instead of being copied under the lock.
+    pub fn shared_key(&self) -> Bytes {
+        self.record.shared_key()
     }
 
     /// The value. § A large one is there by refcount: reply with it instead of copying under the lock.

@@ -80,6 +80,14 @@ impl Record {
         }
     }
 
+    /// The key to keep: a large one by reference count.
+    pub fn shared_key(&self) -> Bytes {
+        match self.body.view() {
+            View::Packed(bytes) => Bytes::copy_from_slice(packed_split(bytes).0),
+            View::Big(big) => big.key.clone(),
+        }
+    }
+
     /// The value; one with its own allocation by reference count.
     pub fn value(&self) -> Value<'_> {
         match self.body.view() {

@@ -6,12 +6,16 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
+
 use crate::keyspace::entry::Entry;
 use crate::keyspace::store::Keyspace;
 use crate::keyspace::terms::{SlotState, Time};
 use crate::slot::{KEY_SLOT_COUNT, KeySlot};
 
 const RANDOM_TRIES_MAX: u64 = 100;
+/// § The key that reaches this is the last one passed under one hold of a read lock, or the last one of its hash.
+pub const KEY_BYTES_PER_LOCK: usize = 128 * 1024;
 
 /// ```text
 /// 0 (18 bits) | key slot (14 bits) | hash of the next key (32 bits)
@@ -61,8 +65,8 @@ impl Keyspace {
         ScanCursor::default()
     }
 
-    /// Visits one sub-table from `hash` on, `left` keys of it; breaks with the hash to go on from in this bucket.
-    fn scan_table(
+    /// Visits one sub-table from `hash` on, up to `left` keys of it; breaks with the hash to go on from in this bucket.
+    pub(super) fn scan_table(
         &self,
         key_slot: KeySlot,
         hash: u32,
@@ -77,13 +81,14 @@ impl Keyspace {
         let table = bucket.table_of(hash);
         let range = bucket.range(table);
         let records = bucket.tables[table].table.records();
-        let mut last = None;
+        let (mut last, mut key_bytes) = (None, 0);
         for record in &records[bucket.tables[table].table.lower_bound(range, hash)..] {
-            if *left == 0 && last != Some(record.hash) {
+            if (*left == 0 || key_bytes >= KEY_BYTES_PER_LOCK) && last != Some(record.hash) {
                 return ControlFlow::Break(record.hash);
             }
             visit(record.key(), Entry::new(record));
             *left = left.saturating_sub(1);
+            key_bytes += record.key().len();
             last = Some(record.hash);
         }
         match range.last.checked_add(1) {
@@ -93,11 +98,11 @@ impl Keyspace {
     }
 
     /// Up to `count` keys of one key slot, in no order a client may count on.
-    pub fn list_slot(&self, key_slot: KeySlot, count: usize) -> Vec<Box<[u8]>> {
+    pub fn list_slot(&self, key_slot: KeySlot, count: usize) -> Vec<Bytes> {
         let mut keys = Vec::new();
         let mut left = count;
         let mut hash = 0;
-        let mut visit = |key: &[u8], _: Entry<'_>| keys.push(Box::from(key));
+        let mut visit = |_: &[u8], entry: Entry<'_>| keys.push(entry.shared_key());
         while left > 0
             && let ControlFlow::Break(next) = self.scan_table(key_slot, hash, &mut left, &mut visit)
         {
@@ -108,11 +113,11 @@ impl Keyspace {
     }
 
     /// A key alive at both times, about evenly drawn; `None` if a hundred draws find none.
-    pub fn random_key(&self, seed: u64, time: Time) -> Option<Box<[u8]>> {
+    pub fn random_key(&self, seed: u64, time: Time) -> Option<Bytes> {
         (0..RANDOM_TRIES_MAX).find_map(|attempt| self.draw_key(draw(seed.wrapping_add(attempt)), time))
     }
 
-    fn draw_key(&self, draw: u64, time: Time) -> Option<Box<[u8]>> {
+    fn draw_key(&self, draw: u64, time: Time) -> Option<Bytes> {
         let total: usize = KeySlot::all().map(|key_slot| self.keys_in_slot(key_slot)).sum();
         let mut index = usize::try_from(draw.checked_rem(total as u64)?).ok()?;
         let key_slot = KeySlot::all().find(|key_slot| {
@@ -122,18 +127,15 @@ impl Keyspace {
             found
         })?;
         let bucket = self.cells[key_slot.index()].bucket.read();
-        if bucket.state != SlotState::Owned {
+        if bucket.state != SlotState::Owned || bucket.is_empty() {
             return None;
         }
-        for reference in &bucket.tables {
-            let records = reference.table.records();
-            if let Some(record) = records.get(index) {
-                let dead = record.expire_at().is_some_and(|at| at <= time.stamp.max(time.clock));
-                return (!dead).then(|| Box::from(record.key()));
-            }
-            index -= records.len();
-        }
-        None
+        // § The sub-table of a random hash, not the one that counting through thousands of them would find: they cover as
+        // much of the hashes as they have of the keys.
+        let records = bucket.tables[bucket.table_of((draw >> 32) as u32)].table.records();
+        let record = &records[index.checked_rem(records.len())?];
+        let dead = record.expire_at().is_some_and(|at| at <= time.stamp.max(time.clock));
+        (!dead).then(|| record.shared_key())
     }
 }
 

@@ -147,11 +147,6 @@ impl Keyspace {
         self.cells[key_slot.index()].keys.load(Relaxed)
     }
 
-    /// Calls `visit` for every bucket in turn, under its read lock.
-    pub fn for_each_bucket(&self, mut visit: impl FnMut(KeySlot, &Bucket)) {
-        KeySlot::all().for_each(|key_slot| self.read(key_slot, |bucket| visit(key_slot, bucket)));
-    }
-
     /// Frees up to `tables` sub-tables (of at most 1,000 keys) of cleared buckets; true when more remain.
     pub fn reclaim(&self, tables: usize) -> bool {
         for _ in 0..tables {

@@ -1,10 +1,13 @@
 //! Tests of the keyspace as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
+use crate::keyspace::scan::KEY_BYTES_PER_LOCK;
 use crate::keyspace::{
     Applied, Bucket, Encoding, Entry, HashSecret, Keyspace, Lookup, Patch, Position, ScanCursor, SlotState, Time, Value,
 };
@@ -426,6 +429,72 @@ fn flushing_a_huge_bucket_frees_nothing_under_its_lock() {
 }
 
 #[test]
+fn one_hold_of_a_lock_touches_little_of_a_huge_bucket() {
+    let keyspace = owned_keyspace();
+    let long =
+        |number: u64| [&tagged(number)[..], &vec![b'k'; if number.is_multiple_of(9) { 3000 } else { 5000 }]].concat();
+    for number in 0..30_000u64 {
+        let key = if number.is_multiple_of(10) { long(number) } else { tagged(number) };
+        put(&keyspace, number + 1, &key, b"v", Some(5));
+    }
+    let (mut hash, mut left, mut holds, mut seen) = (0, usize::MAX, 0, 0);
+    loop {
+        let (mut keys, mut bytes) = (0, 0);
+        let next = keyspace.scan_table(tag_slot(), hash, &mut left, &mut |key, entry| {
+            assert_eq!(entry.shared_key(), key);
+            assert!(key.len() < 4096 || entry.shared_key().as_ptr() == key.as_ptr(), "a long key was copied");
+            (keys, bytes) = (keys + 1, bytes + key.len());
+        });
+        assert!(keys <= 1000 && bytes <= KEY_BYTES_PER_LOCK + 5020, "{keys} keys of {bytes} bytes");
+        (holds, seen) = (holds + 1, seen + keys);
+        let ControlFlow::Break(next) = next else { break };
+        hash = next;
+    }
+    assert_eq!((seen, left), (30_000, usize::MAX - 30_000));
+    assert!(holds > 30, "{holds}");
+    let addresses = || keyspace.export(tag_slot()).tables().iter().map(Arc::as_ptr).collect::<BTreeSet<_>>();
+    let (mut random, mut model) = (Random(3), Model::new());
+    for index in 40_000..41_000 {
+        let (before, export) = (addresses(), keyspace.export(tag_slot()));
+        done(keyspace.apply(tag_slot(), at(index), |bucket| step(&mut random, bucket, &mut model, 0, 1)));
+        assert!(addresses().difference(&before).count() <= 2, "a write copies what it touches of an exported bucket");
+        drop(export);
+    }
+}
+
+#[test]
+fn due_keys_of_many_bytes_are_collected_over_several_calls() {
+    let keyspace = owned_keyspace();
+    let key = |number: u64| [&tagged(number)[..], &[b'k'; 3000]].concat();
+    (0..200).for_each(|number| put(&keyspace, number + 1, &key(number), b"v", Some(5)));
+    let (mut index, mut calls) = (1000, 0);
+    while keyspace.counters().keys > 0 {
+        let mut due = Vec::new();
+        keyspace.collect_due(Timestamp(5), 10_000, &mut KeySlot::new(0).unwrap(), &mut due);
+        assert!(!due.is_empty() && due.len() <= KEY_BYTES_PER_LOCK / 3000 + 1, "{}", due.len());
+        for (key_slot, key) in due {
+            index += 1;
+            done(keyspace.apply(key_slot, at(index), |bucket| bucket.remove(&key, Timestamp(5))));
+        }
+        calls += 1;
+    }
+    assert_eq!(calls, 5);
+}
+
+#[test]
+fn random_keys_of_a_huge_bucket_are_drawn_evenly() {
+    let keyspace = owned_keyspace();
+    (0..1100).for_each(|number| put(&keyspace, number + 1, &tagged(number), b"v", None));
+    let mut drawn = BTreeMap::new();
+    for seed in 0..1000 {
+        *drawn.entry(keyspace.random_key(seed, time(0)).unwrap()).or_insert(0) += 1;
+    }
+    // Even draws find 657 of them.
+    assert!(drawn.len() > 600, "{} different keys", drawn.len());
+    assert!(drawn.values().all(|times| *times < 10));
+}
+
+#[test]
 fn random_key_finds_live_keys_only() {
     let keyspace = owned_keyspace();
     assert_eq!(keyspace.random_key(3, time(0)), None);
@@ -434,5 +503,5 @@ fn random_key_finds_live_keys_only() {
     for seed in 0..50 {
         assert_eq!(keyspace.random_key(seed, time(10)).as_deref(), Some(&b"alive"[..]));
     }
-    assert_eq!(keyspace.list_slot(KeySlot::of_key(b"alive"), 10), [Box::from(&b"alive"[..])]);
+    assert_eq!(keyspace.list_slot(KeySlot::of_key(b"alive"), 10), [&b"alive"[..]]);
 }

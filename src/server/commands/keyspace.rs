@@ -2,6 +2,7 @@
 //!
 //! § None of them says "expired" by a clock: a key past due is shown until the log has deleted it.
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -65,7 +66,7 @@ pub async fn random_key(context: &mut CommandContext<'_>) {
 }
 
 /// Groups are drawn by their number of keys.
-async fn draw_key(shared: &Shared) -> Result<Option<Box<[u8]>>, WireError> {
+async fn draw_key(shared: &Shared) -> Result<Option<Bytes>, WireError> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).expect("the operating system's random source works");
     let seed = u64::from_le_bytes(seed);
@@ -95,7 +96,7 @@ fn drawn_index(counts: &[u64], seed: u64) -> usize {
 }
 
 /// § Keys past due are passed over while there are others, but if there is nothing else one is given rather than claimed gone.
-fn draw_from(group: &Group, seed: u64) -> Option<Box<[u8]>> {
+fn draw_from(group: &Group, seed: u64) -> Option<Bytes> {
     let time = group.time();
     let drawn = group.keyspace().random_key(seed, time);
     drawn.or_else(|| group.keyspace().random_key(seed, Time { clock: time.stamp, ..time }))

@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::command::{WireError, glob_matches, integer_argument};
 use crate::keyspace::ScanCursor;
 use crate::protocol::Args;
@@ -35,7 +37,7 @@ const MARK_IS_SUM: u64 = 1 << 16;
 /// A run of keys, in the order of key slots.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slice {
-    pub keys: Vec<Box<[u8]>>,
+    pub keys: Vec<Bytes>,
     /// Zero at the end.
     pub next: u64,
 }
@@ -108,12 +110,14 @@ fn read_part(group: &Group, position: u64, count: usize, wanted: &impl Fn(&[u8])
     // § Dead are only keys that the log has passed, not those past due by the clock alone.
     let stamp = group.time().stamp;
     let mut keys = Vec::new();
-    let next = group.keyspace().scan(ScanCursor(position), |_| true, count, &mut |key, entry| {
+    let next = group.keyspace().scan(ScanCursor(position), |_| true, count, &mut |_, entry| {
         let dead = entry.expire_at().is_some_and(|at| at <= stamp);
-        if !dead && wanted(key) {
-            keys.push(Box::from(key));
+        if !dead {
+            keys.push(entry.shared_key());
         }
     });
+    // § Not under the bucket's lock: a pattern may be long at work on a long key.
+    keys.retain(|key| wanted(key));
     Slice { keys, next: next.0 }
 }
 

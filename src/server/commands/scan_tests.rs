@@ -21,8 +21,8 @@ fn refused(text: &str) -> WireError {
     with_args(text, |args| parse(args).expect_err(text))
 }
 
-fn key(text: &str) -> Box<[u8]> {
-    text.as_bytes().into()
+fn key(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
 }
 
 #[test]
