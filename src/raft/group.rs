@@ -384,7 +384,11 @@ mod tests {
         held_up.advance_stamp(1, Timestamp(0));
         held_up.stamp_seen.store(Boottime::now().0.saturating_sub(60_000_000_000), Ordering::Release);
         held_up.advance_stamp(2, Timestamp(1000));
-        assert_eq!(clock_at_election(&held_up, Timestamp(59_000)), Timestamp(59_000), "59 s have passed since the stamp");
+        assert_eq!(
+            clock_at_election(&held_up, Timestamp(59_000)),
+            Timestamp(59_000),
+            "59 s have passed since the stamp"
+        );
     }
 
     #[test]
