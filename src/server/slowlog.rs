@@ -81,11 +81,21 @@ impl SlowLog {
 
 fn cut(args: &Args<'_>) -> Vec<Box<[u8]>> {
     let kept = if args.len() > ARG_COUNT_MAX { ARG_COUNT_MAX - 1 } else { args.len() };
-    let mut words: Vec<Box<[u8]>> = args.iter().take(kept).map(cut_word).collect();
+    let cut_or_hidden = |(index, word)| if is_secret(args, index) { (*b"(redacted)").into() } else { cut_word(word) };
+    let mut words: Vec<Box<[u8]>> = args.iter().take(kept).enumerate().map(cut_or_hidden).collect();
     if kept < args.len() {
         words.push(format!("... ({} more arguments)", args.len() - kept).into_bytes().into());
     }
     words
+}
+
+/// Passwords are not shown, as in Redis.
+fn is_secret(args: &Args<'_>, index: usize) -> bool {
+    let is = |at: usize, name: &[u8]| args.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name));
+    let follows = |distance: usize, name: &[u8]| index >= distance && is(index - distance, name);
+    (is(0, b"auth") && index > 0)
+        || (is(0, b"hello") && index > 2 && (follows(1, b"auth") || follows(2, b"auth")))
+        || (is(0, b"config") && index > 2 && (follows(1, b"requirepass") || follows(1, b"masterauth")))
 }
 
 fn cut_word(word: &[u8]) -> Box<[u8]> {
@@ -138,5 +148,24 @@ mod tests {
         assert_eq!(&entry.args[31][..], b"... (9 more arguments)");
         push(&log, &[b"SET", &[b'v'; 200]], 8);
         assert!(log.newest(1)[0].args[1].ends_with(b"... (72 more bytes)"));
+    }
+
+    #[test]
+    fn passwords_are_not_kept() {
+        let log = SlowLog::default();
+        let hidden: [(&[&[u8]], usize); 4] = [
+            (&[b"AUTH", b"secret"], 1),
+            (&[b"auth", b"default", b"secret"], 2),
+            (&[b"HELLO", b"3", b"AUTH", b"default", b"secret", b"SETNAME", b"n"], 4),
+            (&[b"CONFIG", b"SET", b"maxclients", b"9", b"requirepass", b"secret"], 5),
+        ];
+        for (words, secret) in hidden {
+            push(&log, words, 10);
+            let newest = log.newest(1).remove(0);
+            assert_eq!(&*newest.args[secret], b"(redacted)");
+            assert!(!newest.args.iter().any(|word| &**word == b"secret"));
+        }
+        push(&log, &[b"SET", b"auth", b"secret"], 10);
+        assert_eq!(&*log.newest(1)[0].args[2], b"secret");
     }
 }
