@@ -17,7 +17,7 @@ use crate::cluster::{Address, Intent, NodeInfo, Settings, Topology, WantedSettin
 use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
-use crate::raft::power_loss::{self, Resolution};
+use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
     self, Coordinator, FormationConfig, Formed, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered,
     ReplicaSeed, Replication, Start, Timers, Transport, TransportConfig,
@@ -36,7 +36,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-const LOG_DIRECTORY: &str = "log";
 const HASH_TEST_TEXT: &[u8] = b"kvorum hash test vector";
 /// Secret for the hash test that is compared before a cluster's own secret is known.
 const HASH_TEST_SECRET: HashSecret = HashSecret([1, 2, 3, 4]);

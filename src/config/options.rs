@@ -109,7 +109,7 @@ pub struct Config {
     #[arg(long, default_value_t = 200, value_name = "MS", value_parser = value_parser!(u64).range(10..=300_000),
           help_heading = "Cluster")]
     pub election_timeout_min_ms: u64,
-    /// Milliseconds of silence from a leader before an election, and the length of its lease.
+    /// Milliseconds of silence from a leader before an election; its lease lasts half of it.
     #[arg(long, default_value_t = 400, value_name = "MS", value_parser = value_parser!(u64).range(20..=600_000),
           help_heading = "Cluster")]
     pub election_timeout_max_ms: u64,
@@ -122,13 +122,13 @@ pub struct Config {
     #[arg(long, default_value = "64mb", value_name = "SIZE", help_heading = "Cluster")]
     pub park_bytes_max: ByteSize,
 
-    /// Largest key or value.
+    /// Largest word of a request, so the largest value; keys are at most 16mb.
     #[arg(long, default_value = "512mb", value_name = "SIZE", help_heading = "Limits")]
     pub proto_max_bulk_len: ByteSize,
     /// Most bytes of unread requests of one client; it is disconnected beyond.
     #[arg(long, default_value = "1gb", value_name = "SIZE", help_heading = "Limits")]
     pub client_query_buffer_limit: ByteSize,
-    /// Most bytes of unsent replies of one client; it is disconnected beyond.
+    /// Most bytes of unsent replies of one client; beyond, nothing more of it is run until it has read some.
     #[arg(long, default_value = "1gb", value_name = "SIZE", help_heading = "Limits")]
     pub client_output_limit: ByteSize,
     /// Threads that serve clients and groups; 0 is one for every two cores, at most 16.

@@ -79,7 +79,7 @@ static METRICS: &[(&str, Described, &str)] = &[
     (GROUP_IS_LEADER, Gauge, "1 where this node leads the group."),
     (GROUP_TERM, Gauge, "Raft term of the group as seen here."),
     (GROUP_APPLIED_INDEX, Gauge, "Last log index applied here."),
-    (GROUP_LOG_BYTES, Gauge, "Log bytes since the group's last snapshot."),
+    (GROUP_LOG_BYTES, Gauge, "Bytes of the group's log that are not purged."),
     (GROUP_LEADER_CHANGES, Counter, "Changes of the group's leader seen here."),
     (GROUP_COMMIT_SECONDS, Histogram(&SECONDS), "Time from proposing an entry to applying it on the leader."),
     (GROUP_BATCH_OPS, Histogram(&COUNTS), "Ops in one entry."),

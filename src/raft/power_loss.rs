@@ -33,7 +33,7 @@ use crate::raft::node_file::{Membership, NodeFile, NodeRecord};
 const REPORT_FILE: &str = "power-loss.txt";
 const MARKER_FILE: &str = "accept-loss";
 const SET_ASIDE: &str = "set-aside";
-const LOG_DIRECTORY: &str = "log";
+pub const LOG_DIRECTORY: &str = "log";
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure and waits for the others to take it in; \
      if they cannot, see `kvorum cluster accept-loss --help`";
