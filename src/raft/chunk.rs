@@ -30,14 +30,16 @@ pub struct Chunk {
     pub(super) items: Vec<Item>,
     /// Bytes held by ride-along reads.
     read_bytes: usize,
+    /// The entry that last answered a chunk of the same connection; see `raft/cohort.rs`.
+    pub follows: Option<u64>,
 }
 
 /// What became of a chunk. There is no fourth outcome: see the rules (a)-(e) in `raft/pending.rs`.
 #[derive(Debug)]
 pub enum ChunkOutcome {
     /// Reply `i` is `replies[ends[i - 1]..ends[i]]`, one per item that is not silent. An *empty* reply means that this item did not happen and is
-    /// to be routed again: the slot had left the group when the item's turn came.
-    Replied { replies: Replies, ends: Vec<u32>, jobs: Vec<ChunkJob> },
+    /// to be routed again: the slot had left the group when the item's turn came. `entry` is for the next chunk's `follows`.
+    Replied { entry: u64, replies: Replies, ends: Vec<u32>, jobs: Vec<ChunkJob> },
     /// None of it happened, for certain: route it again, and plan it again.
     Reroute,
     /// Nothing is known. The connection must be closed without a reply: neither OK nor "did not happen" would be true.
@@ -54,7 +56,7 @@ pub struct ChunkJob {
 
 impl Chunk {
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, ops: BytesMut::new(), op_count: 0, items: Vec::new(), read_bytes: 0 }
+        Self { protocol, ops: BytesMut::new(), op_count: 0, items: Vec::new(), read_bytes: 0, follows: None }
     }
 
     pub fn protocol(&self) -> Protocol {

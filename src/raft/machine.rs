@@ -71,7 +71,8 @@ impl GroupMachine {
             self.state.pending.discard_older(log_id.leader_id);
             None
         };
-        let mut entry_run = EntryRun { state: &self.state, index: log_id.index, stamp, ops: body, next_op: 0 };
+        let mut entry_run =
+            EntryRun { state: &self.state, index: log_id.index, seq: header.seq, stamp, ops: body, next_op: 0 };
         match own {
             Some(entry) => {
                 self.state.metrics.commit_seconds.record(entry.proposed.elapsed().as_secs_f64());
@@ -98,6 +99,8 @@ fn corrupt(log_id: LogId, error: &dyn std::fmt::Display) -> io::Error {
 struct EntryRun<'a> {
     state: &'a GroupState,
     index: u64,
+    /// The proposer's number of it.
+    seq: u64,
     stamp: Timestamp,
     /// What is left of the entry.
     ops: Bytes,
@@ -129,7 +132,7 @@ impl EntryRun<'_> {
             ends.push(u32::try_from(reply.len()).expect("reads stop at REPLY_BYTES_MAX, and an op copies little"));
         }
         // The connection may be gone; the ops stand.
-        let _ = outcome.send(ChunkOutcome::Replied { replies: reply.take_replies(), ends, jobs });
+        let _ = outcome.send(ChunkOutcome::Replied { entry: self.seq, replies: reply.take_replies(), ends, jobs });
         Ok(())
     }
 

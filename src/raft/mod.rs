@@ -3,6 +3,7 @@
 mod acks;
 mod batch;
 mod chunk;
+mod cohort;
 mod directory;
 mod formation;
 mod group;
@@ -28,6 +29,7 @@ mod snapshot_io;
 mod transport;
 mod types;
 mod upkeep;
+mod window;
 
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkJob, ChunkOutcome};
 pub use formation::{FormationConfig, FormationError, Formed, form};

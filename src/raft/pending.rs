@@ -12,10 +12,11 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::types::LeaderId;
+use crate::raft::window::Place;
 
 /// A chunk and who waits for it.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub struct PendingEntry {
     pub leader: LeaderId,
     pub seq: u64,
     pub submissions: Vec<Submission>,
-    /// The proposer's window; freed with the entry.
-    pub permit: OwnedSemaphorePermit,
+    /// In the proposer's window; freed with the entry.
+    pub place: Place,
     /// For the commit latency.
     pub proposed: std::time::Instant,
 }
@@ -118,10 +119,9 @@ impl Pending {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::protocol::Protocol;
+    use crate::raft::window::Window;
 
     fn leader(term: u64) -> LeaderId {
         LeaderId { term, node_id: 1 }
@@ -129,13 +129,13 @@ mod tests {
 
     fn push(pending: &Pending, term: u64, seq: u64) -> oneshot::Receiver<ChunkOutcome> {
         let (outcome, receiver) = oneshot::channel();
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
+        let place = Arc::new(Window::default()).enter();
         let submissions = vec![Submission { chunk: Chunk::new(Protocol::Resp2), outcome }];
         pending.push(PendingEntry {
             leader: leader(term),
             seq,
             submissions,
-            permit,
+            place,
             proposed: std::time::Instant::now(),
         });
         receiver

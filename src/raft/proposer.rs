@@ -1,39 +1,47 @@
 //! The proposer: packs whatever chunks wait into one entry. Hot path.
 //!
-//! No timers: the next batch forms while up to [`WINDOW_ENTRIES`] entries are in flight. A chunk is never split over two
-//! entries, so its outcome is one.
+//! While an entry is in flight the next one forms; only a full one follows at once. Smaller entries in flight beside each other would cost
+//! each of them its own message, fsync and round through three nodes (Nagle's rule, RFC 896, for entries). After an entry, the next
+//! waits a moment for the clients it answered, if they are of the kind that comes back: see `raft/cohort.rs`. A chunk is never split
+//! over two entries, so its outcome is one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::clock::{Boottime, Timestamp};
 use crate::raft::batch::{self, BatchHeader, BatchKind};
 use crate::raft::chunk::ChunkOutcome;
+use crate::raft::cohort::Cohorts;
 use crate::raft::group::GroupState;
 use crate::raft::machine::GroupRaft;
 use crate::raft::pending::{PendingEntry, Submission};
 use crate::raft::types::{Completion, LeaderId};
+use crate::raft::window::Window;
 
-/// Entries in flight per leadership. More would only make batches smaller.
+/// Full entries in flight per leadership. More would only make batches smaller.
 const WINDOW_ENTRIES: usize = 4;
-/// A batch is closed when it holds this many ops or bytes; one larger chunk makes a larger entry.
-const BATCH_OPS_MAX: u32 = 512;
-pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// A batch is full when it holds this many ops or bytes; one larger chunk makes a larger entry.
+const BATCH_OPS_MAX: u32 = 1024;
+pub const BATCH_BYTES_MAX: usize = 128 * 1024;
 /// Chunks that wait for the proposer; beyond it submitters wait.
 pub const QUEUE_CHUNKS_MAX: usize = 4096;
+/// How long an entry waits for the clients that the one before has answered.
+const COHORT_WAIT_MAX: Duration = Duration::from_millis(1);
 
-/// This replica's leadership as the proposer needs it. One object per leadership: its window dies with it.
+/// This replica's leadership as the proposer needs it.
 #[derive(Debug)]
 pub struct Leadership {
     pub leader: LeaderId,
-    window: Arc<Semaphore>,
+    window: Arc<Window>,
 }
 
 impl Leadership {
     pub fn new(leader: LeaderId) -> Self {
-        Self { leader, window: Arc::new(Semaphore::new(WINDOW_ENTRIES)) }
+        Self { leader, window: Arc::default() }
     }
 }
 
@@ -55,6 +63,43 @@ pub struct Proposer {
     seq: u64,
     /// The last stamp given out: stamps of one proposer never go back.
     stamp: Timestamp,
+    forming: Forming,
+    cohorts: Cohorts,
+}
+
+/// The next entry.
+#[derive(Debug, Default)]
+struct Forming {
+    submissions: Vec<Submission>,
+    ops: u32,
+    bytes: usize,
+}
+
+impl Forming {
+    fn is_full(&self) -> bool {
+        self.ops >= BATCH_OPS_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    fn push(&mut self, submission: Submission) {
+        self.ops += submission.chunk.op_count;
+        self.bytes += submission.chunk.ops.len();
+        self.submissions.push(submission);
+    }
+}
+
+/// When the entry that forms may go.
+enum Verdict {
+    Now {
+        leadership: Arc<Leadership>,
+        in_vain: bool,
+    },
+    /// When a place of the window is freed.
+    Freed(Arc<Leadership>),
+    At(Instant),
+    /// When a transfer has ended.
+    Resumed,
+    /// Not the leader: whatever waits is re-routed.
+    Never,
 }
 
 impl Proposer {
@@ -64,57 +109,93 @@ impl Proposer {
         queue: mpsc::Receiver<Submission>,
         intake: watch::Receiver<Intake>,
     ) -> Self {
-        Self { state, raft, queue, intake, seq: 0, stamp: Timestamp(i64::MIN) }
+        let (forming, cohorts) = (Forming::default(), Cohorts::default());
+        Self { state, raft, queue, intake, seq: 0, stamp: Timestamp(i64::MIN), forming, cohorts }
     }
 
     /// Runs until the group's handle is dropped or the intake's owner is.
     pub async fn run(mut self) {
         while let Some(first) = self.queue.recv().await {
-            let Some((leadership, permit)) = self.admit().await else {
-                let _ = first.outcome.send(ChunkOutcome::Reroute);
-                continue;
-            };
-            let submissions = self.gather(first);
-            self.propose(leadership.leader, permit, submissions).await;
-        }
-        self.state.pending.unknown_all();
-    }
-
-    /// Waits for a place in the window; `None` when this replica does not lead.
-    async fn admit(&mut self) -> Option<(Arc<Leadership>, OwnedSemaphorePermit)> {
-        loop {
-            let intake = self.intake.borrow_and_update().clone();
-            match intake {
-                Intake::Closed => return None,
-                Intake::Paused => self.intake.changed().await.ok()?,
-                Intake::Open(leadership) => {
-                    let window = leadership.window.clone();
-                    tokio::select! {
-                        // A window of a lost leadership may stay full until rule (c) resolves it: do not wait for it then.
-                        changed = self.intake.changed() => changed.ok()?,
-                        permit = window.acquire_owned() => return Some((leadership, permit.ok()?)),
+            self.take(first);
+            let admitted = self.form().await;
+            let submissions = std::mem::take(&mut self.forming).submissions;
+            match admitted {
+                Some((leadership, in_vain)) => self.propose(&leadership, submissions, in_vain).await,
+                None => {
+                    for submission in submissions {
+                        let _ = submission.outcome.send(ChunkOutcome::Reroute);
                     }
                 }
             }
         }
+        self.state.pending.unknown_all();
     }
 
-    /// Takes what else waits, up to one batch.
-    fn gather(&mut self, first: Submission) -> Vec<Submission> {
-        let (mut ops, mut bytes) = (first.chunk.op_count, first.chunk.ops.len());
-        let mut submissions = vec![first];
-        while ops < BATCH_OPS_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(submission) = self.queue.try_recv() else { break };
-            ops += submission.chunk.op_count;
-            bytes += submission.chunk.ops.len();
-            submissions.push(submission);
+    fn take(&mut self, submission: Submission) {
+        self.cohorts.arrived(submission.chunk.follows);
+        self.forming.push(submission);
+    }
+
+    fn take_waiting(&mut self) {
+        while !self.forming.is_full() {
+            let Ok(submission) = self.queue.try_recv() else { return };
+            self.take(submission);
         }
-        submissions
     }
 
-    async fn propose(&mut self, leader: LeaderId, permit: OwnedSemaphorePermit, mut submissions: Vec<Submission>) {
+    /// Takes what comes until the entry may go; `None` when this replica does not lead.
+    async fn form(&mut self) -> Option<(Arc<Leadership>, bool)> {
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
+        loop {
+            self.take_waiting();
+            let verdict = self.judge();
+            match &verdict {
+                Verdict::Now { leadership, in_vain } => return Some((leadership.clone(), *in_vain)),
+                Verdict::Never => return None,
+                Verdict::At(deadline) if timer.deadline() != *deadline => timer.as_mut().reset(*deadline),
+                Verdict::At(_) | Verdict::Freed(_) | Verdict::Resumed => (),
+            }
+            let allowed = async {
+                match &verdict {
+                    Verdict::At(_) => timer.as_mut().await,
+                    Verdict::Freed(leadership) => leadership.window.freed().await,
+                    Verdict::Resumed | Verdict::Now { .. } | Verdict::Never => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // A window of a lost leadership may stay full until rule (c) resolves it: do not wait for it then.
+                changed = self.intake.changed() => changed.ok()?,
+                () = allowed => (),
+                Some(submission) = self.queue.recv(), if !self.forming.is_full() => self.take(submission),
+            }
+        }
+    }
+
+    fn judge(&mut self) -> Verdict {
+        let leadership = match &*self.intake.borrow_and_update() {
+            Intake::Closed => return Verdict::Never,
+            Intake::Paused => return Verdict::Resumed,
+            Intake::Open(leadership) => leadership.clone(),
+        };
+        let in_flight = leadership.window.in_flight();
+        if self.forming.is_full() && in_flight < WINDOW_ENTRIES {
+            return Verdict::Now { leadership, in_vain: false };
+        }
+        if in_flight > 0 {
+            return Verdict::Freed(leadership);
+        }
+        let Some(answered) = leadership.window.empty_since().filter(|_| self.cohorts.is_awaited()) else {
+            return Verdict::Now { leadership, in_vain: false };
+        };
+        let deadline = Instant::from_std(answered + COHORT_WAIT_MAX);
+        if deadline <= Instant::now() { Verdict::Now { leadership, in_vain: true } } else { Verdict::At(deadline) }
+    }
+
+    async fn propose(&mut self, leadership: &Leadership, mut submissions: Vec<Submission>, in_vain: bool) {
         self.seq += 1;
-        let seq = self.seq;
+        let (seq, leader) = (self.seq, leadership.leader);
+        self.cohorts.proposed(seq, submissions.len(), in_vain);
         let count = submissions.iter().map(|submission| submission.chunk.op_count).sum();
         self.state.metrics.batch_ops.record(f64::from(count));
         self.state.metrics.ops.increment(u64::from(count));
@@ -126,8 +207,8 @@ impl Proposer {
             submission.chunk.ops = bytes::BytesMut::new();
         }
         self.state.metrics.batch_bytes.record(batch.0.len() as f64);
-        let proposed = std::time::Instant::now();
-        self.state.pending.push(PendingEntry { leader, seq, submissions, permit, proposed });
+        let (place, proposed) = (leadership.window.enter(), std::time::Instant::now());
+        self.state.pending.push(PendingEntry { leader, seq, submissions, place, proposed });
         let state = self.state.clone();
         let completion = Completion::new(move |result: openraft::raft::ClientWriteResult<_>| match result {
             // Rule (b) has answered already, at apply.

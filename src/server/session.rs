@@ -31,8 +31,8 @@ pub struct Session {
     pub authenticated: bool,
     pub reply_mode: ReplyMode,
     pub protocol: Protocol,
-    /// Groups that this connection has written to, for WAIT.
-    pub written: Vec<GroupId>,
+    /// Groups that this connection has written to, for WAIT, and the entry that answered it last in each.
+    pub written: Vec<(GroupId, Option<u64>)>,
 }
 
 impl Session {
@@ -48,9 +48,24 @@ impl Session {
     }
 
     pub fn note_write(&mut self, group: GroupId) {
-        if !self.written.contains(&group) {
-            self.written.push(group);
-        }
+        self.last_answer(group);
+    }
+
+    pub fn note_answer(&mut self, group: GroupId, entry: u64) {
+        *self.last_answer(group) = Some(entry);
+    }
+
+    pub fn answered_by(&self, group: GroupId) -> Option<u64> {
+        self.written.iter().find(|(written, _)| *written == group)?.1
+    }
+
+    fn last_answer(&mut self, group: GroupId) -> &mut Option<u64> {
+        let known = self.written.iter().position(|(written, _)| *written == group);
+        let at = known.unwrap_or_else(|| {
+            self.written.push((group, None));
+            self.written.len() - 1
+        });
+        &mut self.written[at].1
     }
 
     pub fn set_protocol(&mut self, protocol: Protocol) {

@@ -7,12 +7,14 @@ use bytes::BytesMut;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use crate::cluster::GroupId;
 use crate::command::{Row, Run, WireError};
 use crate::protocol::{Protocol, REPLY_BYTES_MAX, Replies, Reply};
 use crate::raft::{ChunkJob, ChunkOutcome, Group, Route};
 use crate::server::dispatch::moved;
 use crate::server::latency::LatencyEvent;
 use crate::server::places::Place;
+use crate::server::session::Session;
 use crate::server::shared::Shared;
 use crate::server::stretch::{Job, Pass, Stretch, Task, Trust, is_of_load};
 use crate::slot::KeySlot;
@@ -41,7 +43,7 @@ impl Stretch {
         let mut backoff = BACKOFF_MIN;
         loop {
             self.dispel_doubts(pass).await;
-            self.submit().await;
+            self.submit(pass.session).await;
             self.finish_jobs(pass).await;
             let mut again: Vec<usize> = Vec::new();
             again.extend((0..self.steps.len()).filter(|step| self.steps[*step].place == Place::Pending));
@@ -103,33 +105,37 @@ impl Stretch {
     }
 
     /// Submits all chunks at once and takes in what became of them.
-    async fn submit(&mut self) {
+    async fn submit(&mut self, session: &mut Session) {
         let mut waiting = Vec::new();
         for load in &mut self.loads {
             if load.chunk.is_empty() {
                 continue;
             }
             let empty = load.new_chunk();
-            let chunk = std::mem::replace(&mut load.chunk, empty);
+            let mut chunk = std::mem::replace(&mut load.chunk, empty);
+            chunk.follows = session.answered_by(load.group.id());
             waiting.push((load.group.clone(), chunk, std::mem::take(&mut load.items)));
         }
         if waiting.len() == 1 {
             let (group, chunk, items) = waiting.swap_remove(0);
             let outcome = group.submit(chunk).await;
-            self.take_in(outcome, &items);
+            self.take_in(group.id(), outcome, &items, session);
             return;
         }
         let outcomes = join_all(
-            waiting.into_iter().map(|(group, chunk, items)| async move { (group.submit(chunk).await, items) }),
+            waiting
+                .into_iter()
+                .map(|(group, chunk, items)| async move { (group.id(), group.submit(chunk).await, items) }),
         );
-        for (outcome, items) in outcomes.await {
-            self.take_in(outcome, &items);
+        for (group, outcome, items) in outcomes.await {
+            self.take_in(group, outcome, &items, session);
         }
     }
 
-    fn take_in(&mut self, outcome: ChunkOutcome, items: &[usize]) {
+    fn take_in(&mut self, group: GroupId, outcome: ChunkOutcome, items: &[usize], session: &mut Session) {
         match outcome {
-            ChunkOutcome::Replied { replies, ends, jobs } => {
+            ChunkOutcome::Replied { entry, replies, ends, jobs } => {
+                session.note_answer(group, entry);
                 debug_assert_eq!(ends.len(), items.len());
                 match replies.whole() {
                     Ok(bytes) => self.place_replies(bytes, &ends, items),

@@ -50,7 +50,7 @@ async fn wait_for(wanted: i64, timeout: Duration, shared: &Shared, session: &Ses
     let deadline = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
     let mut groups = shared.replication.led_groups();
     if !session.written.is_empty() {
-        groups.retain(|group| session.written.contains(&group.id()));
+        groups.retain(|group| session.written.iter().any(|(written, _)| *written == group.id()));
         if groups.len() < session.written.len() {
             return 0;
         }
