@@ -15,6 +15,10 @@ pub struct Timestamp(pub i64);
 
 impl Timestamp {
     pub fn wall_now() -> Self {
+        #[cfg(test)]
+        if let Some(clocks) = simulated::clocks() {
+            return clocks.wall;
+        }
         let now = clock_gettime(ClockId::Realtime);
         Self(now.tv_sec * 1000 + now.tv_nsec / 1_000_000)
     }
@@ -36,6 +40,10 @@ pub struct Boottime(pub u64);
 
 impl Boottime {
     pub fn now() -> Self {
+        #[cfg(test)]
+        if let Some(clocks) = simulated::clocks() {
+            return clocks.boot;
+        }
         let now = clock_gettime(ClockId::Boottime);
         Self(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
     }
@@ -113,6 +121,34 @@ impl GroupClock {
 
 fn alarm_unless_near(lead_ms: i64) -> Option<ClockAlarm> {
     (lead_ms.abs() > STAMP_LEAD_MS_MAX).then_some(ClockAlarm(lead_ms))
+}
+
+#[cfg(test)]
+pub mod simulated {
+    //! What this thread's clocks say while it simulates a node.
+
+    use std::cell::Cell;
+
+    use super::{Boottime, Timestamp};
+
+    #[derive(Debug, Clone, Copy)]
+    pub struct Clocks {
+        pub boot: Boottime,
+        pub wall: Timestamp,
+    }
+
+    thread_local! {
+        static CLOCKS: Cell<Option<Clocks>> = const { Cell::new(None) };
+    }
+
+    /// `None`: the machine's.
+    pub fn set(clocks: Option<Clocks>) {
+        CLOCKS.set(clocks);
+    }
+
+    pub fn clocks() -> Option<Clocks> {
+        CLOCKS.get()
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 //!
 //! | layer | folder | what |
 //! |---|---|---|
-//! | 0 | `slot` `clock` `config` `metrics` `workers` | vocabulary and knobs |
+//! | 0 | `slot` `clock` `random` `config` `metrics` `workers` | vocabulary and knobs |
 //! | 1 | `protocol` `keyspace` `cluster` | bytes <-> argv and replies · data in buckets · topology and routing |
 //! | 2 | `command` | the table: row, plan, apply, read; op codec; wire error texts |
 //! | 3 | `raft` | groups, proposer, log, transport, snapshots, meta group (openraft appears here alone) |
@@ -79,9 +79,13 @@ pub mod config;
 pub mod keyspace;
 pub mod metrics;
 pub mod node;
+mod planted;
 pub mod protocol;
 pub mod raft;
+pub mod random;
 pub mod rebalance;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 pub mod slot;
 pub mod workers;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,9 +20,10 @@ use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
-    self, Coordinator, FormationConfig, Formed, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered,
-    ReplicaSeed, Replication, Start, Timers, Transport, TransportConfig,
+    self, Coordinator, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered, ReplicaSeed,
+    Replication, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
+use crate::random;
 use crate::rebalance;
 use crate::server::{Listener, Shared};
 use crate::workers::Workers;
@@ -97,8 +99,16 @@ async fn serve(
     check_settings(&formation, &formed.topology)?;
 
     let (failed, mut failures) = mpsc::channel(INBOX_MAX);
-    let (coordinator, replication, transport, tasks) =
-        start_replication(&config, file, formed, log.clone(), failed, started, workers).await?;
+    let ground = Ground {
+        file,
+        topology: formed.topology,
+        log: log.clone(),
+        failed,
+        started,
+        runtimes: workers.handles().to_vec(),
+        wire: Arc::new(Tcp),
+    };
+    let (coordinator, replication, transport, tasks) = start_replication(&config, ground).await?;
     let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
     let shared = Arc::new(Shared::new(replication.clone(), config.clone(), config_file, parameters.clone()));
     let listener = Listener::bind(shared.clone(), workers.handles().to_vec())?;
@@ -221,7 +231,7 @@ fn open_log(config: &Config, accept_loss: bool) -> Result<(NodeLog, Recovered), 
     Ok((log, recovered))
 }
 
-fn formation_config(config: &Config) -> FormationConfig {
+pub fn formation_config(config: &Config) -> FormationConfig {
     let announced = config.announce();
     let info = NodeInfo {
         host: announced.host.clone(),
@@ -249,18 +259,21 @@ fn check_settings(formation: &FormationConfig, topology: &Topology) -> Result<()
     wanted.check(topology.settings()).map_err(Into::into)
 }
 
-type Running = (Coordinator, Arc<Replication>, Transport, JoinSet<()>);
+pub type Running = (Coordinator, Arc<Replication>, Transport, JoinSet<()>);
 
-async fn start_replication(
-    config: &Config,
-    file: NodeFile,
-    formed: Formed,
-    log: NodeLog,
-    failed: mpsc::Sender<String>,
-    started: Instant,
-    workers: &Workers,
-) -> Result<Running, NodeError> {
-    let Formed { topology } = formed;
+/// What replication stands on.
+pub struct Ground {
+    pub file: NodeFile,
+    pub topology: Topology,
+    pub log: NodeLog,
+    pub failed: mpsc::Sender<String>,
+    pub started: Instant,
+    pub runtimes: Vec<Handle>,
+    pub wire: Arc<dyn Wire>,
+}
+
+pub async fn start_replication(config: &Config, ground: Ground) -> Result<Running, NodeError> {
+    let Ground { file, topology, log, failed, started, runtimes, wire } = ground;
     let (hints, hints_received) = mpsc::channel(INBOX_MAX);
     let (questions, questions_received) = mpsc::channel(INBOX_MAX);
     let (connections, connections_received) = mpsc::channel(INBOX_MAX);
@@ -279,8 +292,8 @@ async fn start_replication(
     };
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
-        let _on_worker = workers.handles()[0].enter();
-        Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?
+        let _on_worker = runtimes[0].enter();
+        Transport::start(wire, transport_config(config, &file, &topology), Arc::new(inbox))?
     };
     let timers = Timers {
         heartbeat: config.heartbeat(),
@@ -294,7 +307,7 @@ async fn start_replication(
         transport: transport.clone(),
         raft_config: Arc::new(timers.raft_config()?),
         timers,
-        nonce: random_u64(),
+        nonce: random::draw_u64(),
         started,
         log_bytes_max: config.log_bytes_max.0,
         reads: match config.read_mode {
@@ -311,7 +324,7 @@ async fn start_replication(
         seed,
         transport: transport.clone(),
         password: Some(config.requirepass.0.clone()).filter(|password| !password.is_empty()),
-        runtimes: workers.handles().to_vec(),
+        runtimes,
         sightings: sightings_received,
         hints: hints_received,
         connections: connections_received,
@@ -335,12 +348,6 @@ fn transport_config(config: &Config, file: &NodeFile, topology: &Topology) -> Tr
         settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
     }
-}
-
-fn random_u64() -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the operating system's random source works");
-    u64::from_le_bytes(bytes)
 }
 
 async fn serve_pages(

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u32)] = &[
     ("slot", 0),
     ("clock", 0),
+    ("random", 0),
+    ("planted", 0),
     ("config", 0),
     ("metrics", 0),
     ("workers", 0),
@@ -20,6 +22,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("rebalance", 4),
     ("admin", 5),
     ("server", 6),
+    ("simulation", 8),
     ("node", 7),
     ("main", 8),
     ("lib", 8),

@@ -1,5 +1,6 @@
 //! Ids of nodes, groups, replicas and epochs. All are newtypes: none can be passed for another.
 
+use crate::random;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,7 @@ impl GroupId {
 impl NodeId {
     /// Draws a new one from the operating system.
     pub fn random() -> Self {
-        let mut bytes = [0; 20];
-        getrandom::fill(&mut bytes).expect("the operating system's random source works");
-        Self(bytes)
+        Self(random::draw())
     }
 
     /// `None` unless `text` is 40 hex digits.
@@ -51,9 +50,7 @@ impl NodeId {
 impl ClusterId {
     /// Draws a new one from the operating system.
     pub fn random() -> Self {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the operating system's random source works");
-        Self(bytes)
+        Self(random::draw())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cluster::{
 };
 use crate::protocol::{Protocol, ReadLimits, Reply, RequestReader, Requests};
 use crate::raft::node_file::{Membership, NodeFile};
+use crate::random;
 
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
 const PROBE_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -152,8 +153,7 @@ fn founded<'a>(node: &'a FormingNode, probes: &BTreeMap<Address, Probe>) -> Opti
 }
 
 fn draw_seed() -> PlanSeed {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).expect("the operating system's random source works");
+    let bytes: [u8; 32] = random::draw();
     let mut hash_secret = [0; 4];
     for (word, chunk) in hash_secret.iter_mut().zip(bytes.chunks(8)) {
         *word = u64::from_le_bytes(chunk.try_into().expect("chunks of eight"));
@@ -266,6 +266,7 @@ pub(super) async fn answer_probes(listener: TcpListener, answer: Arc<Mutex<Probe
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
             Some(_) = connections.join_next() => (),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                 if let Ok((stream, _)) = accepted {

@@ -13,6 +13,7 @@ use crate::cluster::{GroupId, ReplicaId};
 use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::{Keyspace, Time};
 use crate::metrics::GroupMetrics;
+use crate::planted::{self, Bug};
 use crate::protocol::Protocol;
 use crate::raft::GroupLog;
 use crate::raft::batch::Origin;
@@ -45,6 +46,18 @@ pub struct GroupState {
     /// The log's last entry when this process started.
     found_last: Option<LogId>,
     applied: Mutex<Applied>,
+    #[cfg(test)]
+    pub witnessed: Mutex<Vec<Witnessed>>,
+}
+
+/// An entry as this replica applied it, for the simulation's invariants.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witnessed {
+    pub log_id: LogId,
+    pub crc32: u32,
+    /// The last stamp after it.
+    pub stamp: Timestamp,
 }
 
 /// How far this replica's state machine is.
@@ -75,7 +88,10 @@ impl GroupState {
         Self {
             id,
             replica,
-            origin: Origin { replica: replica.0, nonce },
+            origin: Origin {
+                replica: replica.0,
+                nonce: if planted::is(Bug::PendingKeyWithoutNonce) { 0 } else { nonce },
+            },
             keyspace,
             clock: GroupClock::default(),
             lease: LeaseCell::default(),
@@ -86,6 +102,8 @@ impl GroupState {
             stamp_seen: AtomicU64::new(0),
             found_last,
             applied: Mutex::default(),
+            #[cfg(test)]
+            witnessed: Mutex::default(),
         }
     }
 
@@ -227,6 +245,20 @@ impl Group {
         &self.state
     }
 
+    /// (term, replica) of the leader that this replica knows was elected.
+    #[cfg(test)]
+    pub fn elected(&self) -> Option<(u64, u64)> {
+        let metrics = self.raft.server_metrics();
+        let vote = metrics.borrow_watched().vote;
+        vote.committed.then_some((vote.leader_id.term, vote.leader_id.node_id))
+    }
+
+    /// What was applied since the last call.
+    #[cfg(test)]
+    pub fn take_witnessed(&self) -> Vec<Witnessed> {
+        std::mem::take(&mut *self.state.witnessed.lock())
+    }
+
     pub(super) fn raft(&self) -> &GroupRaft {
         &self.raft
     }
@@ -259,6 +291,9 @@ impl Group {
     /// The times a read is answered at: what the log has passed, and the group clock.
     pub fn time(&self) -> Time {
         let stamp = self.state.stamp();
+        if planted::is(Bug::ExpiryByLocalClock) {
+            return Time { stamp, clock: Timestamp::wall_now() };
+        }
         Time { stamp, clock: self.state.clock.now(Boottime::now()).max(stamp) }
     }
 

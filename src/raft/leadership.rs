@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Boottime, Timestamp};
 use crate::cluster::{GroupId, ReplicaId};
+use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
 use crate::raft::group::{GroupState, TransferError, TransferRequest};
 use crate::raft::lease::lease_of;
@@ -62,6 +63,7 @@ impl LeadershipTask {
         loop {
             self.evaluate().await;
             tokio::select! {
+                biased;
                 changed = changes.changed() => if changed.is_err() { return self.close() },
                 () = self.state.leader_applied.notified() => (),
                 _ = tick.tick() => self.slew(),
@@ -75,6 +77,9 @@ impl LeadershipTask {
 
     fn close(&mut self) {
         self.current = None;
+        if planted::is(Bug::LostLeadershipIsRefused) {
+            self.state.pending.discard_older(LeaderId { term: u64::MAX, node_id: 0 });
+        }
         self.state.lease.clear();
         self.intake.send_replace(Intake::Closed);
         self.leads.send_replace(false);
@@ -122,7 +127,11 @@ impl LeadershipTask {
             return;
         }
         if let Some(acked) = self.acks.quorum(own, self.state.replica, membership) {
-            let until = acked.saturating_add(lease_of(self.election_timeout_max));
+            let until = if planted::is(Bug::LeaseWithoutMargin) {
+                Boottime::now().saturating_add(self.election_timeout_max)
+            } else {
+                acked.saturating_add(lease_of(self.election_timeout_max))
+            };
             self.state.lease.extend(own, Some(until));
         }
     }
@@ -182,7 +191,9 @@ impl LeadershipTask {
         }
         self.intake.send_replace(Intake::Paused);
         self.wait_until_caught_up(target).await?;
-        self.state.lease.revoke(current.leader);
+        if !planted::is(Bug::LeaseKeptAcrossTransfer) {
+            self.state.lease.revoke(current.leader);
+        }
         self.raft.trigger().transfer_leader(target.0).await.map_err(|_| TransferError::NotLeader)?;
         let raft = self.raft.clone();
         let took_over = async {

@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::command::op::{self, DecodeError, Op};
 use crate::command::{LcsJob, ReadOutcome, Row, Run, WireError};
 use crate::keyspace::{Applied, Position, SlotState, Time};
+use crate::planted::{self, Bug};
 use crate::protocol::{OwnedArgs, REPLY_BYTES_MAX, Reply};
 use crate::raft::batch::{self, BatchKind};
 use crate::raft::chunk::{Chunk, ChunkJob, ChunkOutcome, Item};
@@ -48,6 +49,8 @@ impl GroupMachine {
             }
             EntryPayload::Normal(batch) => self.apply_batch(entry.log_id, batch)?,
         }
+        #[cfg(test)]
+        self.witness(entry);
         let mut new_leader = false;
         self.state.update_applied(|applied| {
             new_leader = applied.log_id.map(|log_id| log_id.leader_id) != Some(leader);
@@ -57,6 +60,16 @@ impl GroupMachine {
             self.state.leader_applied.notify_one();
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    fn witness(&self, entry: &Entry) {
+        let crc32 = match &entry.payload {
+            EntryPayload::Normal(batch) => crc32fast::hash(&batch.0),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        };
+        let stamp = self.state.stamp();
+        self.state.witnessed.lock().push(crate::raft::group::Witnessed { log_id: entry.log_id, crc32, stamp });
     }
 
     fn apply_batch(&self, log_id: LogId, batch: &Batch) -> io::Result<()> {
@@ -138,7 +151,8 @@ impl EntryRun<'_> {
 
     fn apply_next(&mut self, reply: &mut Reply) -> Result<(), DecodeError> {
         let op = op::decode(&mut self.ops)?.ok_or(DecodeError::Short { have: 0, need: op::HEADER_BYTES })?;
-        let position = Position { index: self.index, op: self.next_op };
+        let number = if planted::is(Bug::PositionWithoutOpNumber) { 0 } else { self.next_op };
+        let position = Position { index: self.index, op: number };
         self.next_op += 1;
         if op.code.is_group_wide() {
             group_op::apply(self.state, &op, position, reply).expect("the log's checksums held");

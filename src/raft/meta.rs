@@ -2,7 +2,7 @@
 //!
 //! Every node has a replica, voter or learner, so every node answers from committed ownership and membership.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct MetaState {
     pub origin: Origin,
     content: Mutex<MetaContent>,
     topology: watch::Sender<Option<Arc<Topology>>>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
     seq: AtomicU64,
 }
 
@@ -117,6 +117,7 @@ pub async fn propose(raft: &MetaRaft, state: &MetaState, op: &MetaOp) -> Result<
     let outcome = tokio::time::timeout(PROPOSAL_WAIT_MAX, async {
         write.map_err(|_| ProposeError::Unknown)?;
         tokio::select! {
+            biased;
             answer = receiver => Ok(answer.map_err(|_| ProposeError::Unknown)??),
             Ok(()) = refusal => Err(ProposeError::NotLeader),
         }

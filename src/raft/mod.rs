@@ -22,6 +22,7 @@ mod proposer;
 mod replica;
 mod replication;
 mod retention;
+mod runtime;
 mod snapshot;
 mod snapshot_file;
 mod snapshot_files;
@@ -33,9 +34,13 @@ mod window;
 
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkJob, ChunkOutcome};
 pub use formation::{FormationConfig, FormationError, Formed, form};
+#[cfg(test)]
+pub use group::Witnessed;
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
 pub use lease::LeaseGuard;
 pub use log::{Fsync, GroupLog, LogError, LogOptions, NodeLog, Recovered};
+#[cfg(test)]
+pub use log::{SimulatedLog, SimulatedWriter};
 pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
 pub use node_file::{Membership, NodeFile, NodeRecord};
@@ -44,7 +49,9 @@ pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
 pub use transport::{
-    ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Transport,
-    TransportConfig,
+    ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Tcp,
+    Transport, TransportConfig, Wire,
 };
+#[cfg(test)]
+pub use transport::{Listener, Stream};
 pub use types::{Batch, Completion, Entry, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, Vote};

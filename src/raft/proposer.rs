@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Boottime, Timestamp};
+use crate::planted::{self, Bug};
 use crate::raft::batch::{self, BatchHeader, BatchKind};
 use crate::raft::chunk::ChunkOutcome;
 use crate::raft::cohort::Cohorts;
@@ -188,7 +189,7 @@ impl Proposer {
         let Some(answered) = leadership.window.empty_since().filter(|_| self.cohorts.is_awaited()) else {
             return Verdict::Now { leadership, in_vain: false };
         };
-        let deadline = Instant::from_std(answered + COHORT_WAIT_MAX);
+        let deadline = answered + COHORT_WAIT_MAX;
         if deadline <= Instant::now() { Verdict::Now { leadership, in_vain: true } } else { Verdict::At(deadline) }
     }
 
@@ -215,6 +216,9 @@ impl Proposer {
             Ok(_) => (),
             // Rule (a).
             Err(ClientWriteError::ForwardToLeader(_)) => state.pending.never_appended(leader, seq),
+            Err(ClientWriteError::LogEntryDiscarded(_)) if planted::is(Bug::TruncatedIsRefused) => {
+                state.pending.never_appended(leader, seq);
+            }
             // Rule (d): nothing is known yet.
             Err(
                 ClientWriteError::LogEntryDiscarded(_)

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
+use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
@@ -24,6 +25,7 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
 use crate::raft::{NodeLog, Transport};
+use crate::workers;
 
 const TRANSFERS_MAX: usize = 8;
 
@@ -101,7 +103,7 @@ impl ReplicaSeed {
     /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any
     /// non-empty vote it takes no part until 1.2 election timeouts after process start.
     async fn wait_out_lost_leases(&self, has_voted: bool) {
-        if has_voted {
+        if has_voted && !planted::is(Bug::NoWaitAfterRestart) {
             tokio::time::sleep_until(self.started + self.timers.election_max.mul_f32(1.2)).await;
         }
     }
@@ -129,7 +131,7 @@ impl Replica {
         let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
         let open = move || SnapshotStore::open(directory, &loading, &opening);
-        let snapshots = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
+        let snapshots = workers::blocking(open).await??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
         let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };

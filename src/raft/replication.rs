@@ -30,6 +30,7 @@ use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initiali
 use crate::raft::retention;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
+use crate::workers;
 
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
@@ -333,8 +334,15 @@ impl Coordinator {
         self.arrange_replicas();
         loop {
             tokio::select! {
+                biased;
                 // A closed channel stops the node as well.
                 _ = stop.changed() => break,
+                _ = interval.tick() => {
+                    self.announce();
+                    self.propose_founding();
+                    self.forget_lost();
+                    self.release_log();
+                }
                 Some(sighting) = self.start.sightings.recv() => self.learn_sighting(sighting),
                 Some(bytes) = self.start.hint_messages.recv() => self.learn_hints(&bytes),
                 Some((node, connected)) = self.start.connections.recv() => self.learn_connection(node, connected),
@@ -345,12 +353,6 @@ impl Coordinator {
                     }
                 }
                 Some(started) = self.started.1.recv() => self.take_replica(started).await,
-                _ = interval.tick() => {
-                    self.announce();
-                    self.propose_founding();
-                    self.forget_lost();
-                    self.release_log();
-                }
             }
         }
         for (_, (_, replica)) in self.replicas {
@@ -522,7 +524,7 @@ impl Coordinator {
         }
         let (file, record) = (self.start.file.clone(), topology.clone());
         let write = move || file.lock().update_topology(&record);
-        let written = tokio::task::spawn_blocking(write).await.map_err(io::Error::other);
+        let written = workers::blocking(write).await;
         if let Err(error) = written.and_then(|written| written) {
             // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
             return self.fail(format!("cannot write the node file: {error}"));

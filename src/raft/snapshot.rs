@@ -20,6 +20,7 @@ use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::{KeySlot, Slot};
+use crate::workers;
 
 /// § Group-wide state, captured at S between two entries, and replayed from S without skipping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -118,7 +119,7 @@ impl SnapshotStore {
                 Err(PublishError::Io(error)) => Err(error),
             }
         };
-        tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        workers::blocking(install).await??;
         if let Some(log_id) = last {
             log.snapshot_saved(log_id);
         }
@@ -164,7 +165,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
         let (target, own) = (path.clone(), meta.clone());
         let write = move || write(&head, &state.keyspace, &target, || files.newer_than(&own).is_none());
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        workers::blocking(write).await??;
         if let Some(newer) = self.files.newer_than(&meta) {
             let _ = std::fs::remove_file(&path);
             return Ok(newer);

@@ -1,10 +1,9 @@
 //! Entries in flight under one leadership. Hot path.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// One object per leadership: what a lost leadership left in flight is not in the way of the next.
 #[derive(Debug, Default)]

@@ -18,6 +18,8 @@ mod rates;
 mod session;
 mod settle;
 mod shared;
+#[cfg(test)]
+mod simulated;
 mod slowlog;
 mod stats;
 mod stretch;
@@ -27,4 +29,6 @@ pub use clients::{Client, ClientFilter, ClientNames, Clients, Signal};
 pub use commands::REDIS_VERSION;
 pub use listener::Listener;
 pub use shared::Shared;
+#[cfg(test)]
+pub use simulated::SimulatedConnection;
 pub use stats::Stats;

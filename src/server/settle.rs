@@ -18,6 +18,7 @@ use crate::server::session::Session;
 use crate::server::shared::Shared;
 use crate::server::stretch::{Job, Pass, Stretch, Task, Trust, is_of_load};
 use crate::slot::KeySlot;
+use crate::workers;
 
 /// First wait before a request is routed again while the route has not changed; doubles up to the last.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
@@ -87,7 +88,7 @@ impl Stretch {
     async fn finish_jobs(&mut self, pass: &Pass<'_>) {
         let protocol = pass.session.protocol;
         for job in std::mem::take(&mut self.jobs) {
-            let computed = tokio::task::spawn_blocking(move || {
+            let computed = workers::blocking(move || {
                 let mut reply = Reply::new(protocol);
                 job.job.run(&mut reply);
                 reply.take()

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use crate::command::{self, LcsJob, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
 use crate::config::ReadMode;
 use crate::keyspace::{SlotState, Time};
+use crate::planted::{self, Bug};
 use crate::protocol::{Args, OwnedArgs, Protocol, REPLY_BYTES_MAX, Reply, Requests};
 use crate::raft::{CHUNK_BYTES_MAX, Chunk, Group, LeaseGuard};
 use crate::server::commands::{self, CommandContext};
@@ -328,7 +329,7 @@ fn run_keyed<'g>(
         },
         Run::Read(read) => {
             // § A read behind a write of the same turn to the same group rides along with it, answered at apply in order.
-            if !load.chunk.is_empty() {
+            if !load.chunk.is_empty() && !planted::is(Bug::ReadOvertakesWrite) {
                 return ride_along(keyed, load);
             }
             if !lease.take(group) {

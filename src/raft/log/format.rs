@@ -41,6 +41,7 @@ use openraft::{EntryPayload, LogId as RaftLogId};
 
 use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
+use crate::random;
 
 pub const VERSION: u32 = 1;
 const SEGMENT_MAGIC: &[u8; 8] = b"KVORUMWL";
@@ -126,9 +127,7 @@ pub struct Malformed;
 
 impl Salt {
     pub fn random() -> Self {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).expect("the operating system's random source works");
-        Self(u64::from_le_bytes(bytes))
+        Self(random::draw_u64())
     }
 }
 

@@ -8,26 +8,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::raft::log::disk::{Disk, DiskFile};
+use crate::random::simulated::Chance;
 
 /// Written or lost as a whole when the power goes.
 const SECTOR_BYTES: usize = 64;
-
-/// Numbers that look random and are the same for the same seed (SplitMix64).
-pub struct Chance(pub u64);
-
-impl Chance {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {

@@ -24,6 +24,8 @@ mod node_log;
 mod queue;
 mod recover;
 mod segments;
+#[cfg(test)]
+mod simulated;
 mod store;
 mod tail;
 #[cfg(test)]
@@ -34,4 +36,6 @@ mod writer;
 
 pub use error::LogError;
 pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};
+#[cfg(test)]
+pub use simulated::{SimulatedLog, SimulatedWriter};
 pub use store::GroupLog;

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::cluster::{GroupId, ReplicaId};
+use crate::planted::{self, Bug};
 use crate::raft::directory::create_directory;
 use crate::raft::log::disk::{Disk, RealDisk};
 use crate::raft::log::error::LogError;
@@ -119,7 +120,22 @@ impl NodeLog {
         boot_id: Vec<u8>,
         lock: Option<File>,
     ) -> Result<(Self, Recovered), LogError> {
-        let Replayed { tails, end, dropped, start, clean } = replay(&*disk, directory)?;
+        let (log, recovered, writer) = Self::recover(disk, directory, options, boot_id, lock)?;
+        let thread = std::thread::Builder::new().name("kvorum-log".to_owned()).spawn(move || writer.run());
+        let thread = thread.map_err(|error| LogError::io("start a thread for", directory, error))?;
+        *log.closer.thread.lock() = Some(thread);
+        Ok((log, recovered))
+    }
+
+    /// Everything but the thread that runs the writer.
+    pub(super) fn recover(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: LogOptions,
+        boot_id: Vec<u8>,
+        lock: Option<File>,
+    ) -> Result<(Self, Recovered, Writer), LogError> {
+        let Replayed { mut tails, end, dropped, start, clean } = replay(&*disk, directory)?;
         let power_loss_suspected = !options.accept_loss
             && start.is_some_and(|last| {
                 let same_boot = last.boot_id == boot_id && !boot_id.is_empty();
@@ -130,6 +146,9 @@ impl NodeLog {
             dropped_tail: dropped,
             power_loss_suspected,
         };
+        if planted::is(Bug::RestartForgetsVote) {
+            tails.values_mut().for_each(|tail| tail.vote = None);
+        }
         let marks: Marks = tails.iter().map(|(key, tail)| (*key, mark(tail))).collect();
         let tails: Tails = tails.into_iter().map(|(key, tail)| (key, Arc::new(Mutex::new(tail)))).collect();
         let synced = options.fsync == Fsync::Always;
@@ -139,9 +158,7 @@ impl NodeLog {
         let queue = Arc::new(Queue::new());
         let (failed, failure) = watch::channel(None);
         let writer = Writer::new(segments, options.fsync, queue.clone(), failed, marks)?;
-        let thread = std::thread::Builder::new().name("kvorum-log".to_owned()).spawn(move || writer.run());
-        let thread = thread.map_err(|error| LogError::io("start a thread for", directory, error))?;
-        let closer = Closer { queue: queue.clone(), thread: Mutex::new(Some(thread)), _lock: lock };
+        let closer = Closer { queue: queue.clone(), thread: Mutex::default(), _lock: lock };
         let log = Self {
             tails: Arc::new(Mutex::new(tails)),
             old_contents,
@@ -150,7 +167,7 @@ impl NodeLog {
             failed: failure,
             closer: Arc::new(closer),
         };
-        Ok((log, recovered))
+        Ok((log, recovered, writer))
     }
 
     /// The log of one replica; empty unless it was written before.

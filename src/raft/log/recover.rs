@@ -5,7 +5,7 @@
 //! * a later segment: the one before is synced before a segment is begun, whose name is its first LSN;
 //! * a sound batch behind the damage that was written when the damaged one was known to be on the disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ struct Partial {
 #[derive(Default)]
 struct Replay {
     replayed: Replayed,
-    partial: HashMap<LogKey, Partial>,
+    partial: BTreeMap<LogKey, Partial>,
     /// Entries up to here were, at least in part, in segments that are gone: a purge of them is to come.
     owed: BTreeMap<LogKey, u64>,
 }
@@ -94,7 +94,7 @@ struct Contradiction;
 
 impl Replay {
     fn segment(&mut self, path: &Path, first_lsn: u64, bytes: &[u8]) -> Result<Sound, LogError> {
-        let mut sound = Sound { salt: None, bytes: 0, highest: HashMap::new() };
+        let mut sound = Sound { salt: None, bytes: 0, highest: BTreeMap::new() };
         let salt = match read_segment_header(bytes) {
             SegmentHeader::Sound(salt) => salt,
             SegmentHeader::Damaged => return Ok(sound),
@@ -136,7 +136,7 @@ impl Replay {
 
     /// The oldest segment begins with what was in those that are gone.
     fn first_record(&mut self, key: LogKey, record: Record) -> Result<(), Contradiction> {
-        let Record::Last(last) = record else { return self.record(key, record, &mut HashMap::new()) };
+        let Record::Last(last) = record else { return self.record(key, record, &mut BTreeMap::new()) };
         self.owe(key, last);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The log's files: writing batches, syncing, beginning a new segment, deleting old ones.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub struct OldSegment {
 }
 
 /// Highest index per log of the entries of which a segment holds at least a part.
-pub type Highest = HashMap<LogKey, u64>;
+pub type Highest = BTreeMap<LogKey, u64>;
 
 /// What the segments that are not written any more hold, oldest first; for who wants them gone.
 pub type OldContents = Arc<Mutex<Vec<Arc<Highest>>>>;
@@ -235,7 +235,7 @@ impl Segments {
         let failed = |error| LogError::io("write", &path, error);
         file.write_at(&segment_header(salt), 0).map_err(failed)?;
         let written = SEGMENT_HEADER_BYTES as u64;
-        self.current = Some(Current { file, path: path.clone(), salt, written, prepared: 0, highest: HashMap::new() });
+        self.current = Some(Current { file, path: path.clone(), salt, written, prepared: 0, highest: BTreeMap::new() });
         let mut batch = BytesMut::zeroed(BATCH_HEADER_BYTES);
         put_record(&mut batch, LogKey::default(), &Record::Start(self.start.clone()));
         for (key, mark) in marks {

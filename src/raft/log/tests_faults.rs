@@ -16,12 +16,13 @@ use openraft::{EntryPayload, Membership};
 
 use super::disk::Disk;
 use super::format::{LogKey, payload};
-use super::memory_disk::{Chance, Fault, MemoryDisk};
+use super::memory_disk::{Fault, MemoryDisk};
 use super::writer::PART_BYTES;
 use super::*;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
 use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
 use crate::raft::{Member, TypeConfig};
+use crate::random::simulated::Chance;
 
 const DIRECTORY: &str = "/log";
 const KEYS: [LogKey; 3] = [(GroupId(0), ReplicaId(0)), (GroupId(1), ReplicaId(4)), (GroupId(1), ReplicaId(5))];

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use openraft::EntryPayload;
 use tokio::sync::watch;
 
+use crate::planted::{self, Bug};
 use crate::raft::log::error::LogError;
 use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, payload, put_entry, put_part, put_record, put_rest,
@@ -74,15 +75,32 @@ impl Writer {
     /// The thread's body; returns after `Queue::close`, with everything synced and a stop mark written, or when the log cannot be written.
     pub fn run(mut self) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        self.end(served.unwrap_or(Err(LogError::Panicked)));
+    }
+
+    fn end(&mut self, served: Result<(), LogError>) {
         let error = match served {
-            Ok(Ok(())) => Arc::new(LogError::Closed),
-            Ok(Err(error)) => self.report(error),
-            Err(_) => self.report(LogError::Panicked),
+            Ok(()) => Arc::new(LogError::Closed),
+            Err(error) => self.report(error),
         };
         for waiter in self.waiters.drain(..) {
             waiter.complete(Err(error.to_io()));
         }
         self.queue.end(std::mem::take(&mut self.held), &error);
+    }
+
+    /// What the thread does in one round, for a simulation that has no threads. False once the log has ended.
+    #[cfg(test)]
+    pub fn step(&mut self) -> bool {
+        if self.queue.take(&mut self.held, Some(std::time::Duration::ZERO)) == Next::Close {
+            self.end(Ok(()));
+            return false;
+        }
+        if let Err(error) = self.write_batch() {
+            self.end(Err(error));
+            return false;
+        }
+        true
     }
 
     fn report(&self, error: LogError) -> Arc<LogError> {
@@ -129,7 +147,8 @@ impl Writer {
             self.segments.write(&mut self.batch, self.records)?;
         }
         let acknowledges = self.entry_bytes > 0 || !self.waiters.is_empty();
-        if self.must_sync || (self.fsync == Fsync::Always && acknowledges) {
+        let promised = self.fsync == Fsync::Always && !planted::is(Bug::AcknowledgeBeforeSync);
+        if self.must_sync || (promised && acknowledges) {
             self.segments.sync()?;
         }
         self.queue.written(self.entry_bytes);

@@ -41,6 +41,7 @@ impl AppendStream {
         let pump = async move {
             let requests = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed();
             tokio::select! {
+                biased;
                 () = answer_in_order(&replica, requests, &ids, &link) => {}
                 () = replica.gone() => {}
             }

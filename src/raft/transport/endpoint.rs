@@ -1,6 +1,6 @@
 //! The transport of one node: its peers, its replicas, and what the node layer sends.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::Raft;
 use openraft::storage::RaftStateMachine;
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -25,6 +24,7 @@ use super::network::GroupNetwork;
 use super::peer::{self, Peer};
 use super::registry::{RaftPort, Registry};
 use super::tasks::Tasks;
+use super::wire::Wire;
 use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
 use crate::raft::acks::Acks;
 use crate::raft::{SnapshotFile, TypeConfig};
@@ -33,7 +33,6 @@ use crate::raft::{SnapshotFile, TypeConfig};
 pub const ASK_BYTES_MAX: usize = FRAGMENT_BYTES_MAX - 64;
 /// Connections that have not yet said who they are.
 const HANDSHAKES_MAX: usize = 64;
-const LISTEN_BACKLOG: i32 = 256;
 const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
@@ -82,20 +81,21 @@ pub struct Shared {
     pub(super) silent_max: Duration,
     pub(super) receiver: Arc<dyn Receiver>,
     pub(super) registry: Registry,
+    pub(super) wire: Arc<dyn Wire>,
     pub(super) tasks: Tasks,
     pub(super) runtime: Handle,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) hint: Mutex<Option<Bytes>>,
     pub(super) last_refusal: Mutex<String>,
     stop: watch::Sender<bool>,
-    peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
 }
 
 impl Transport {
     /// Binds the listeners; connections run on the current runtime.
-    pub fn start(config: TransportConfig, receiver: Arc<dyn Receiver>) -> io::Result<Self> {
-        let listeners = config.listen.iter().map(|address| listen(*address)).collect::<io::Result<Vec<_>>>()?;
-        let local_addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+    pub fn start(wire: Arc<dyn Wire>, config: TransportConfig, receiver: Arc<dyn Receiver>) -> io::Result<Self> {
+        let listeners = config.listen.iter().map(|address| wire.listen(*address)).collect::<io::Result<Vec<_>>>()?;
+        let local_addresses = listeners.iter().map(|listener| listener.local_address()).collect::<io::Result<_>>()?;
         let hello = Hello {
             version: PROTOCOL_VERSION,
             cluster: config.cluster,
@@ -108,6 +108,7 @@ impl Transport {
             silent_max: config.silent_max,
             receiver,
             registry: Registry::default(),
+            wire,
             tasks: Tasks::default(),
             runtime: Handle::current(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
@@ -151,9 +152,7 @@ impl Transport {
     /// All peers, by node id.
     pub fn peers(&self) -> Vec<PeerState> {
         let peers: Vec<Arc<Peer>> = self.shared.peers.read().values().cloned().collect();
-        let mut states: Vec<PeerState> = peers.iter().map(|peer| self.state(peer)).collect();
-        states.sort_by_key(|state| state.node);
-        states
+        peers.iter().map(|peer| self.state(peer)).collect()
     }
 
     fn state(&self, peer: &Peer) -> PeerState {
@@ -278,17 +277,4 @@ impl Shared {
         let known = self.peers.read().contains_key(&node) || self.receiver.knows(node);
         (!known).then(|| format!("node {node} is not known to node {}", self.hello.node))
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // So that a configuration may name 0.0.0.0 and [::] side by side.
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
 }

@@ -14,8 +14,8 @@
 //! § Memory is allocated as bytes come, never by an announced length: a frame is at most 256 KiB, and a message's buffer
 //! grows with what has arrived.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -50,7 +50,7 @@ const _: () = assert!(MESSAGE_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(BATCH_BYTES_MAX + CHUNK_BYTES_MAX + BODY_BYTES_MAX + 1024 * 1024 < MESSAGE_BYTES_MAX);
 
 /// Numbers are the wire's: never reuse one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
     Append = 1,
@@ -165,7 +165,7 @@ pub struct FrameReader {
     shared: BytesMut,
     /// A frame being read into its own buffer, and its length.
     own: Option<(BytesMut, usize)>,
-    assemblies: HashMap<GroupId, Assembly>,
+    assemblies: BTreeMap<GroupId, Assembly>,
     /// What the open assemblies will come to.
     assemblies_total: usize,
 }

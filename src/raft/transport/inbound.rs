@@ -1,7 +1,7 @@
 //! Hot path. What comes in on one link, frame by frame, to where it belongs. Nothing here waits: work goes to tasks of the
 //! replica it is for, behind bounded queues, and a full queue is an answer.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,14 +79,14 @@ pub struct Inbound<'a> {
     shared: &'a Shared,
     peer: &'a Peer,
     link: &'a Arc<Link>,
-    appends: HashMap<(GroupId, ReplicaId, Kind), AppendStream>,
-    transfers: HashMap<(GroupId, ReplicaId), Transfer>,
+    appends: BTreeMap<(GroupId, ReplicaId, Kind), AppendStream>,
+    transfers: BTreeMap<(GroupId, ReplicaId), Transfer>,
     calls: Arc<AtomicUsize>,
 }
 
 impl<'a> Inbound<'a> {
     pub fn new(shared: &'a Shared, peer: &'a Peer, link: &'a Arc<Link>) -> Self {
-        Self { shared, peer, link, appends: HashMap::new(), transfers: HashMap::new(), calls: Arc::default() }
+        Self { shared, peer, link, appends: BTreeMap::new(), transfers: BTreeMap::new(), calls: Arc::default() }
     }
 
     /// Reads and dispatches until the connection fails.

@@ -3,18 +3,19 @@
 //! A link ends once (`close`), whatever the cause; every waiting request then fails and the peer is dialled again. Senders
 //! never block: they queue under a short lock and wake the writer.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::codec::{AppendResult, decode_append_answer, decode_reply};
 use super::errors::{CallError, LinkError, Refusal};
@@ -44,7 +45,7 @@ struct Pending {
 #[derive(Default)]
 struct State {
     lanes: Lanes,
-    pending: HashMap<u64, Pending>,
+    pending: BTreeMap<u64, Pending>,
     closed: Option<LinkError>,
     is_closed: bool,
 }

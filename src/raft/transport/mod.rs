@@ -32,12 +32,16 @@ mod registry;
 mod send_snapshot;
 mod stats;
 mod tasks;
+mod wire;
 
 pub use endpoint::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};
 pub use errors::{CallError, Refusal};
 pub use inbound::{AskReply, Receiver};
 pub use network::{GroupNetwork, PeerNetwork};
 pub use registry::RaftPort;
+#[cfg(test)]
+pub use wire::{Listener, Stream};
+pub use wire::{Tcp, Wire};
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::endpoint::Shared;
 use super::errors::LinkError;
@@ -15,14 +15,13 @@ use super::handshake;
 use super::inbound::Inbound;
 use super::link::Link;
 use super::stats::PeerStats;
+use super::wire::{Listener, Stream};
 use crate::cluster::NodeId;
 
 const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
 const REDIAL_MS_MIN: u64 = 20;
 const REDIAL_MS_MAX: u64 = 500;
 const STEADY_AFTER: Duration = Duration::from_secs(1);
-/// Unsent bytes the kernel holds per connection: what a control frame can have to wait behind besides one write.
-const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 
 pub struct Peer {
     pub node: NodeId,
@@ -64,6 +63,7 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
     let mut last_error = String::new();
     loop {
         let attempt = tokio::select! {
+            biased;
             () = peer.gone() => return,
             attempt = dial(&shared, &peer) => attempt,
         };
@@ -87,6 +87,7 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
             }
         }
         tokio::select! {
+            biased;
             () = peer.gone() => return,
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
         }
@@ -94,29 +95,24 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
-async fn dial(shared: &Shared, peer: &Peer) -> Result<TcpStream, LinkError> {
+async fn dial(shared: &Shared, peer: &Peer) -> Result<Stream, LinkError> {
     let address = peer.address.lock().clone();
     let Some((host, port)) = address else {
         return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "address not known").into());
     };
-    let connect = TcpStream::connect((host.as_str(), port));
+    let connect = shared.wire.connect(host, port);
     let mut stream = tokio::time::timeout(DIAL_WAIT_MAX, connect)
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-    configure(&stream)?;
     handshake::dial(&mut stream, &shared.hello, peer.node).await?;
     Ok(stream)
 }
 
-fn configure(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
-}
-
 /// Accepts connections until the node stops.
-pub async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
+pub async fn accept_loop(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = shared.stopping() => return,
             accepted = listener.accept() => accepted,
         };
@@ -137,17 +133,10 @@ pub async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn serve(
-    shared: &Arc<Shared>,
-    mut stream: TcpStream,
-    from: SocketAddr,
-    place: tokio::sync::OwnedSemaphorePermit,
-) {
-    let greeting = async {
-        configure(&stream)?;
-        handshake::accept(&mut stream, &shared.hello, |node| shared.objection(node)).await
-    };
+async fn serve(shared: &Arc<Shared>, mut stream: Stream, from: SocketAddr, place: tokio::sync::OwnedSemaphorePermit) {
+    let greeting = handshake::accept(&mut stream, &shared.hello, |node| shared.objection(node));
     let greeted = tokio::select! {
+        biased;
         () = shared.stopping() => return,
         greeted = greeting => greeted,
     };
@@ -170,7 +159,7 @@ async fn serve(
 }
 
 /// Runs one connection to its end.
-async fn run(shared: &Shared, peer: &Arc<Peer>, mut stream: TcpStream) {
+async fn run(shared: &Shared, peer: &Arc<Peer>, stream: Stream) {
     let link = Arc::new(Link::new(Arc::clone(&peer.stats)));
     // The newest connection counts: the old one may be half dead without either side knowing.
     if let Some(old) = peer.link.swap(Some(Arc::clone(&link))) {
@@ -187,13 +176,15 @@ async fn run(shared: &Shared, peer: &Arc<Peer>, mut stream: TcpStream) {
     }
     shared.receiver.connection_changed(peer.node, true);
 
-    let (mut read, mut write) = stream.split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let inbound = Inbound::new(shared, peer, &link);
     let ended = tokio::select! {
-        ended = inbound.read_loop(&mut read) => ended,
-        ended = link.write_loop(&mut write) => ended,
-        ended = link.watch_loop(shared.silent_max) => ended,
+        biased;
         reason = link.closed() => Err(reason),
+        ended = link.watch_loop(shared.silent_max) => ended,
+        // Before reading, which a peer that never pauses could keep at for ever; writing ends when the peer takes no more.
+        ended = link.write_loop(&mut write) => ended,
+        ended = inbound.read_loop(&mut read) => ended,
     };
     // Requests fail now; those sent from here on see a closed link.
     link.close(LinkError::Closed);

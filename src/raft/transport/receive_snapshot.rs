@@ -92,6 +92,7 @@ impl Incoming {
         let mut received = 0;
         loop {
             let step = tokio::select! {
+                biased;
                 step = tokio::time::timeout(STEP_WAIT_MAX, self.steps.recv()) => step,
                 () = self.registered.gone() => return,
             };

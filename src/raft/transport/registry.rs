@@ -3,7 +3,7 @@
 //! § Replica ids are never reused, and a frame names the one it is for: whatever was meant for an earlier replica of the
 //! same group on this node is refused here, before it can reach a Raft core.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ struct Place {
 
 #[derive(Default)]
 pub struct Registry {
-    replicas: RwLock<HashMap<(GroupId, ReplicaId), Place>>,
+    replicas: RwLock<BTreeMap<(GroupId, ReplicaId), Place>>,
 }
 
 impl Registry {

@@ -19,6 +19,7 @@ use super::frame::{FRAGMENT_BYTES_MAX, Kind};
 use super::lanes::Body;
 use super::network::PeerNetwork;
 use crate::raft::{SnapshotFile, TypeConfig, Vote};
+use crate::random;
 
 /// Together 2 MiB: enough for a fast link, and what entries of the same group wait behind at most.
 pub const CHUNKS_IN_FLIGHT_MAX: usize = 8;
@@ -39,6 +40,7 @@ pub async fn send(
 ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
     let mut cancel = pin!(cancel);
     tokio::select! {
+        biased;
         closed = &mut cancel => Err(closed.into()),
         sent = send_all(network, vote, snapshot) => sent,
     }
@@ -52,7 +54,7 @@ async fn send_all(
     // Not there: a newer snapshot replaced it, openraft asks for the current one and tries again.
     let mut file = File::open(&snapshot.snapshot.path).await.map_err(|error| NetworkError::new(&error))?;
     let len = snapshot.snapshot.len;
-    let transfer = u64::from_le_bytes(random());
+    let transfer = random::draw_u64();
     let begin = SnapshotBegin { transfer, len, vote, meta: snapshot.meta };
     call(network, Kind::SnapshotBegin, begin.encode().into(), CHUNK_WAIT_MAX).await?;
 
@@ -101,10 +103,4 @@ async fn enqueue(
         let answer = tokio::time::timeout(wait_max, reply).await.unwrap_or(Err(CallError::TimedOut));
         answer.map_err(|error| Unreachable::new(&error).into())
     })
-}
-
-fn random() -> [u8; 8] {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the operating system's random source works");
-    bytes
 }

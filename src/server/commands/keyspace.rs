@@ -10,6 +10,7 @@ use crate::command::{WireError, glob_matches};
 use crate::keyspace::Time;
 use crate::protocol::{Args, Protocol, Reply};
 use crate::raft::{Chunk, ChunkOutcome, Group};
+use crate::random;
 use crate::server::commands::CommandContext;
 use crate::server::commands::led::{led_groups, read_led};
 use crate::server::commands::scan::{SLICE_KEYS, read_slice};
@@ -67,9 +68,7 @@ pub async fn random_key(context: &mut CommandContext<'_>) {
 
 /// Groups are drawn by their number of keys.
 async fn draw_key(shared: &Shared) -> Result<Option<Bytes>, WireError> {
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).expect("the operating system's random source works");
-    let seed = u64::from_le_bytes(seed);
+    let seed = random::draw_u64();
     let mut groups = led_groups(shared).await?;
     let counts: Vec<u64> = groups.iter().map(|group| group.keyspace().counters().keys).collect();
     groups.rotate_left(drawn_index(&counts, seed));

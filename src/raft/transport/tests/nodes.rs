@@ -64,7 +64,12 @@ pub(super) fn config(number: u8) -> TransportConfig {
 pub(super) fn start_with(config: TransportConfig, seen: Seen) -> Node {
     let seen = Arc::new(seen);
     let id = config.node;
-    Node { id, transport: Transport::start(config, Arc::clone(&seen) as Arc<dyn Receiver>).unwrap(), seen }
+    Node {
+        id,
+        transport: Transport::start(Arc::new(super::super::wire::Tcp), config, Arc::clone(&seen) as Arc<dyn Receiver>)
+            .unwrap(),
+        seen,
+    }
 }
 
 pub(super) fn start(number: u8) -> Node {

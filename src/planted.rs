@@ -1,0 +1,55 @@
+//! Bugs that the simulation plants to show that it would find them (`simulation/planted_bugs.rs`): guarantees left out one at a time, and
+//! only in tests.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A follower's acknowledgement is made up by the leader.
+    AcknowledgeBeforeQuorum,
+    /// The log acknowledges what it has not synced.
+    AcknowledgeBeforeSync,
+    /// The lease lasts as long as the election time-out, counted from the answer.
+    LeaseWithoutMargin,
+    /// Reads do not look at the lease's end.
+    LeaseWithoutEnd,
+    /// The old leader's lease is not revoked.
+    LeaseKeptAcrossTransfer,
+    RestartForgetsVote,
+    NoWaitAfterRestart,
+    /// A truncated entry is taken for one that did not happen (Raft's figure 8).
+    TruncatedIsRefused,
+    /// What is pending when leadership is lost is taken for what did not happen.
+    LostLeadershipIsRefused,
+    PendingKeyWithoutNonce,
+    PositionWithoutOpNumber,
+    ExpiryByLocalClock,
+    ReadOvertakesWrite,
+}
+
+/// Whether the guarantee is left out.
+#[cfg(not(test))]
+pub const fn is(_: Bug) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub use chosen::{is, plant};
+
+#[cfg(test)]
+mod chosen {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// For this thread, from now on.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+}

@@ -1,0 +1,46 @@
+//! A log without threads, on a disk in memory, for the simulation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::LogError;
+use super::memory_disk::MemoryDisk;
+use super::node_log::{LogOptions, NodeLog, Recovered};
+use super::writer::Writer;
+use crate::random::simulated::Chance;
+
+/// The disk of one machine, over the lives of its processes.
+#[derive(Default)]
+pub struct SimulatedLog {
+    disk: MemoryDisk,
+    /// Times the machine was started.
+    boots: u64,
+}
+
+pub struct SimulatedWriter(Writer);
+
+impl SimulatedLog {
+    pub fn open(&self, options: LogOptions) -> Result<(NodeLog, Recovered, SimulatedWriter), LogError> {
+        let (disk, boot_id) = (Arc::new(self.disk.clone()), self.boots.to_le_bytes().to_vec());
+        let (log, recovered, writer) = NodeLog::recover(disk, Path::new("/log"), options, boot_id, None)?;
+        Ok((log, recovered, SimulatedWriter(writer)))
+    }
+
+    /// The process is gone, what it wrote is there.
+    pub fn kill(&mut self) {
+        self.disk = self.disk.after_kill();
+    }
+
+    /// Any part of what was not synced may be there.
+    pub fn lose_power(&mut self, chance: &mut Chance) {
+        self.disk = self.disk.after_power_loss(chance);
+        self.boots += 1;
+    }
+}
+
+impl SimulatedWriter {
+    /// One batch. False once the log has ended.
+    pub fn step(&mut self) -> bool {
+        self.0.step()
+    }
+}
