@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -279,13 +279,13 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let (connections, connections_received) = mpsc::channel(INBOX_MAX);
     let (sightings, sightings_received) = mpsc::channel(INBOX_MAX);
     // The newest topology, once the replication layer exists; what was formed until then.
-    let known = Arc::new(arc_swap::ArcSwapOption::<Replication>::empty());
+    let known = Arc::new(OnceLock::<Weak<Replication>>::new());
     let (inbox_known, formed_topology) = (known.clone(), topology.clone());
     let inbox = PeerInbox {
         hints,
         questions,
         connections,
-        known: Arc::new(move |node| match inbox_known.load().as_ref() {
+        known: Arc::new(move |node| match inbox_known.get().and_then(Weak::upgrade) {
             Some(replication) => replication.newest_topology().node(node).is_some(),
             None => formed_topology.node(node).is_some(),
         }),
@@ -331,7 +331,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     };
     let coordinator = Coordinator::start(start).await?;
     let replication = coordinator.replication();
-    known.store(Some(replication.clone()));
+    known.get_or_init(|| Arc::downgrade(&replication));
     let mut tasks = JoinSet::new();
     tasks.spawn(raft::answer_questions(replication.clone(), questions_received));
     tasks.spawn(raft::announce_address(replication.clone(), formation_config(config).info));

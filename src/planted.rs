@@ -32,7 +32,9 @@ pub const fn is(_: Bug) -> bool {
 }
 
 #[cfg(test)]
-pub use chosen::{is, plant};
+pub use chosen::is;
+#[cfg(all(test, tokio_unstable))]
+pub use chosen::plant;
 
 #[cfg(test)]
 mod chosen {
@@ -49,6 +51,7 @@ mod chosen {
     }
 
     /// For this thread, from now on.
+    #[cfg(tokio_unstable)]
     pub fn plant(bug: Option<Bug>) {
         PLANTED.set(bug);
     }

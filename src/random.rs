@@ -33,7 +33,7 @@ pub mod simulated {
     pub struct Chance(pub u64);
 
     impl Chance {
-        pub fn next(&mut self) -> u64 {
+        pub fn draw(&mut self) -> u64 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut mixed = self.0;
             mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -42,7 +42,7 @@ pub mod simulated {
         }
 
         pub fn below(&mut self, limit: u64) -> u64 {
-            self.next() % limit
+            self.draw() % limit
         }
     }
 
@@ -57,7 +57,7 @@ pub mod simulated {
         };
         let mut chance = Chance(seed);
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&chance.next().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&chance.draw().to_le_bytes()[..chunk.len()]);
         }
         SEED.set(Some(chance.0));
     }

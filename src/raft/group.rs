@@ -245,7 +245,7 @@ impl Group {
         &self.state
     }
 
-    /// (term, replica) of the leader that this replica knows was elected.
+    /// (term, replica) of the leadership that this replica knows of.
     #[cfg(test)]
     pub fn elected(&self) -> Option<(u64, u64)> {
         let metrics = self.raft.server_metrics();

@@ -155,8 +155,7 @@ impl Client {
             put(&mut bytes, &[b"GET", key.as_bytes()]);
         }
         let answer = Answer::default();
-        let call =
-            Call { client: self.index, key, token, read: None, start_ms: now_ms, end_ms: 0, outcome: Outcome::Unknown };
+        let call = Call { key, token, read: None, start_ms: now_ms, end_ms: 0, outcome: Outcome::Unknown };
         let (slot, connection) = (answer.clone(), self.connection.get_or_insert_default().clone());
         machine.spawn(async move {
             let mut connection = connection.lock().await;

@@ -17,7 +17,6 @@ pub enum Outcome {
 
 #[derive(Debug, Clone)]
 pub struct Call {
-    pub client: usize,
     pub key: String,
     /// For an append.
     pub token: Option<String>,
@@ -113,7 +112,7 @@ mod tests {
 
     fn call(token: Option<&str>, read: Option<&str>, start_ms: u64, end_ms: u64, outcome: Outcome) -> Call {
         let (token, read) = (token.map(str::to_owned), read.map(str::to_owned));
-        Call { client: 0, key: "k".to_owned(), token, read, start_ms, end_ms, outcome }
+        Call { key: "k".to_owned(), token, read, start_ms, end_ms, outcome }
     }
 
     fn check(calls: Vec<Call>, last: &str) -> Result<(), String> {

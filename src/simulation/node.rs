@@ -73,7 +73,10 @@ impl Machine {
         }));
     }
 
-    pub fn start(&mut self) {
+    pub fn start(&mut self, now_ms: u64) {
+        // A node that starts by a wrong wall clock has nothing to doubt it by: what is promised begins after that.
+        self.wall_offset_ms = 0;
+        self.set_clocks(now_ms);
         let mut builder = Builder::new_current_thread();
         builder.max_blocking_threads(1).enable_all().start_paused(true);
         // tokio wakes those who watch a channel in an order that it draws.

@@ -37,7 +37,7 @@ pub struct Report {
     pub refused: usize,
     pub unknown: usize,
     pub applied: u64,
-    pub terms: usize,
+    pub leaderships: usize,
     pub faults: std::collections::BTreeMap<&'static str, u64>,
 }
 
@@ -83,8 +83,7 @@ impl World {
         self.machines[0].set_clocks(0);
         found(&self.machines);
         for index in 0..NODES {
-            self.machines[index].set_clocks(0);
-            self.machines[index].start();
+            self.machines[index].start(0);
         }
         self.until_well()?;
         let mut faults = Faults::default();
@@ -108,7 +107,7 @@ impl World {
             refused: history.count(Outcome::Refused),
             unknown: history.count(Outcome::Unknown),
             applied: self.invariants.applied(),
-            terms: self.invariants.terms(),
+            leaderships: self.invariants.leaderships(),
             faults: faults.counts,
         })
     }
@@ -168,6 +167,11 @@ impl World {
         self.clients.disconnect(node, self.now_ms);
     }
 
+    pub fn cut_both_ways(&self, node: usize, other: usize) {
+        self.network.cut(node, other);
+        self.network.cut(other, node);
+    }
+
     /// Hands what the node leads to others.
     pub fn transfer(&mut self, node: usize) {
         let Some(shared) = self.machines[node].shared() else { return };
@@ -185,8 +189,7 @@ impl World {
 
     pub fn start(&mut self, node: usize) {
         if self.machines[node].process.is_none() {
-            self.machines[node].set_clocks(self.now_ms);
-            self.machines[node].start();
+            self.machines[node].start(self.now_ms);
         }
     }
 

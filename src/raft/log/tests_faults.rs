@@ -161,7 +161,7 @@ impl Replica {
             1..4 => return Entry { log_id, payload: EntryPayload::Membership(membership()) },
             _ => chance.below(300) as usize,
         };
-        let fill = chance.next() as u8;
+        let fill = chance.draw() as u8;
         entry(log_id, vec![fill; length])
     }
 

@@ -35,9 +35,9 @@ impl Invariants {
     pub fn look(&mut self, seen: &Seen) -> Result<(), String> {
         self.topologies.look(seen)?;
         for group in &seen.groups {
-            self.one_leader.look(seen.node, group)?;
             self.leases.look(seen.node, group)?;
             let applied = group.take_witnessed();
+            self.one_leader.look(seen.node, group, &applied)?;
             self.prefixes.look(seen.node, group, &applied)?;
             self.time.look(seen.node, group, &applied)?;
         }
@@ -49,7 +49,7 @@ impl Invariants {
         self.prefixes.applied
     }
 
-    pub fn terms(&self) -> usize {
-        self.one_leader.terms()
+    pub fn leaderships(&self) -> usize {
+        self.one_leader.leaderships()
     }
 }
