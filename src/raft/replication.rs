@@ -34,6 +34,10 @@ use crate::slot::KeySlot;
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A node without a connection for so long is shown as failed: a fifth of Redis's cluster-node-timeout, and longer than a restart's
+/// or a network's hiccup that nobody should see.
+const FAILED_AFTER: Duration = Duration::from_secs(3);
+
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
@@ -140,6 +144,12 @@ impl Replication {
 
     pub fn peers(&self) -> Vec<PeerState> {
         self.transport.peers()
+    }
+
+    /// Nodes that this one takes for dead, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
+    pub fn failed_nodes(&self) -> BTreeSet<NodeId> {
+        let failed = |peer: &PeerState| peer.lost_for.is_some_and(|lost_for| lost_for > FAILED_AFTER);
+        self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect()
     }
 
     /// True while this node leads the meta group.

@@ -133,6 +133,23 @@ fn every_node_shows_the_same_topology_within_a_second_of_a_change_and_never_a_ho
     );
     let leader = cluster.nodes[leader.expect("found")].port;
     check_views_agree(&mut connections, leader, std::time::Instant::now());
+    // The dead node is shown as such, and no longer than it is dead.
+    check_views_say(&mut connections, "is shown as failed", |nodes, shards| {
+        nodes.matches(" master,fail - 0 0 ").count() == 1
+            && nodes.matches(" disconnected").count() == 1
+            && shards.matches("health fail").count() == 1
+    });
+    cluster.nodes[victim].start();
+    check_views_say(&mut connections, "is back", |nodes, shards| !nodes.contains("fail") && !shards.contains("fail"));
+}
+
+/// Waits until CLUSTER NODES and SHARDS of every node are as expected.
+fn check_views_say(connections: &mut [Connection], what: &str, expected: impl Fn(&str, &str) -> bool) {
+    eventually(
+        Duration::from_secs(15),
+        || format!("the killed node {what}"),
+        || connections.iter_mut().map(views).all(|[_, nodes, shards]| expected(&nodes.text(), &shards.text())),
+    );
 }
 
 fn covered(slots: &Reply) -> i64 {

@@ -57,6 +57,8 @@ pub struct PeerState {
     pub address: Option<(String, u16)>,
     /// How long the connection has lasted; `None` without one.
     pub connected_for: Option<Duration>,
+    /// How long there has been no connection; `None` while there is one.
+    pub lost_for: Option<Duration>,
     /// Since anything was last heard on the present connection.
     pub silent_for: Option<Duration>,
     /// True if this node dials, false if the peer does.
@@ -64,6 +66,8 @@ pub struct PeerState {
     pub connects: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    pub frames_sent: u64,
+    pub frames_received: u64,
     pub queue_bytes: usize,
     pub queue_frames: usize,
     /// Requests sent and not yet answered.
@@ -163,11 +167,14 @@ impl Transport {
             node: peer.node,
             address: peer.address.lock().clone(),
             connected_for: link.as_ref().map(|link| link.connected_for()),
+            lost_for: link.is_none().then(|| peer.lost_at.lock().elapsed()),
             silent_for: link.as_ref().map(|link| link.silent_for()),
             dialled_here: self.shared.hello.node < peer.node,
             connects: peer.stats.connects.load(Ordering::Relaxed),
             bytes_sent: peer.stats.bytes_sent.load(Ordering::Relaxed),
             bytes_received: peer.stats.bytes_received.load(Ordering::Relaxed),
+            frames_sent: peer.stats.frames_sent.load(Ordering::Relaxed),
+            frames_received: peer.stats.frames_received.load(Ordering::Relaxed),
             queue_bytes,
             queue_frames,
             requests_pending,

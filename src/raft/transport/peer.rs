@@ -29,6 +29,8 @@ pub struct Peer {
     pub stats: Arc<PeerStats>,
     pub address: Mutex<Option<(String, u16)>>,
     pub link: ArcSwapOption<Link>,
+    /// When the last connection ended; until there was one, when the peer was first named.
+    pub lost_at: Mutex<Instant>,
     /// Set when the peer is removed or the node stops.
     pub gone: watch::Sender<bool>,
 }
@@ -40,6 +42,7 @@ impl Peer {
             stats: Arc::new(PeerStats::new(node)),
             address: Mutex::default(),
             link: ArcSwapOption::empty(),
+            lost_at: Mutex::new(Instant::now()),
             gone: watch::Sender::new(false),
         }
     }
@@ -197,6 +200,7 @@ async fn run(shared: &Shared, peer: &Arc<Peer>, mut stream: TcpStream) {
     };
     // Requests fail now; those sent from here on see a closed link.
     link.close(LinkError::Closed);
+    *peer.lost_at.lock() = Instant::now();
     let current = peer.link.compare_and_swap(&link, None);
     let was_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
     if let Err(reason) = ended {

@@ -1,9 +1,9 @@
 //! CLUSTER: the topology as clients and tools read it, and what nodes ask of each other.
 //!
-//! Everything but LINKS and the two commands about a key slot's keys is written from the topology and the leader hints, so
-//! every node answers the same, `myself` apart.
+//! Everything but LINKS and the two commands about a key slot's keys is written from the topology, the leader hints and which
+//! nodes have long been without a connection, so every node that sees the same answers the same, `myself` apart.
 
-use crate::cluster::{ClusterView, GroupId, Hints, NodeId, NodeInfo, Topology};
+use crate::cluster::{ClusterView, GroupId, NodeId, NodeInfo, PeerTraffic, Topology};
 use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
@@ -14,11 +14,12 @@ use crate::slot::KeySlot;
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     let (topology, hints) = (replication.topology(), replication.hints());
-    let view = || ClusterView::new(&topology, &hints);
+    let failed = replication.failed_nodes();
+    let view = || ClusterView::new(&topology, &hints, &failed);
     let reply = &mut *context.reply;
     let outcome = match command {
         ClusterCommand::Info => {
-            let text = view().info_text(replication.node());
+            let text = view().info_text(replication.node(), traffic(&replication.peers()));
             // Clients wait while a cluster forms; afterwards it is never "fail", see `info_text`.
             let text = if replication.is_formed() { text } else { text.replacen("state:ok", "state:fail", 1) };
             reply.verbatim("txt", text.as_bytes());
@@ -46,7 +47,7 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
             Ok(())
         }
         ClusterCommand::Hashslot => {
-            hash_slot(&args[2], &topology, &hints, reply);
+            hash_slot(&args[2], &view(), reply);
             Ok(())
         }
         ClusterCommand::Replicas => registered(&args[2], &topology).map(|_| reply.array(0)),
@@ -179,25 +180,30 @@ fn shards(view: &ClusterView<'_>, reply: &mut Reply) {
         reply.bulk(b"replication-offset");
         reply.integer(0);
         reply.bulk(b"health");
-        reply.bulk(b"online");
+        reply.bulk(if shard.failed { b"fail" } else { b"online" });
     }
 }
 
 /// Slot, group and the client address of the last known leader.
-fn hash_slot(key: &[u8], topology: &Topology, hints: &Hints, reply: &mut Reply) {
+fn hash_slot(key: &[u8], view: &ClusterView<'_>, reply: &mut Reply) {
     let slot = KeySlot::of_key(key).slot();
-    let GroupId(group) = topology.group_of(slot);
-    let leader = ClusterView::new(topology, hints).owner(KeySlot::of_key(key));
+    let GroupId(group) = view.topology().group_of(slot);
+    let leader = view.owner(KeySlot::of_key(key));
     reply.map(3);
     reply.bulk(b"slot");
     reply.integer(i64::from(slot.get()));
     reply.bulk(b"group");
     reply.integer(i64::from(group));
     reply.bulk(b"leader");
-    match topology.node(leader) {
+    match view.node(leader) {
         Some(info) => reply.bulk(info.address().to_string().as_bytes()),
         None => reply.null(),
     }
+}
+
+fn traffic(peers: &[PeerState]) -> PeerTraffic {
+    let sum = |count: fn(&PeerState) -> u64| peers.iter().map(count).sum();
+    PeerTraffic { sent: sum(|peer| peer.frames_sent), received: sum(|peer| peer.frames_received) }
 }
 
 /// One connection per peer carries both directions; it is listed once, as the side that dialled sees it.
