@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::local_directory::NODE_COUNT_MAX;
 use super::{client, local, status};
 use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load};
 use crate::raft::power_loss;
@@ -71,12 +72,12 @@ enum ClusterCommand {
 #[derive(Debug, Clone, Args)]
 pub struct LocalFlags {
     /// Number of nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(NODE_COUNT_MAX)))]
     pub nodes: u16,
     /// Client port of the first node; the others follow.
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=55_000))]
     pub port: u16,
-    /// Directory for data and logs; a second run with the same nodes and ports finds its data again.
+    /// Directory for data and logs; a second run finds its data again, with the same --nodes and --port.
     #[arg(long, default_value = "./kvorum-local")]
     pub dir: PathBuf,
     /// Further flags for every node, after `--`, as in: kvorum local -- --appendfsync everysec
