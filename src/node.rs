@@ -97,8 +97,8 @@ async fn serve(
     check_settings(&formation, &formed.topology)?;
 
     let (failed, mut failures) = mpsc::channel(INBOX_MAX);
-    let (coordinator, replication, transport, tasks) =
-        start_replication(&config, file, formed, log.clone(), failed, started, workers).await?;
+    let launch = Launch { config: &config, parameters: parameters.clone(), log: log.clone(), failed, started, workers };
+    let (coordinator, replication, transport, tasks) = start_replication(launch, file, formed).await?;
     let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
     let shared = Arc::new(Shared::new(replication.clone(), config.clone(), config_file, parameters.clone()));
     let listener = Listener::bind(shared.clone(), workers.handles().to_vec())?;
@@ -239,7 +239,7 @@ fn formation_config(config: &Config) -> FormationConfig {
         replicas: Some(config.replicas),
         hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT),
     };
-    let password = Some(config.requirepass.0.clone()).filter(|password| !password.is_empty());
+    let password = Some(config.requirepass.clone()).filter(|password| !password.0.is_empty());
     FormationConfig { info, intent: Intent { addresses, settings }, password }
 }
 
@@ -251,15 +251,18 @@ fn check_settings(formation: &FormationConfig, topology: &Topology) -> Result<()
 
 type Running = (Coordinator, Arc<Replication>, Transport, JoinSet<()>);
 
-async fn start_replication(
-    config: &Config,
-    file: NodeFile,
-    formed: Formed,
+/// What replication is started with, beside what the data directory holds.
+struct Launch<'a> {
+    config: &'a Config,
+    parameters: Arc<ConfigTable>,
     log: NodeLog,
     failed: mpsc::Sender<String>,
     started: Instant,
-    workers: &Workers,
-) -> Result<Running, NodeError> {
+    workers: &'a Workers,
+}
+
+async fn start_replication(launch: Launch<'_>, file: NodeFile, formed: Formed) -> Result<Running, NodeError> {
+    let Launch { config, parameters, log, failed, started, workers } = launch;
     let Formed { topology } = formed;
     let (hints, hints_received) = mpsc::channel(INBOX_MAX);
     let (questions, questions_received) = mpsc::channel(INBOX_MAX);
@@ -280,7 +283,7 @@ async fn start_replication(
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
         let _on_worker = workers.handles()[0].enter();
-        Transport::start(transport_config(config, &file, &topology), Arc::new(inbox))?
+        Transport::start(transport_config(config, parameters.clone(), &file, &topology), Arc::new(inbox))?
     };
     let timers = Timers {
         heartbeat: config.heartbeat(),
@@ -310,7 +313,7 @@ async fn start_replication(
         topology,
         seed,
         transport: transport.clone(),
-        password: Some(config.requirepass.0.clone()).filter(|password| !password.is_empty()),
+        parameters,
         runtimes: workers.handles().to_vec(),
         sightings: sightings_received,
         hints: hints_received,
@@ -325,13 +328,20 @@ async fn start_replication(
     Ok((coordinator, replication, transport, tasks))
 }
 
-fn transport_config(config: &Config, file: &NodeFile, topology: &Topology) -> TransportConfig {
+fn transport_config(
+    config: &Config,
+    parameters: Arc<ConfigTable>,
+    file: &NodeFile,
+    topology: &Topology,
+) -> TransportConfig {
     let Settings { groups, replicas, hash_check: _ } = topology.settings();
     TransportConfig {
         listen: config.bind.iter().map(|host| SocketAddr::new(*host, config.peer_port())).collect(),
         node: file.record.node,
         cluster: topology.cluster_id(),
+        hash_secret: HashSecret(topology.hash_secret()),
         hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
+        parameters,
         settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
     }

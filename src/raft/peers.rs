@@ -158,9 +158,9 @@ impl Replication {
     }
 
     async fn join_at(&self, leader: &Address, op: &MetaOp) -> Result<Vec<u8>, String> {
-        let body = op.encode();
+        let (body, password) = (op.encode(), self.password());
         let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
-        let ask = formation::call(leader, self.password(), &words);
+        let ask = formation::call(leader, password.as_ref(), &words);
         let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await;
         let answer = answer.map_err(|_| format!("{leader} does not answer"))?;
         match answer.map_err(|error| format!("{leader}: {error}"))? {

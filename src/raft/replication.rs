@@ -20,6 +20,7 @@ use crate::cluster::{
     self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
     Topology,
 };
+use crate::config::{ConfigTable, Secret};
 use crate::keyspace::HashSecret;
 use crate::raft::group::{Group, TransferError};
 use crate::raft::leadership::LeaderSighting;
@@ -61,7 +62,7 @@ pub struct Replication {
     meta_raft: MetaRaft,
     meta: Arc<MetaState>,
     transport: Transport,
-    password: Option<String>,
+    parameters: Arc<ConfigTable>,
     topology: ArcSwap<Topology>,
     hints: ArcSwap<Hints>,
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
@@ -94,8 +95,9 @@ impl Replication {
         self.topology().node(self.node).map(cluster::NodeInfo::address).expect("a member knows itself")
     }
 
-    pub(super) fn password(&self) -> Option<&str> {
-        self.password.as_deref()
+    /// The cluster's password, for calls to other nodes' client ports.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.parameters.tunables().requirepass.clone()
     }
 
     pub(super) async fn ask(
@@ -225,8 +227,7 @@ pub struct Start {
     pub topology: Topology,
     pub seed: ReplicaSeed,
     pub transport: Transport,
-    /// The cluster's password, for calls to other nodes' client ports.
-    pub password: Option<String>,
+    pub parameters: Arc<ConfigTable>,
     /// Where replicas run, in turn.
     pub runtimes: Vec<Handle>,
     pub sightings: mpsc::Receiver<LeaderSighting>,
@@ -299,7 +300,7 @@ impl Coordinator {
             meta_raft: meta.raft.clone(),
             meta: meta.state.clone(),
             transport: start.transport,
-            password: start.password,
+            parameters: start.parameters,
             topology: ArcSwap::new(topology),
             hints: ArcSwap::default(),
             groups: ArcSwap::default(),

@@ -26,6 +26,8 @@ use super::peer::{self, Peer};
 use super::registry::{RaftPort, Registry};
 use super::tasks::Tasks;
 use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
+use crate::config::ConfigTable;
+use crate::keyspace::HashSecret;
 use crate::raft::acks::Acks;
 use crate::raft::{SnapshotFile, TypeConfig};
 
@@ -41,10 +43,14 @@ pub struct TransportConfig {
     pub listen: Vec<SocketAddr>,
     pub node: NodeId,
     pub cluster: ClusterId,
+    /// Of the cluster.
+    pub hash_secret: HashSecret,
     /// The hash of a fixed text under the cluster's secret: equal on all nodes, or they refuse each other.
     pub hash_vector: u64,
     /// Fingerprint of the settings all nodes must share (group count and kin).
     pub settings_fingerprint: u64,
+    /// For the password as it is at the time.
+    pub parameters: Arc<ConfigTable>,
     /// A connection that brings nothing for so long, pings included, is dropped and dialled again.
     pub silent_max: Duration,
 }
@@ -82,7 +88,10 @@ pub struct Transport {
 }
 
 pub struct Shared {
+    /// Its `password_check` is set for each handshake.
     pub(super) hello: Hello,
+    hash_secret: HashSecret,
+    parameters: Arc<ConfigTable>,
     pub(super) silent_max: Duration,
     pub(super) receiver: Arc<dyn Receiver>,
     pub(super) registry: Registry,
@@ -106,9 +115,12 @@ impl Transport {
             node: config.node,
             hash_vector: config.hash_vector,
             settings_fingerprint: config.settings_fingerprint,
+            password_check: 0,
         };
         let shared = Arc::new(Shared {
             hello,
+            hash_secret: config.hash_secret,
+            parameters: config.parameters,
             silent_max: config.silent_max,
             receiver,
             registry: Registry::default(),
@@ -262,6 +274,12 @@ impl Shared {
     pub(super) async fn stopping(&self) {
         // The sender is in `self`, so waiting cannot fail.
         self.stop.subscribe().wait_for(|stop| *stop).await.ok();
+    }
+
+    /// § Under the cluster's secret, so that what travels tells nothing about the password.
+    pub(super) fn hello(&self) -> Hello {
+        let password = self.parameters.tunables().requirepass.clone().unwrap_or_default();
+        Hello { password_check: self.hash_secret.hash(password.0.as_bytes()), ..self.hello.clone() }
     }
 
     pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::endpoint::Shared;
 use super::errors::LinkError;
-use super::handshake;
+use super::handshake::{self, Hello};
 use super::inbound::Inbound;
 use super::link::Link;
 use super::stats::PeerStats;
@@ -107,8 +107,20 @@ async fn dial(shared: &Shared, peer: &Peer) -> Result<TcpStream, LinkError> {
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
     configure(&stream)?;
-    handshake::dial(&mut stream, &shared.hello, peer.node).await?;
+    let mine = shared.hello();
+    let theirs = handshake::dial(&mut stream, &mine, peer.node).await?;
+    warn_of_other_password(&mine, &theirs);
     Ok(stream)
+}
+
+/// Not refused: while an operator changes it node by node, old and new have to live together.
+fn warn_of_other_password(mine: &Hello, theirs: &Hello) {
+    if mine.password_check != theirs.password_check {
+        tracing::warn!(
+            peer = %theirs.node,
+            "the peer's requirepass differs from this node's: a client that has one password is refused by the other node"
+        );
+    }
 }
 
 fn configure(stream: &TcpStream) -> std::io::Result<()> {
@@ -146,9 +158,10 @@ async fn serve(
     from: SocketAddr,
     place: tokio::sync::OwnedSemaphorePermit,
 ) {
+    let mine = shared.hello();
     let greeting = async {
         configure(&stream)?;
-        handshake::accept(&mut stream, &shared.hello, |node| shared.objection(node)).await
+        handshake::accept(&mut stream, &mine, |node| shared.objection(node)).await
     };
     let greeted = tokio::select! {
         () = shared.stopping() => return,
@@ -156,8 +169,9 @@ async fn serve(
     };
     drop(place);
     match greeted {
-        Ok(node) => {
-            let Some(peer) = shared.peer_or_new(node) else { return };
+        Ok(theirs) => {
+            warn_of_other_password(&mine, &theirs);
+            let Some(peer) = shared.peer_or_new(theirs.node) else { return };
             run(shared, &peer, stream).await;
         }
         Err(error) => {
