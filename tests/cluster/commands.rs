@@ -293,6 +293,23 @@ fn wait_tells_of_the_groups_written_to_and_ends_with_its_client() {
     connection.send(&["WAIT", "3", "0"]).expect("sends");
     connection.close_sending();
     assert_eq!(connection.receive().expect("answers"), Reply::Integer(2));
+    // CLIENT UNBLOCK ends it either way. Waiting is not work: it enters no slow log.
+    let mut waiting = cluster.nodes[leader].connect();
+    assert_eq!(waiting.call(&["SET", "{w}", "v"]).expect("answers").text(), "OK");
+    let id = waiting.call(&["CLIENT", "ID"]).expect("answers").text();
+    assert_eq!(cluster.nodes[leader].ask(&["CLIENT", "UNBLOCK", &id]), Reply::Integer(0));
+    waiting.call(&["CONFIG", "SET", "slowlog-log-slower-than", "1"]).expect("answers");
+    for (reason, expected) in [
+        ("TIMEOUT", Reply::Integer(2)),
+        ("ERROR", Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".to_owned())),
+    ] {
+        waiting.send(&["WAIT", "3", "0"]).expect("sends");
+        let blocked = || cluster.nodes[leader].ask(&["INFO", "clients"]).text().contains("blocked_clients:1\r\n");
+        eventually(Duration::from_secs(5), || "the client is blocked".to_owned(), blocked);
+        assert_eq!(cluster.nodes[leader].ask(&["CLIENT", "UNBLOCK", &id, reason]), Reply::Integer(1));
+        assert_eq!(waiting.receive().expect("answers"), expected);
+    }
+    assert!(!cluster.nodes[leader].ask(&["SLOWLOG", "GET", "-1"]).text().contains("WAIT"));
     let mut moved = cluster.nodes[leader].connect();
     assert_eq!(moved.call(&["SET", "{w}", "w"]).expect("answers").text(), "OK");
     eventually(

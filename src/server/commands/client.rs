@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::command::{ClientCommand, WireError, parse_integer};
 use crate::protocol::Args;
-use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal};
+use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal, Unblocked};
 use crate::server::commands::CommandContext;
 use crate::server::commands::connection::is_plain;
 use crate::server::pause::Paused;
@@ -215,17 +215,19 @@ fn pause(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireEr
     Ok(())
 }
 
-/// No command of ours blocks a client, so there is never one to wake.
+/// WAIT is the one command that blocks.
 fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
-    let reason_known = match args.get(3) {
-        None => true,
-        Some(reason) => reason.eq_ignore_ascii_case(b"timeout") || reason.eq_ignore_ascii_case(b"error"),
+    let how = match args.get(3) {
+        _ if args.len() > 4 => return Err(WireError::UnblockReason),
+        None => Unblocked::TimedOut,
+        Some(reason) if reason.eq_ignore_ascii_case(b"timeout") => Unblocked::TimedOut,
+        Some(reason) if reason.eq_ignore_ascii_case(b"error") => Unblocked::Refused,
+        Some(_) => return Err(WireError::UnblockReason),
     };
-    if !reason_known || args.len() > 4 {
-        return Err(WireError::UnblockReason);
-    }
-    parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?;
-    context.reply.integer(0);
+    let id = parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?;
+    let filter = ClientFilter { ids: Some(u64::try_from(id).into_iter().collect()), ..ClientFilter::default() };
+    let woken = context.shared.clients.select(&filter).iter().any(|client| client.unblock(how));
+    context.reply.integer(i64::from(woken));
     Ok(())
 }
 

@@ -49,6 +49,7 @@ pub struct ServerFigures {
 #[derive(Debug, Default)]
 pub struct ClientFigures {
     pub connected: usize,
+    pub blocked: usize,
     pub peer_connections: usize,
     pub maxclients: usize,
     pub query_bytes_max: usize,
@@ -183,6 +184,7 @@ fn clients(shared: &Shared) -> ClientFigures {
     let (query_bytes_max, output_bytes_max) = shared.clients.largest_buffers();
     ClientFigures {
         connected: all.len(),
+        blocked: all.iter().filter(|client| client.is_blocked()).count(),
         peer_connections: shared.replication.peers().iter().filter(|peer| peer.connected_for.is_some()).count(),
         maxclients: shared.parameters.tunables().maxclients,
         query_bytes_max,

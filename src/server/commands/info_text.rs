@@ -206,7 +206,7 @@ fn clients(figures: &Figures, text: &mut Text) {
     text.field("maxclients", clients.maxclients);
     text.field("client_recent_max_input_buffer", clients.query_bytes_max);
     text.field("client_recent_max_output_buffer", clients.output_bytes_max);
-    text.field("blocked_clients", figures.parked.requests);
+    text.field("blocked_clients", clients.blocked + figures.parked.requests);
     text.fields(CLIENTS_REST);
 }
 
