@@ -371,7 +371,10 @@ async fn serve_pages(
             counted.stats.errors.render(&mut text);
             text
         }),
-        status: Box::new(move || replication.status()),
+        status: Box::new(move || {
+            let replication = replication.clone();
+            Box::pin(async move { replication.status().await })
+        }),
     });
     for host in &config.bind {
         let address = SocketAddr::new(*host, port);

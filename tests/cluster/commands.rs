@@ -319,3 +319,25 @@ fn wait_tells_of_the_groups_written_to_and_ends_with_its_client() {
     );
     assert_eq!(moved.call(&["WAIT", "1", "100"]).expect("answers"), Reply::Integer(0), "another node knows");
 }
+
+#[test]
+fn every_node_tells_the_lag_and_the_keys_of_all_groups() {
+    // Each of four nodes lacks a replica of one group.
+    let cluster = Cluster::start(4, &["--replicas", "3"]);
+    cluster.client().call(&["SET", "k", "v"]).expect("answers");
+    for node in &cluster.nodes {
+        let status = || node.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+        eventually(
+            Duration::from_secs(10),
+            || format!("node {} knows all: {}", node.port, status()),
+            || {
+                let status = status();
+                // The meta group has no keys.
+                !status.contains("\"lag_entries\":null")
+                    && !status.contains("\"voter\":false")
+                    && status.matches("\"keys\":null").count() == 1
+                    && status.matches("\"keys\":1").count() == 1
+            },
+        );
+    }
+}

@@ -120,3 +120,24 @@ fn a_node_whose_list_or_password_is_not_the_clusters_is_told_so() {
     );
     assert!(cluster.nodes.iter().all(|node| !node.log().contains("sesame")));
 }
+
+#[test]
+fn a_clean_start_and_stop_log_no_warning() {
+    let mut cluster = Cluster::start(3, &[]);
+    for round in 0..2 {
+        cluster.nodes.iter().for_each(|node| node.signal("TERM"));
+        for node in &mut cluster.nodes {
+            assert_eq!(node.wait(Duration::from_secs(20)), Some(0));
+        }
+        if round == 0 {
+            cluster.nodes.iter_mut().for_each(Node::start);
+            cluster.wait_ready();
+        }
+    }
+    for node in &cluster.nodes {
+        let log = node.log();
+        assert!(log.contains(" INFO "), "{log}");
+        let warnings = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        assert_eq!(warnings.collect::<Vec<_>>(), [""; 0]);
+    }
+}

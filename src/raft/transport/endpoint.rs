@@ -25,6 +25,7 @@ use super::network::GroupNetwork;
 use super::peer::{self, Peer};
 use super::registry::{RaftPort, Registry};
 use super::tasks::Tasks;
+use super::throttle::Throttle;
 use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
 use crate::config::ConfigTable;
 use crate::keyspace::HashSecret;
@@ -99,7 +100,7 @@ pub struct Shared {
     pub(super) runtime: Handle,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) hint: Mutex<Option<Bytes>>,
-    pub(super) last_refusal: Mutex<String>,
+    pub(super) refusals: Mutex<Throttle>,
     stop: watch::Sender<bool>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
 }
@@ -128,7 +129,7 @@ impl Transport {
             runtime: Handle::current(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             hint: Mutex::default(),
-            last_refusal: Mutex::default(),
+            refusals: Mutex::default(),
             stop: watch::Sender::new(false),
             peers: RwLock::default(),
         });

@@ -20,6 +20,8 @@ use crate::cluster::NodeId;
 const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
 const REDIAL_MS_MIN: u64 = 20;
 const REDIAL_MS_MAX: u64 = 500;
+/// A peer that cannot be reached for so long is worth a warning.
+const ABSENT_AFTER: Duration = Duration::from_secs(5);
 const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// Unsent bytes the kernel holds per connection: what a control frame can have to wait behind besides one write.
 const UNSENT_BYTES_MAX: u32 = 256 * 1024;
@@ -80,6 +82,8 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
                     wait_ms = REDIAL_MS_MIN;
                 }
             }
+            // Starting or stopping, like this node itself.
+            Err(LinkError::Io(_)) if peer.lost_at.lock().elapsed() < ABSENT_AFTER => (),
             Err(error) => {
                 // Each cause once, not at each attempt.
                 let error = error.to_string();
@@ -141,7 +145,12 @@ pub async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
                     let serving = Arc::clone(&shared);
                     shared.tasks.spawn_on(&shared.runtime, async move { serve(&serving, stream, from, place).await });
                 }
-                Err(_) => tracing::warn!(%from, "too many peers are shaking hands: connection closed"),
+                Err(_) => {
+                    const CROWDED: &str = "too many peers are shaking hands: connection closed";
+                    if shared.refusals.lock().admits(CROWDED, Instant::now()) {
+                        tracing::warn!(%from, "{CROWDED}");
+                    }
+                }
             },
             Err(error) => {
                 // Out of file descriptors, most likely: let others free some.
@@ -175,12 +184,15 @@ async fn serve(
             run(shared, &peer, stream).await;
         }
         Err(error) => {
-            // A refused node dials on, twice a second: the same reason is not repeated in the log.
-            let error = error.to_string();
-            let mut last = shared.last_refusal.lock();
-            if *last != error {
-                tracing::warn!(%from, error, "a peer's connection was not accepted");
-                *last = error;
+            let text = error.to_string();
+            if shared.refusals.lock().admits(&text, Instant::now()) {
+                match error {
+                    // A peer that stops, or nobody's: a port scan, a health check.
+                    LinkError::Io(_) | LinkError::HandshakeTimedOut(_) => {
+                        tracing::info!(%from, error = text, "a connection to the peer port came to nothing");
+                    }
+                    _ => tracing::warn!(%from, error = text, "a peer's connection was not accepted"),
+                }
             }
         }
     }

@@ -92,7 +92,7 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
             Err(error) => context.reply.error(&format!("ERR {error}")),
         },
         (b"STATUS", None) => {
-            let status = serde_json::to_vec(&replication.status()).expect("a status is plain values");
+            let status = serde_json::to_vec(&replication.status().await).expect("a status is plain values");
             context.reply.bulk(&status);
         }
         _ => context.reply.error("ERR unknown question"),
