@@ -44,6 +44,7 @@ const HASH_TEST_SECRET: HashSecret = HashSecret([1, 2, 3, 4]);
 pub fn run(loaded: LoadedConfig) -> Result<(), NodeError> {
     let logs = admin::init_logging(loaded.config.log_level, loaded.config.log_format);
     abort_on_panic();
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let rendered = crate::metrics::install();
     let workers = Workers::start(loaded.config.thread_count())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,7 +71,7 @@ async fn serve(
     rendered: Rendered,
     workers: &Workers,
 ) -> Result<(), NodeError> {
-    let LoadedConfig { config, file: config_file } = loaded;
+    let LoadedConfig { config, file: config_file, warnings: _ } = loaded;
     let started = Instant::now();
     let parameters = Arc::new(ConfigTable::new(&config));
     let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });

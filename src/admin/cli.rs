@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::local_directory::NODE_COUNT_MAX;
 use super::{client, local, status};
-use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load};
+use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load, unknown_variables};
 use crate::raft::power_loss;
 
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(3);
@@ -162,7 +162,7 @@ pub(super) fn load_settings(flags: &[String]) -> Result<LoadedConfig, ConfigErro
 }
 
 fn run_server(flags: &[String], run_node: RunNode) -> ExitCode {
-    let loaded = match load_settings(flags) {
+    let mut loaded = match load_settings(flags) {
         Ok(loaded) => loaded,
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => {
@@ -170,6 +170,8 @@ fn run_server(flags: &[String], run_node: RunNode) -> ExitCode {
             return ExitCode::from(WRONG_USAGE);
         }
     };
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    loaded.warnings = unknown_variables(variables);
     told(run_node(loaded).map(|()| String::new()).map_err(|error| chain(error.as_ref())))
 }
 

@@ -201,18 +201,23 @@ fn kill_filter(args: &Args<'_>, own: u64) -> Result<ClientFilter, WireError> {
 }
 
 fn pause(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let (what, duration) = parse_pause(args)?;
+    context.shared.pause.start(what, duration);
+    context.reply.ok();
+    Ok(())
+}
+
+fn parse_pause(args: &Args<'_>) -> Result<(Paused, Duration), WireError> {
     let what = match args.get(3) {
         None => Paused::All,
-        Some(_) if args.len() > 4 => return Err(WireError::Syntax),
+        Some(_) if args.len() > 4 => return Err(WireError::subcommand_or_arity("CLIENT", &args[1])),
         Some(mode) if mode.eq_ignore_ascii_case(b"all") => Paused::All,
         Some(mode) if mode.eq_ignore_ascii_case(b"write") => Paused::Writes,
-        Some(_) => return Err(WireError::Syntax),
+        Some(_) => return Err(WireError::PauseMode),
     };
     let ms = parse_integer(&args[2]).ok_or(WireError::TimeoutNotAnInteger)?;
     let ms = u64::try_from(ms).map_err(|_| WireError::TimeoutNegative)?;
-    context.shared.pause.start(what, Duration::from_millis(ms));
-    context.reply.ok();
-    Ok(())
+    Ok((what, Duration::from_millis(ms)))
 }
 
 /// WAIT is the one command that blocks.
@@ -235,6 +240,7 @@ fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), Wire
 mod tests {
     use super::*;
     use crate::protocol::ArgRange;
+    use crate::server::commands::fixture::args;
 
     fn filter(words: &[&str]) -> Result<ClientFilter, String> {
         let bytes = words.concat().into_bytes();
@@ -269,6 +275,22 @@ mod tests {
             (&["client", "kill", "type", "robot"], "ERR Unknown client type 'robot'"),
         ] {
             assert_eq!(filter(words).unwrap_err(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_pause_is_refused_in_redis_words() {
+        for (line, text) in [
+            ("client pause 10 x", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
+            ("client pause x all", "ERR timeout is not an integer or out of range"),
+            ("client pause -1", "ERR timeout is negative"),
+            (
+                "client pause 10 write x",
+                "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
+            ),
+        ] {
+            let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            assert_eq!(parse_pause(&words.args()).unwrap_err().to_string(), text);
         }
     }
 

@@ -72,15 +72,21 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
 
 /// Both words mean the same here: leadership never moves without a vote, whatever the client would rather force.
 async fn failover(args: &Args<'_>, replication: &Replication, reply: &mut Reply) -> Result<(), WireError> {
-    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"force") || word.eq_ignore_ascii_case(b"takeover");
-    if args.len() > 3 || args.get(2).is_some_and(|word| !known(word)) {
-        return Err(WireError::Syntax);
-    }
+    check_failover(args)?;
     match replication.take_leadership().await {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(&format!("ERR {error}")),
     }
     Ok(())
+}
+
+fn check_failover(args: &Args<'_>) -> Result<(), WireError> {
+    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"force") || word.eq_ignore_ascii_case(b"takeover");
+    match args.get(2) {
+        Some(_) if args.len() > 3 => Err(WireError::subcommand_or_arity("CLUSTER", &args[1])),
+        Some(word) if !known(word) => Err(WireError::Syntax),
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::cluster::{Hints, fixture_node as node_id, fixture_topology as topology};
 use crate::protocol::Protocol;
+use crate::server::commands::fixture::args;
 
 static NONE_FAILED: BTreeSet<NodeId> = BTreeSet::new();
 
@@ -93,4 +94,16 @@ fn links_list_connected_peers_only() {
     let text = written(Protocol::Resp3, |reply| links(&peers, reply));
     assert!(text.starts_with("*1\r\n%6\r\n$9\r\ndirection\r\n$2\r\nto\r\n"), "{text}");
     assert!(text.contains("$2\r\nrw\r\n") && text.ends_with("$16\r\nsend-buffer-used\r\n:7\r\n"), "{text}");
+}
+
+#[test]
+fn a_wrong_failover_is_refused_in_redis_words() {
+    let check = |line: &str| {
+        let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        check_failover(&words.args()).map_err(|error| error.to_string())
+    };
+    assert!(check("cluster failover").is_ok() && check("cluster failover TAKEOVER").is_ok());
+    assert_eq!(check("cluster failover x").unwrap_err(), "ERR syntax error");
+    let expected = "ERR unknown subcommand or wrong number of arguments for 'failover'. Try CLUSTER HELP.";
+    assert_eq!(check("cluster failover force x").unwrap_err(), expected);
 }

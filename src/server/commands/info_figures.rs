@@ -65,6 +65,9 @@ pub struct StatFigures {
     pub commands: u64,
     pub read_bytes: u64,
     pub written_bytes: u64,
+    /// From clients' sockets, and to them.
+    pub reads: u64,
+    pub writes: u64,
     pub per_second: PerSecond,
     pub expired_keys: u64,
     pub keyspace_hits: u64,
@@ -204,6 +207,8 @@ fn stats(shared: &Shared, expired: u64) -> StatFigures {
         commands: shared.stats.commands.calls_total(),
         read_bytes: load(&shared.stats.read_bytes),
         written_bytes: load(&shared.stats.written_bytes),
+        reads: load(&shared.stats.reads),
+        writes: load(&shared.stats.writes),
         per_second: shared.rates.now(),
         expired_keys: expired.saturating_sub(baseline.expired),
         keyspace_hits: hits.saturating_sub(baseline.hits),
