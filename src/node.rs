@@ -46,6 +46,7 @@ const HASH_TEST_SECRET: HashSecret = HashSecret([1, 2, 3, 4]);
 pub fn run(loaded: LoadedConfig) -> Result<(), NodeError> {
     let logs = admin::init_logging(loaded.config.log_level, loaded.config.log_format);
     abort_on_panic();
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let rendered = crate::metrics::install();
     let workers = Workers::start(loaded.config.thread_count())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -72,7 +73,7 @@ async fn serve(
     rendered: Rendered,
     workers: &Workers,
 ) -> Result<(), NodeError> {
-    let LoadedConfig { config, file: config_file } = loaded;
+    let LoadedConfig { config, file: config_file, warnings: _ } = loaded;
     let started = Instant::now();
     let parameters = Arc::new(ConfigTable::new(&config));
     let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });
@@ -101,6 +102,7 @@ async fn serve(
     let (failed, mut failures) = mpsc::channel(INBOX_MAX);
     let ground = Ground {
         file,
+        parameters: parameters.clone(),
         topology: formed.topology,
         log: log.clone(),
         failed,
@@ -249,7 +251,7 @@ pub fn formation_config(config: &Config) -> FormationConfig {
         replicas: Some(config.replicas),
         hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT),
     };
-    let password = Some(config.requirepass.0.clone()).filter(|password| !password.is_empty());
+    let password = Some(config.requirepass.clone()).filter(|password| !password.0.is_empty());
     FormationConfig { info, intent: Intent { addresses, settings }, password }
 }
 
@@ -264,6 +266,7 @@ pub type Running = (Coordinator, Arc<Replication>, Transport, JoinSet<()>);
 /// What replication stands on.
 pub struct Ground {
     pub file: NodeFile,
+    pub parameters: Arc<ConfigTable>,
     pub topology: Topology,
     pub log: NodeLog,
     pub failed: mpsc::Sender<String>,
@@ -273,7 +276,7 @@ pub struct Ground {
 }
 
 pub async fn start_replication(config: &Config, ground: Ground) -> Result<Running, NodeError> {
-    let Ground { file, topology, log, failed, started, runtimes, wire } = ground;
+    let Ground { file, parameters, topology, log, failed, started, runtimes, wire } = ground;
     let (hints, hints_received) = mpsc::channel(INBOX_MAX);
     let (questions, questions_received) = mpsc::channel(INBOX_MAX);
     let (connections, connections_received) = mpsc::channel(INBOX_MAX);
@@ -293,7 +296,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
         let _on_worker = runtimes[0].enter();
-        Transport::start(wire, transport_config(config, &file, &topology), Arc::new(inbox))?
+        Transport::start(wire, transport_config(config, parameters.clone(), &file, &topology), Arc::new(inbox))?
     };
     let timers = Timers {
         heartbeat: config.heartbeat(),
@@ -323,7 +326,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         topology,
         seed,
         transport: transport.clone(),
-        password: Some(config.requirepass.0.clone()).filter(|password| !password.is_empty()),
+        parameters,
         runtimes,
         sightings: sightings_received,
         hints: hints_received,
@@ -338,13 +341,20 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     Ok((coordinator, replication, transport, tasks))
 }
 
-fn transport_config(config: &Config, file: &NodeFile, topology: &Topology) -> TransportConfig {
+fn transport_config(
+    config: &Config,
+    parameters: Arc<ConfigTable>,
+    file: &NodeFile,
+    topology: &Topology,
+) -> TransportConfig {
     let Settings { groups, replicas, hash_check: _ } = topology.settings();
     TransportConfig {
         listen: config.bind.iter().map(|host| SocketAddr::new(*host, config.peer_port())).collect(),
         node: file.record.node,
         cluster: topology.cluster_id(),
+        hash_secret: HashSecret(topology.hash_secret()),
         hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
+        parameters,
         settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
     }
@@ -368,7 +378,10 @@ async fn serve_pages(
             counted.stats.errors.render(&mut text);
             text
         }),
-        status: Box::new(move || replication.status()),
+        status: Box::new(move || {
+            let replication = replication.clone();
+            Box::pin(async move { replication.status().await })
+        }),
     });
     for host in &config.bind {
         let address = SocketAddr::new(*host, port);

@@ -15,11 +15,8 @@ pub enum Bug {
     LeaseKeptAcrossTransfer,
     RestartForgetsVote,
     NoWaitAfterRestart,
-    /// A truncated entry is taken for one that did not happen (Raft's figure 8).
-    TruncatedIsRefused,
     /// What is pending when leadership is lost is taken for what did not happen.
     LostLeadershipIsRefused,
-    PendingKeyWithoutNonce,
     PositionWithoutOpNumber,
     ExpiryByLocalClock,
     ReadOvertakesWrite,

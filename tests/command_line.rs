@@ -48,3 +48,14 @@ fn asking_a_node_that_is_not_there_fails_with_its_address() {
         assert!(code == 1 && shown.is_empty() && errors.contains(&closed), "{words:?}: {code} {errors}");
     }
 }
+
+#[test]
+fn a_data_directory_that_cannot_be_one_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    std::fs::write(&file, b"").expect("writes");
+    for path in [file.clone(), file.join("below")] {
+        let (code, _, errors) = kvorum(&["server", "--data-dir", &path.display().to_string()]);
+        assert!(code == 1 && errors.contains(&format!("error: {}", file.display())), "{code} {errors}");
+    }
+}

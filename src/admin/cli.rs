@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::local_directory::NODE_COUNT_MAX;
 use super::{client, local, status};
-use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load};
+use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load, unknown_variables};
 use crate::raft::power_loss;
 
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(3);
@@ -71,12 +72,12 @@ enum ClusterCommand {
 #[derive(Debug, Clone, Args)]
 pub struct LocalFlags {
     /// Number of nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(NODE_COUNT_MAX)))]
     pub nodes: u16,
     /// Client port of the first node; the others follow.
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=55_000))]
     pub port: u16,
-    /// Directory for data and logs; a second run with the same nodes and ports finds its data again.
+    /// Directory for data and logs; a second run finds its data again, with the same --nodes and --port.
     #[arg(long, default_value = "./kvorum-local")]
     pub dir: PathBuf,
     /// Further flags for every node, after `--`, as in: kvorum local -- --appendfsync everysec
@@ -161,7 +162,7 @@ pub(super) fn load_settings(flags: &[String]) -> Result<LoadedConfig, ConfigErro
 }
 
 fn run_server(flags: &[String], run_node: RunNode) -> ExitCode {
-    let loaded = match load_settings(flags) {
+    let mut loaded = match load_settings(flags) {
         Ok(loaded) => loaded,
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => {
@@ -169,6 +170,8 @@ fn run_server(flags: &[String], run_node: RunNode) -> ExitCode {
             return ExitCode::from(WRONG_USAGE);
         }
     };
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    loaded.warnings = unknown_variables(variables);
     told(run_node(loaded).map(|()| String::new()).map_err(|error| chain(error.as_ref())))
 }
 

@@ -33,7 +33,7 @@ mod tests {
         let table = ConfigTable::new(&Config::default());
         table.set(&[("timeout", "30")]).unwrap();
         rewrite_config_file(&table, &path).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "# ours\ntimeout = \"30\"\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# ours\ntimeout = 30\n");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

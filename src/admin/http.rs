@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -40,7 +41,7 @@ pub struct HttpPages {
     pub health: watch::Receiver<Health>,
     /// Prometheus text; refreshes sampled gauges first.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    pub status: Box<dyn Fn() -> ClusterStatus + Send + Sync>,
+    pub status: Box<dyn Fn() -> BoxFuture<'static, ClusterStatus> + Send + Sync>,
 }
 
 /// Serves until `stop` turns true or its sender is gone, then finishes open requests within a second.
@@ -71,8 +72,8 @@ async fn pause_after(error: &io::Error) {
 
 async fn serve_connection(stream: TcpStream, pages: Arc<HttpPages>, mut stop: watch::Receiver<bool>) {
     let service = service_fn(move |request| {
-        let response = respond(&request, &pages);
-        async move { Ok::<_, Infallible>(response) }
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &pages).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX).max_buf_size(16 << 10);
@@ -88,7 +89,7 @@ async fn serve_connection(stream: TcpStream, pages: Arc<HttpPages>, mut stop: wa
     }
 }
 
-fn respond(request: &Request<Incoming>, pages: &HttpPages) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, pages: &HttpPages) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_string());
@@ -103,7 +104,7 @@ fn respond(request: &Request<Incoming>, pages: &HttpPages) -> Response<Full<Byte
         }
         "/" => {
             let health = pages.health.borrow().clone();
-            page(StatusCode::OK, "text/html; charset=utf-8", status_page(&health, &(pages.status)()))
+            page(StatusCode::OK, "text/html; charset=utf-8", status_page(&health, &(pages.status)().await))
         }
         path => {
             page(StatusCode::NOT_FOUND, TEXT, format!("no page {path}; there are /, /metrics, /healthz, /readyz\n"))
@@ -165,7 +166,7 @@ mod tests {
         let pages = HttpPages {
             health: health_seen,
             metrics: Box::new(|| "kvorum_keys 1\n".to_string()),
-            status: Box::new(crate::admin::status::example),
+            status: Box::new(|| Box::pin(std::future::ready(crate::admin::status::example()))),
         };
         let server = tokio::spawn(serve_http(listener, Arc::new(pages), stop_seen));
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::cli::{LocalFlags, load_settings};
 use super::client::check_health;
+use super::local_directory::{self, DirectoryError, Wanted, node_directory_name};
 use super::signals::{shutdown_signal, stopped};
 use crate::config::{ConfigError, HostPort};
 
@@ -38,6 +39,8 @@ enum LocalError {
     Directory { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Settings(#[from] ConfigError),
+    #[error(transparent)]
+    Used(#[from] DirectoryError),
     #[error("cannot start a node: {0}")]
     Spawn(io::Error),
     #[error("cannot watch signals: {0}")]
@@ -78,6 +81,7 @@ async fn run(flags: &LocalFlags) -> Result<(), LocalError> {
     let plans = plan_nodes(flags, &dir);
     // Wrong flags are told once, here, and not by each node; the password is needed to ask the nodes how they are.
     let password = load_settings(&plans[0].flags)?.config.requirepass.0;
+    local_directory::check(&dir, Wanted { nodes: flags.nodes, first_port: flags.port })?;
     check_ports(&plans)?;
     std::fs::create_dir_all(&dir).map_err(|source| LocalError::Directory { path: dir.clone(), source })?;
 
@@ -105,7 +109,7 @@ fn plan_nodes(flags: &LocalFlags, dir: &Path) -> Vec<NodePlan> {
     let address = |index: u16| HostPort { host: "127.0.0.1".to_string(), port: flags.port + index };
     let all = (0..flags.nodes).map(|index| address(index).to_string()).collect::<Vec<_>>().join(",");
     let plan = |index: u16| {
-        let name = format!("node-{}", index + 1);
+        let name = node_directory_name(index + 1);
         let mut words = flags.server_flags.clone();
         words.extend([
             format!("--port={}", flags.port + index),

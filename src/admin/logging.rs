@@ -26,12 +26,13 @@ pub fn init_logging(level: LogLevel, format: LogFormat) -> LogControl {
     LogControl { filter: handle }
 }
 
-/// openraft reports its inner life at info: it is shown from debug on, its warnings and errors always.
+/// openraft tells its inner life, and warns at each heartbeat that a stopped node does not answer: that is shown from debug on. What an operator
+/// has to know of it, lost peers, changes of leader and the end of a replica, is said by this crate.
 fn filter_of(level: LogLevel) -> Targets {
     let (own, library) = match level {
-        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
-        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
-        LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::OFF),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::OFF),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::OFF),
         LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
     };
     Targets::new().with_default(own).with_target("openraft", library)

@@ -7,6 +7,7 @@ mod client;
 mod config_file;
 mod http;
 mod local;
+mod local_directory;
 mod logging;
 mod signals;
 mod status;

@@ -63,6 +63,10 @@ pub enum Action {
     JoinThrough(Address),
     /// The operator gave the nodes different lists or settings. Print both and stop.
     RefuseListMismatch { address: Address, theirs: Intent, ours: Intent },
+    /// The list names members of two clusters: joining either for good may be wrong. Print them and stop.
+    RefuseTwoClusters(Address, Address),
+    /// This node is not on its own list, so it can only join, and no listed node is a member that answers. Print it and stop.
+    RefuseNotListed,
     /// The intent cannot be carried out. Print it and stop.
     RefuseIntent(PlanError),
 }
@@ -75,8 +79,6 @@ pub enum WaitReason {
     FounderToPlan(Address),
     /// The plan is held here; its founder collects the others' answers or has just initialized.
     FounderToInitialize,
-    /// This node is not on its own list, so it can only join, and no listed node is a member yet.
-    NotListed,
     /// The node at this address holds a plan of an incarnation that will not carry it out. Its directory must be emptied.
     DeadPlan(Address),
     /// The plan held here will not be carried out: its founder is gone, or a peer is in another cluster. This node's directory
@@ -131,13 +133,17 @@ impl FormingNode {
     pub fn step(&self, probes: &BTreeMap<Address, Probe>, seed: PlanSeed) -> Action {
         let answers = self.answers(probes);
         // § A peer with a cluster id: never bootstrap.
-        let members = answers.iter().filter_map(|(address, answer)| match answer {
+        let mut members = answers.iter().filter_map(|(address, answer)| match answer {
             Probe::Member { cluster } => Some((*address, *cluster)),
             Probe::Empty { .. } | Probe::Planned { .. } | Probe::Unreachable => None,
         });
-        if let Some((address, cluster)) = members.into_iter().next() {
+        if let Some((address, cluster)) = members.next() {
+            let other = members.find(|(_, other)| *other != cluster);
             return match &self.plan {
-                None => Action::JoinThrough(address.clone()),
+                None => match other {
+                    None => Action::JoinThrough(address.clone()),
+                    Some((other, _)) => Action::RefuseTwoClusters(address.clone(), other.clone()),
+                },
                 Some(plan) if plan.cluster_id() == cluster => Action::Wait(WaitReason::FounderToInitialize),
                 // Only after a change of lists. Whoever holds a plan may be counted as its voter at this moment, so it cannot become a
                 // member elsewhere under the same incarnation.
@@ -145,7 +151,7 @@ impl FormingNode {
             };
         }
         if !self.intent.addresses.contains(&self.info.address()) {
-            return Action::Wait(WaitReason::NotListed);
+            return Action::RefuseNotListed;
         }
         if let Some(refusal) = self.mismatch(&answers) {
             return refusal;
@@ -312,9 +318,6 @@ impl fmt::Display for WaitReason {
             }
             Self::FounderToPlan(address) => write!(f, "{address} is to write the founding plan"),
             Self::FounderToInitialize => f.write_str("the founder is to initialize the cluster"),
-            Self::NotListed => {
-                f.write_str("this node's own address is not in --initial-cluster, and no listed node is in a cluster")
-            }
             Self::DeadPlan(address) => {
                 write!(
                     f,

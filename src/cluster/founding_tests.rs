@@ -57,6 +57,8 @@ fn a_wiped_node_joins_if_any_peer_is_a_member_and_waits_while_one_is_silent() {
         let wait = |silent| Action::Wait(WaitReason::Unreachable(silent));
         check(number, None, &[(low, empty(low)), (high, Probe::Unreachable)], &wait(vec![address(high)]));
         check(number, None, &[], &wait(vec![address(low), address(high)]));
+        let other = Probe::Member { cluster: ClusterId([43; 16]) };
+        check(number, None, &[(low, MEMBER), (high, other)], &Action::RefuseTwoClusters(address(low), address(high)));
     }
 }
 
@@ -124,7 +126,7 @@ fn another_list_or_other_settings_are_refused_with_both_shown() {
 fn a_node_that_is_not_listed_never_founds() {
     let mut guest = forming(7, NODES, None);
     let answers = BTreeMap::from([(address(1), empty(1)), (address(2), empty(2)), (address(3), empty(3))]);
-    assert_eq!(guest.step(&answers, seed(1)), Action::Wait(WaitReason::NotListed));
+    assert_eq!(guest.step(&answers, seed(1)), Action::RefuseNotListed);
     guest.intent = intent(7, 1, 3);
     let answers = BTreeMap::from([(address(3), MEMBER)]);
     assert_eq!(guest.step(&answers, seed(1)), Action::JoinThrough(address(3)));
@@ -242,7 +244,10 @@ impl Model {
             Action::SendPlan(targets) => Deed::Push(targets.iter().map(position_of).collect()),
             Action::Initialize => Deed::Initialize,
             Action::JoinThrough(address) => Deed::Join(position_of(&address)),
-            refusal @ (Action::RefuseListMismatch { .. } | Action::RefuseIntent(_)) => panic!("{refusal:?}"),
+            refusal @ (Action::RefuseListMismatch { .. }
+            | Action::RefuseTwoClusters(_, _)
+            | Action::RefuseNotListed
+            | Action::RefuseIntent(_)) => panic!("{refusal:?}"),
         };
         self.deeds.insert(key, deed.clone());
         deed

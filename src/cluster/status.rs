@@ -47,7 +47,7 @@ pub struct GroupStatus {
     pub slot_count: u32,
     /// First and last slot of each run, rising; slots, not key slots.
     pub slot_ranges: Vec<(u16, u16)>,
-    /// `None` where the asked node has no replica of the group.
+    /// `None` if neither the leader answers nor the asked node has a replica of the group.
     pub keys: Option<u64>,
 }
 
@@ -57,6 +57,6 @@ pub struct ReplicaStatus {
     /// Node id.
     pub node: String,
     pub voter: bool,
-    /// Log entries that the replica is behind the leader; only the leader knows.
+    /// Log entries that the replica is behind the leader; `None` if the leader does not answer.
     pub lag_entries: Option<u64>,
 }

@@ -25,6 +25,8 @@ pub struct SlotRange {
 pub struct ClusterShard<'a> {
     pub node: NodeId,
     pub info: &'a NodeInfo,
+    /// This node has long had no connection to it.
+    pub failed: bool,
     /// Ascending; empty for a node that leads nothing.
     pub ranges: Vec<(KeySlot, KeySlot)>,
 }
@@ -33,14 +35,23 @@ pub struct ClusterShard<'a> {
 #[derive(Debug, Clone)]
 pub struct ClusterView<'a> {
     topology: &'a Topology,
+    failed: &'a BTreeSet<NodeId>,
     ranges: Vec<SlotRange>,
     /// The greatest term in which a node leads a group; 0 for a node that leads none.
     config_epochs: BTreeMap<NodeId, u64>,
     key_slots_without_leader: usize,
 }
 
+/// Frames to and from peers since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerTraffic {
+    pub sent: u64,
+    pub received: u64,
+}
+
 impl<'a> ClusterView<'a> {
-    pub fn new(topology: &'a Topology, hints: &Hints) -> Self {
+    /// `failed`: nodes that are shown as such, with the key slots they led last until others lead those.
+    pub fn new(topology: &'a Topology, hints: &Hints, failed: &'a BTreeSet<NodeId>) -> Self {
         let owners: BTreeMap<GroupId, NodeId> =
             topology.groups().keys().map(|group| (*group, owner(topology, hints, *group))).collect();
         let mut ranges: Vec<SlotRange> = Vec::new();
@@ -60,7 +71,7 @@ impl<'a> ClusterView<'a> {
             let epoch = config_epochs.entry(*node).or_default();
             *epoch = term.max(*epoch);
         }
-        Self { topology, ranges, config_epochs, key_slots_without_leader }
+        Self { topology, failed, ranges, config_epochs, key_slots_without_leader }
     }
 
     /// Ascending, without holes.
@@ -86,7 +97,9 @@ impl<'a> ClusterView<'a> {
     /// In the order of node ids, nodes that lead nothing included.
     pub fn shards(&self) -> Vec<ClusterShard<'a>> {
         let mut shards: BTreeMap<NodeId, ClusterShard<'a>> = (self.topology.nodes().iter())
-            .map(|(node, info)| (*node, ClusterShard { node: *node, info, ranges: Vec::new() }))
+            .map(|(node, info)| {
+                (*node, ClusterShard { node: *node, info, failed: self.failed.contains(node), ranges: Vec::new() })
+            })
             .collect();
         for SlotRange { start, end, node } in &self.ranges {
             let own = shards.get_mut(node).expect("owners are registered nodes");
@@ -95,15 +108,19 @@ impl<'a> ClusterView<'a> {
         shards.into_values().collect()
     }
 
-    /// CLUSTER NODES: `id host:port@bus flags - 0 0 epoch connected ranges...` and a line feed per node. Ping times and
-    /// link states are the same everywhere, since redis-cli and tests compare nodes' answers.
+    /// CLUSTER NODES: `id host:port@bus flags - 0 0 epoch connected ranges...` and a line feed per node; a failed one is
+    /// `master,fail` and `disconnected`. There are no pings to give the times of, and zeros keep the nodes' answers equal.
     pub fn nodes_text(&self, myself: NodeId) -> String {
         let mut text = String::new();
-        for ClusterShard { node, info, ranges } in self.shards() {
-            let flags = if node == myself { "myself,master" } else { "master" };
+        for ClusterShard { node, info, failed, ranges } in self.shards() {
+            let (flags, link) = match (node == myself, failed) {
+                (true, _) => ("myself,master", "connected"),
+                (false, false) => ("master", "connected"),
+                (false, true) => ("master,fail", "disconnected"),
+            };
             let NodeInfo { host, port, peer_port, http_port: _ } = info;
             let epoch = self.config_epochs[&node];
-            let head = format_args!("{node} {host}:{port}@{peer_port} {flags} - 0 0 {epoch} connected");
+            let head = format_args!("{node} {host}:{port}@{peer_port} {flags} - 0 0 {epoch} {link}");
             text.write_fmt(head).expect("writing to a string does not fail");
             for (start, end) in ranges {
                 let range = if start == end { format!(" {start}") } else { format!(" {start}-{end}") };
@@ -116,7 +133,7 @@ impl<'a> ClusterView<'a> {
 
     /// CLUSTER INFO. `cluster_state` is ok whenever there is a topology: requests are parked during an election, never
     /// refused, and clients take `fail` for a reason to give up. Key slots whose group has no leader now show as pfail.
-    pub fn info_text(&self, myself: NodeId) -> String {
+    pub fn info_text(&self, myself: NodeId, traffic: PeerTraffic) -> String {
         let leaders: BTreeSet<NodeId> = self.ranges.iter().map(|range| range.node).collect();
         let Epoch(topology_epoch) = self.topology.epoch();
         let current_epoch = self.config_epochs.values().copied().fold(topology_epoch, u64::max);
@@ -129,8 +146,8 @@ impl<'a> ClusterView<'a> {
             ("cluster_size", leaders.len() as u64),
             ("cluster_current_epoch", current_epoch),
             ("cluster_my_epoch", self.config_epochs.get(&myself).copied().unwrap_or(0)),
-            ("cluster_stats_messages_sent", 0),
-            ("cluster_stats_messages_received", 0),
+            ("cluster_stats_messages_sent", traffic.sent),
+            ("cluster_stats_messages_received", traffic.received),
             ("total_cluster_links_buffer_limit_exceeded", 0),
         ];
         let lines = fields.iter().map(|(name, value)| format!("{name}:{value}\r\n"));
@@ -149,6 +166,8 @@ mod tests {
     use super::*;
     use crate::cluster::fixture::{node, topology};
     use crate::cluster::{Ballot, LeaderHint, ReplicaId};
+
+    static NONE_FAILED: BTreeSet<NodeId> = BTreeSet::new();
 
     /// What redis-py and redis-cli read from CLUSTER NODES: id, host, port, bus port, flags, key slots.
     fn parse_nodes(text: &str) -> BTreeMap<String, (String, Vec<String>, BTreeSet<usize>)> {
@@ -182,7 +201,7 @@ mod tests {
             let topology = topology(nodes, groups, 3);
             let mut hints = Hints::default();
             for round in 0..3 {
-                let view = ClusterView::new(&topology, &hints);
+                let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
                 let mut next = 0;
                 for range in view.slots() {
                     assert_eq!(range.start.index(), next);
@@ -205,7 +224,7 @@ mod tests {
         let topology = topology(4, 3, 3);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 5, 1));
-        let view = ClusterView::new(&topology, &hints);
+        let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
         let texts: Vec<String> = (1..=4).map(|own| view.nodes_text(node(own))).collect();
         for (own, text) in (1..).zip(&texts) {
             assert_eq!(text.matches("myself,").count(), 1);
@@ -226,16 +245,32 @@ mod tests {
         let topology = topology(1, 1, 1);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 3, 0));
-        let view = ClusterView::new(&topology, &hints);
+        let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
         let id = node(1);
         let expected = format!("{id} 127.0.0.1:7001@17001 myself,master - 0 0 3 connected 0-16383\n");
         assert_eq!(view.nodes_text(id), expected);
     }
 
     #[test]
+    fn a_failed_node_is_shown_as_such_with_the_key_slots_it_led_last() {
+        let topology = topology(2, 2, 2);
+        let mut hints = Hints::default();
+        hints.learn(GroupId(1), hint(&topology, 1, 3, 0));
+        let healthy = ClusterView::new(&topology, &hints, &NONE_FAILED);
+        let gone = BTreeSet::from([node(1)]);
+        let view = ClusterView::new(&topology, &hints, &gone);
+        let failed: Vec<NodeId> = view.shards().iter().filter(|shard| shard.failed).map(|shard| shard.node).collect();
+        assert_eq!(failed, [node(1)]);
+        let expected =
+            healthy.nodes_text(node(2)).replacen(" master - 0 0 3 connected", " master,fail - 0 0 3 disconnected", 1);
+        assert_eq!(view.nodes_text(node(2)), expected);
+        assert_eq!(view.slots(), healthy.slots());
+    }
+
+    #[test]
     fn shards_list_every_node_with_its_own_ranges() {
         let topology = topology(3, 2, 2);
-        let view = ClusterView::new(&topology, &Hints::default());
+        let view = ClusterView::new(&topology, &Hints::default(), &NONE_FAILED);
         let shards = view.shards();
         assert!(shards.iter().map(|shard| shard.node).eq(topology.nodes().keys().copied()));
         assert!(shards.iter().any(|shard| shard.ranges.is_empty()));
@@ -248,15 +283,24 @@ mod tests {
         let topology = topology(3, 1, 3);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 4, 0));
-        let text = ClusterView::new(&topology, &hints).info_text(node(1));
+        let text =
+            ClusterView::new(&topology, &hints, &NONE_FAILED).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
         let head =
             "cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\ncluster_slots_pfail:0\r\n";
         assert!(text.starts_with(head), "{text}");
-        for line in ["cluster_known_nodes:3", "cluster_size:1", "cluster_current_epoch:4", "cluster_my_epoch:4"] {
+        for line in [
+            "cluster_known_nodes:3",
+            "cluster_size:1",
+            "cluster_current_epoch:4",
+            "cluster_my_epoch:4",
+            "cluster_stats_messages_sent:6",
+            "cluster_stats_messages_received:7",
+        ] {
             assert!(text.contains(&format!("\r\n{line}\r\n")), "{line} in {text}");
         }
         hints.learn_election(GroupId(1), Ballot { term: 5, replica: ReplicaId(1) });
-        let text = ClusterView::new(&topology, &hints).info_text(node(1));
+        let text =
+            ClusterView::new(&topology, &hints, &NONE_FAILED).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
         assert!(text.starts_with("cluster_state:ok\r\n") && text.contains("\r\ncluster_slots_pfail:16384\r\n"));
     }
 
@@ -265,7 +309,7 @@ mod tests {
         let topology = topology(3, 1, 3);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), LeaderHint { node: node(77), ..hint(&topology, 1, 4, 0) });
-        let view = ClusterView::new(&topology, &hints);
+        let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
         assert_eq!(view.slots()[0].node, topology.presumed_leader(GroupId(1)).unwrap());
     }
 }

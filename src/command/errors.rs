@@ -155,6 +155,10 @@ pub enum WireError {
     UnrecognizedOption(String),
     #[error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")]
     UnblockReason,
+    #[error("ERR CLIENT PAUSE mode must be WRITE or ALL")]
+    PauseMode,
+    #[error("UNBLOCKED client unblocked via CLIENT UNBLOCK")]
+    Unblocked,
     #[error("ERR max number of clients reached")]
     MaxClients,
 

@@ -17,9 +17,19 @@ pub fn read_encoding(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
     })
 }
 
-/// Always 1: unlike Redis's small integers, no value is an object shared between keys.
+/// What Redis shows for an integer that it shares between keys. None is shared here, but its tests and tools look for it.
+const SHARED_REFCOUNT: i64 = 2_147_483_647;
+/// Redis shares the integers from 0 to below this, whose texts have at most four digits.
+const SHARED_DIGITS_MAX: usize = 4;
+
+/// 1, or as in Redis for a small integer.
 pub fn read_refcount(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
-    read_entry(args, bucket, time, reply, |_, reply| reply.integer(1))
+    read_entry(args, bucket, time, reply, |entry, reply| {
+        let digits = entry.value_len() <= SHARED_DIGITS_MAX
+            && entry.value().as_slice().is_some_and(|text| text.iter().all(u8::is_ascii_digit));
+        let is_shared = digits && entry.encoding() == Encoding::Int;
+        reply.integer(if is_shared { SHARED_REFCOUNT } else { 1 });
+    })
 }
 
 pub fn read_idletime(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {

@@ -13,6 +13,7 @@ use super::options::Config;
 
 /// Settings that only make sense as flags.
 const FLAG_ONLY: [&str; 4] = ["config", "exit-with-parent", "help", "version"];
+const VARIABLE_PREFIX: &str = "KVORUM_";
 /// A key further than this from what was written is no likely typing error.
 const EDITS_MAX: usize = 3;
 
@@ -26,6 +27,8 @@ pub type ConfigFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
 pub struct LoadedConfig {
     pub config: Config,
     pub file: Option<PathBuf>,
+    /// What was given and means nothing, to be logged.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,7 @@ pub fn load(
     layered.extend(environment_flags(environment)?);
     let config = ServerFlags::try_parse_from(words(&layered, flags))?.config;
     config.check().map_err(ConfigError::Combination)?;
-    Ok(LoadedConfig { config, file })
+    Ok(LoadedConfig { config, file, warnings: Vec::new() })
 }
 
 /// Names of the settings that file and environment may give.
@@ -75,6 +78,32 @@ pub(super) fn setting_names() -> Vec<String> {
     let command = ServerFlags::command();
     let names = command.get_arguments().filter_map(|argument| argument.get_long());
     names.filter(|name| !FLAG_ONLY.contains(name)).map(str::to_string).collect()
+}
+
+/// What to say of variables whose names look like settings and are none, of all that are set.
+pub fn unknown_variables(set: impl Iterator<Item = String>) -> Vec<String> {
+    let known = setting_names();
+    let unknown = set.filter_map(|variable| {
+        let key = variable.strip_prefix(VARIABLE_PREFIX)?.to_ascii_lowercase().replace('_', "-");
+        let is_known = known.contains(&key) || key == "config";
+        let nearest = nearest(&key, &known);
+        (!is_known && (nearest.is_some() || !is_of_others(&key))).then(|| match nearest {
+            Some(name) => format!("unknown environment variable {variable}; did you mean {}?", variable_of(name)),
+            None => format!("unknown environment variable {variable}; `kvorum server --help` lists the settings"),
+        })
+    });
+    unknown.collect()
+}
+
+/// Our own tests' and benchmarks', and those that Kubernetes sets in every pod beside services named kvorum and kvorum-x.
+fn is_of_others(key: &str) -> bool {
+    ["test-", "bench-", "transcripts-", "port-"].iter().any(|start| key.starts_with(start))
+        || key.ends_with("-port")
+        || ["service-host", "service-port", "-port-"].iter().any(|part| key.contains(part))
+}
+
+fn variable_of(name: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
 fn words(layered: &[String], flags: &[String]) -> Vec<String> {
@@ -130,11 +159,16 @@ fn scalar(value: &toml::Value) -> Option<String> {
 }
 
 fn unknown_key(key: &str, names: &[String]) -> String {
-    let nearest = names.iter().map(|name| (edit_distance(key, name), name)).min();
-    match nearest {
-        Some((edits, name)) if edits <= EDITS_MAX => format!("unknown key '{key}'; did you mean '{name}'?"),
-        Some(_) | None => format!("unknown key '{key}'; `kvorum server --help` lists them"),
+    match nearest(key, names) {
+        Some(name) => format!("unknown key '{key}'; did you mean '{name}'?"),
+        None => format!("unknown key '{key}'; `kvorum server --help` lists them"),
     }
+}
+
+/// The setting that was most likely meant.
+fn nearest<'a>(key: &str, names: &'a [String]) -> Option<&'a String> {
+    let (edits, name) = names.iter().map(|name| (edit_distance(key, name), name)).min()?;
+    (edits <= EDITS_MAX).then_some(name)
 }
 
 /// Levenshtein distance, with `_` and `-` equal.
@@ -157,7 +191,7 @@ fn edit_distance(left: &str, right: &str) -> usize {
 fn environment_flags(environment: &Environment<'_>) -> Result<Vec<String>, ConfigError> {
     let mut flags = Vec::new();
     for name in setting_names() {
-        let variable = format!("KVORUM_{}", name.replace('-', "_").to_ascii_uppercase());
+        let variable = variable_of(&name);
         // Kubernetes sets KVORUM_PORT=tcp://10.0.0.1:6379 in every pod beside a service named kvorum.
         let value = environment(&variable).filter(|value| !(name == "port" && value.starts_with("tcp://")));
         if let Some(value) = value {

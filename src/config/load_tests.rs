@@ -57,6 +57,30 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
 }
 
 #[test]
+fn an_unknown_variable_is_named_with_the_nearest_known_one() {
+    let unknown = |name: &str| unknown_variables(std::iter::once(name.to_string())).pop();
+    assert_eq!(
+        unknown("KVORUM_REQUIRE_PASS").as_deref(),
+        Some("unknown environment variable KVORUM_REQUIRE_PASS; did you mean KVORUM_REQUIREPASS?")
+    );
+    assert!(unknown("KVORUM_PASSWORD").is_some_and(|text| text.contains("`kvorum server --help`")));
+    assert!(unknown("KVORUM_PEER_PROT").is_some_and(|text| text.contains("KVORUM_PEER_PORT?")));
+    for name in [
+        "PATH",
+        "KVORUM_CONFIG",
+        "KVORUM_PORT",
+        "KVORUM_LOG_LEVEL",
+        "KVORUM_SERVICE_HOST",
+        "KVORUM_SERVICE_PORT_CLIENT",
+        "KVORUM_PORT_6379_TCP_ADDR",
+        "KVORUM_HEADLESS_PORT",
+        "KVORUM_TEST_BOOT_ID",
+    ] {
+        assert_eq!(unknown(name), None);
+    }
+}
+
+#[test]
 fn a_bad_value_is_reported_with_its_place() {
     let text = message("port = 70000", &[], &[]);
     assert!(text.starts_with("kvorum.toml: port: invalid value '70000'"), "{text}");

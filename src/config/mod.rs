@@ -13,7 +13,7 @@ mod rewrite;
 mod table;
 mod units;
 
-pub use load::{ConfigError, ConfigFile, Environment, LoadedConfig, load};
+pub use load::{ConfigError, ConfigFile, Environment, LoadedConfig, load, unknown_variables};
 pub use options::Config;
 pub use table::{ConfigTable, Tunables};
 pub use units::{Appendfsync, ByteSize, EvictionPolicy, HostPort, LogFormat, LogLevel, ReadMode, Secret, YesNo};

@@ -1,7 +1,7 @@
 //! The parameters of CONFIG GET and SET: one row each, with Redis's name, the values it takes and its initial value.
 //!
 //! Three sorts: *settings* of this node, of which some can change while it runs; *fixed* ones, which describe how Kvorum
-//! works in Redis's words; *remembered* ones, which steer encodings and background work that Kvorum does otherwise:
+//! works in Redis's words, and refuse what would promise otherwise; *remembered* ones, which steer encodings and background work that Kvorum does otherwise:
 //! test suites and tools set them and read them back, so they are validated and kept, without effect.
 
 use super::options::Config;
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     /// Up to 16 percentiles from 0 to 100, separated by blanks.
     Percentiles,
     Text,
+    /// Redis's classes of clients with a hard and a soft limit and seconds each.
+    OutputLimits,
     /// Exactly this: any other value would promise what Kvorum does not do.
     Only(&'static str),
 }
@@ -142,7 +144,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("latency-monitor-threshold", Kind::Integer { min: 0, max: u32::MAX as i64 }, |config| {
         config.latency_monitor_threshold.to_string()
     }),
-    live("loglevel", LOG_LEVELS, redis_log_level).under("log-level"),
+    live("loglevel", LOG_LEVELS, redis_log_level).or("log-level").under("log-level"),
     // Take effect at once, known to Redis alone and therefore absent from the file.
     remembered("latency-tracking", Kind::YesNo, "yes"),
     remembered("latency-tracking-info-percentiles", Kind::Percentiles, "50 99 99.9"),
@@ -152,12 +154,20 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     started_with("peer-port", |config| config.peer_port().to_string()),
     started_with("http-port", |config| config.http_port().unwrap_or(0).to_string()),
     started_with("bind", addresses),
-    started_with("dir", |config| config.data_dir.display().to_string()),
+    started_with("dir", |config| config.data_dir.display().to_string()).or("data-dir"),
     started_with("appendfsync", |config| config.appendfsync.to_string()),
-    started_with("cluster-announce-ip", |config| config.announce_host.clone().unwrap_or_default()),
-    started_with("cluster-announce-port", |config| config.announce_port.unwrap_or(0).to_string()),
+    started_with("cluster-announce-ip", |config| config.announce_host.clone().unwrap_or_default()).or("announce-host"),
+    started_with("cluster-announce-port", |config| config.announce_port.unwrap_or(0).to_string()).or("announce-port"),
     started_with("cluster-port", |config| config.peer_port().to_string()),
-    started_with("io-threads", |config| config.thread_count().to_string()),
+    started_with("io-threads", |config| config.thread_count().to_string()).or("threads"),
+    started_with("initial-cluster", |config| {
+        config.initial_cluster.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }),
+    started_with("log-segment-bytes", |config| config.log_segment_bytes.0.to_string()),
+    started_with("log-bytes-max", |config| config.log_bytes_max.0.to_string()),
+    started_with("log-format", |config| config.log_format.to_string()),
+    started_with("park-ms-max", |config| config.park_ms_max.to_string()),
+    started_with("park-bytes-max", |config| config.park_bytes_max.0.to_string()),
     started_with("replicas", |config| config.replicas.to_string()),
     started_with("groups", |config| config.group_count().to_string()),
     started_with("read-mode", |config| config.read_mode.to_string()),
@@ -180,7 +190,10 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     row("appendonly", Kind::Only("yes"), Initial::Text("yes"), Change::Allowed),
     row("maxmemory", Kind::Memory { min: 0, max: 0 }, Initial::Text("0"), Change::Allowed),
     row("replica-read-only", Kind::Only("yes"), Initial::Text("yes"), Change::Allowed).or("slave-read-only"),
-    row("cluster-require-full-coverage", Kind::YesNo, Initial::Text("no"), Change::Allowed),
+    row("cluster-require-full-coverage", Kind::Only("no"), Initial::Text("no"), Change::Allowed),
+    row("cluster-allow-reads-when-down", Kind::Only("no"), Initial::Text("no"), Change::Allowed),
+    // Each write is on a quorum, whatever this says; a number would promise more.
+    row("min-replicas-to-write", Kind::Only("0"), Initial::Text("0"), Change::Allowed).or("min-slaves-to-write"),
     row("notify-keyspace-events", Kind::Only(""), Initial::Text(""), Change::Allowed),
     // Remembered: encodings.
     remembered("hash-max-listpack-entries", COUNT, "512").or("hash-max-ziplist-entries"),
@@ -230,7 +243,6 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     // Remembered: replication and clustering as Redis does them.
     remembered("masterauth", Kind::Text, ""),
     remembered("masteruser", Kind::Text, ""),
-    remembered("min-replicas-to-write", SECONDS, "0").or("min-slaves-to-write"),
     remembered("min-replicas-max-lag", SECONDS, "10").or("min-slaves-max-lag"),
     remembered("repl-backlog-size", Kind::Memory { min: 1, max: u64::MAX }, "1048576"),
     remembered("repl-backlog-ttl", SECONDS, "3600"),
@@ -243,13 +255,12 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     remembered("replica-priority", SECONDS, "100").or("slave-priority"),
     remembered(
         "client-output-buffer-limit",
-        Kind::Text,
+        Kind::OutputLimits,
         "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
     ),
     remembered("cluster-node-timeout", COUNT, "15000"),
     remembered("cluster-migration-barrier", SECONDS, "1"),
     remembered("cluster-replica-validity-factor", SECONDS, "10").or("cluster-slave-validity-factor"),
     remembered("cluster-replica-no-failover", Kind::YesNo, "no").or("cluster-slave-no-failover"),
-    remembered("cluster-allow-reads-when-down", Kind::YesNo, "no"),
     remembered("cluster-allow-replica-migration", Kind::YesNo, "yes"),
 ];

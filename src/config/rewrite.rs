@@ -2,10 +2,10 @@
 
 /// The text with each `(key, value)` set: in its line if the key is set there, else in place of its commented default,
 /// else at the end. All else stays as it was.
-pub(super) fn rewritten<'a>(text: &str, changes: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+pub(super) fn rewritten<'a>(text: &str, changes: impl Iterator<Item = (&'a str, toml::Value)>) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
     for (key, value) in changes {
-        let line = format!("{key} = {}", toml::Value::String(value.to_string()));
+        let line = format!("{key} = {value}");
         let set = lines.iter().position(|existing| is_key(existing, key));
         let documented = || lines.iter().position(|existing| is_key(existing.strip_prefix('#').unwrap_or(""), key));
         match set.or_else(documented) {
@@ -28,10 +28,8 @@ mod tests {
     #[test]
     fn a_key_is_replaced_in_its_line_uncommented_or_appended() {
         let before = "# my file\nport = 7001 # ours\n#timeout = 0\n# timeout is in seconds\n";
-        let after = rewritten(before, [("port", "7002"), ("timeout", "5"), ("requirepass", "a\"b")].into_iter());
-        assert_eq!(
-            after,
-            "# my file\nport = \"7002\"\ntimeout = \"5\"\n# timeout is in seconds\nrequirepass = 'a\"b'\n"
-        );
+        let changes = [("port", 7002.into()), ("timeout", 5.into()), ("requirepass", "a\"b".into())];
+        let after = rewritten(before, changes.into_iter());
+        assert_eq!(after, "# my file\nport = 7002\ntimeout = 5\n# timeout is in seconds\nrequirepass = 'a\"b'\n");
     }
 }

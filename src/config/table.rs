@@ -99,7 +99,10 @@ impl ConfigTable {
                 Change::Allowed => {}
                 Change::Immutable => return Err(failed("can't set immutable config")),
             }
-            next.insert(parameter.name, parameter.kind.normalized(text).map_err(|reason| failed(&reason))?);
+            next.insert(
+                parameter.name,
+                parameter.kind.normalized(text, &next[parameter.name]).map_err(|reason| failed(&reason))?,
+            );
         }
         self.tunables.store(Arc::new(Tunables::from_values(&next)));
         *values = next;
@@ -111,7 +114,8 @@ impl ConfigTable {
     pub fn rewritten(&self, file_text: &str) -> String {
         let values = self.values.lock();
         let changed = PARAMETERS.iter().filter(|parameter| values[parameter.name] != self.initial[parameter.name]);
-        let with_key = changed.filter_map(|parameter| Some((parameter.file_key?, values[parameter.name].as_str())));
+        let with_key = changed
+            .filter_map(|parameter| Some((parameter.file_key?, parameter.kind.file_value(&values[parameter.name]))));
         super::rewrite::rewritten(file_text, with_key)
     }
 }
@@ -123,8 +127,17 @@ fn find(name: &str) -> Result<&'static Parameter, String> {
 }
 
 impl Kind {
-    /// The text as CONFIG GET will print it, or Redis's reason for refusing it.
-    fn normalized(self, text: &str) -> Result<String, String> {
+    /// As a person would write it in the file. A password of digits is no number.
+    fn file_value(self, text: &str) -> toml::Value {
+        let number = match self {
+            Self::Integer { .. } | Self::Memory { .. } => text.parse().ok(),
+            Self::YesNo | Self::OneOf(_) | Self::Percentiles | Self::Text | Self::OutputLimits | Self::Only(_) => None,
+        };
+        number.map_or_else(|| toml::Value::String(text.to_string()), toml::Value::Integer)
+    }
+
+    /// The text as CONFIG GET will print it, or Redis's reason for refusing it. What it leaves out stays as in `current`.
+    fn normalized(self, text: &str, current: &str) -> Result<String, String> {
         match self {
             Self::YesNo => one_of(&["yes", "no"], text).ok_or_else(|| "argument must be 'yes' or 'no'".to_string()),
             Self::Integer { min, max } => {
@@ -141,6 +154,7 @@ impl Kind {
             Self::Percentiles => percentiles(text)
                 .map(|_| text.to_string())
                 .ok_or_else(|| format!("argument(s) must be at most {PERCENTILES_MAX} numbers from 0 to 100")),
+            Self::OutputLimits => output_limits(text, current),
             Self::Text if text.len() > TEXT_LEN_MAX => Err(format!("argument is longer than {TEXT_LEN_MAX} bytes")),
             Self::Text => Ok(text.to_string()),
             Self::Only(value) if text.eq_ignore_ascii_case(value) => Ok(value.to_string()),
@@ -163,6 +177,30 @@ fn one_of(words: &[&'static str], text: &str) -> Option<String> {
 fn percentiles(text: &str) -> Option<Vec<f64>> {
     let numbers: Option<Vec<f64>> = text.split_whitespace().map(|word| word.parse().ok()).collect();
     numbers.filter(|all| all.len() <= PERCENTILES_MAX && all.iter().all(|number| (0.0..=100.0).contains(number)))
+}
+
+/// `class hard soft seconds` for one class or more.
+fn output_limits(text: &str, current: &str) -> Result<String, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if !words.len().is_multiple_of(4) {
+        return Err("Wrong number of arguments in buffer limit configuration.".to_string());
+    }
+    let mut limits: Vec<String> = current.split_whitespace().map(str::to_string).collect();
+    for limit in words.chunks_exact(4) {
+        let class = match limit[0].to_ascii_lowercase().as_str() {
+            "normal" => 0,
+            "slave" | "replica" => 1,
+            "pubsub" => 2,
+            _ => return Err("Invalid client class specified in buffer limit configuration.".to_string()),
+        };
+        let bytes = |word: &str| word.parse::<ByteSize>().ok().map(|size| size.0.to_string());
+        let seconds = limit[3].parse::<u32>().ok().map(|seconds| seconds.to_string());
+        let (Some(hard), Some(soft), Some(seconds)) = (bytes(limit[1]), bytes(limit[2]), seconds) else {
+            return Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".to_string());
+        };
+        limits.splice(4 * class + 1..4 * class + 4, [hard, soft, seconds]);
+    }
+    Ok(limits.join(" "))
 }
 
 impl Tunables {

@@ -21,7 +21,7 @@ fn every_initial_value_is_one_that_set_would_take() {
     let table = table();
     for parameter in PARAMETERS {
         let value = &table.initial[parameter.name];
-        assert_eq!(parameter.kind.normalized(value).as_ref(), Ok(value), "{}", parameter.name);
+        assert_eq!(parameter.kind.normalized(value, value).as_ref(), Ok(value), "{}", parameter.name);
     }
 }
 
@@ -39,6 +39,46 @@ fn every_file_key_is_a_setting() {
     let settings = crate::config::load::setting_names();
     for key in PARAMETERS.iter().filter_map(|row| row.file_key) {
         assert!(settings.iter().any(|name| name == key), "{key}");
+    }
+}
+
+#[test]
+fn every_setting_of_the_file_can_be_asked_for_by_its_name() {
+    let table = table();
+    for name in crate::config::load::setting_names() {
+        one(&table, &name);
+    }
+}
+
+#[test]
+fn output_limits_are_checked_and_merged_as_redis_does() {
+    let table = table();
+    table.set(&[("client-output-buffer-limit", "Replica 1mb 2 3 pubsub 4 5 6")]).unwrap();
+    let expected = "normal 0 0 0 slave 1048576 2 3 pubsub 4 5 6";
+    assert_eq!(one(&table, "client-output-buffer-limit"), expected);
+    for (text, reason) in [
+        ("x", "Wrong number of arguments in buffer limit configuration."),
+        ("normal 1 2", "Wrong number of arguments in buffer limit configuration."),
+        ("master 1 2 3", "Invalid client class specified in buffer limit configuration."),
+        ("normal x 2 3", "Error in hard, soft or soft_seconds setting in buffer limit configuration."),
+        ("normal 1 2 -3", "Error in hard, soft or soft_seconds setting in buffer limit configuration."),
+    ] {
+        let error = table.set(&[("client-output-buffer-limit", text)]).unwrap_err();
+        assert!(error.ends_with(reason), "{text}: {error}");
+    }
+    assert_eq!(one(&table, "client-output-buffer-limit"), expected);
+}
+
+#[test]
+fn what_would_promise_what_kvorum_does_not_do_is_refused() {
+    for (name, value) in [
+        ("min-replicas-to-write", "1"),
+        ("min-slaves-to-write", "1"),
+        ("cluster-allow-reads-when-down", "yes"),
+        ("cluster-require-full-coverage", "yes"),
+        ("maxmemory", "1mb"),
+    ] {
+        assert!(table().set(&[(name, value)]).is_err(), "{name}");
     }
 }
 
@@ -146,9 +186,9 @@ fn one_bad_value_leaves_all_as_it_was() {
 #[test]
 fn rewrite_writes_changed_settings_and_the_result_loads() {
     let table = table();
-    table.set(&[("loglevel", "warning"), ("timeout", "9"), ("hz", "20")]).unwrap();
+    table.set(&[("loglevel", "warning"), ("timeout", "9"), ("hz", "20"), ("requirepass", "12")]).unwrap();
     let text = table.rewritten("# mine\nport = 7001\n");
-    assert_eq!(text, "# mine\nport = 7001\ntimeout = \"9\"\nlog-level = \"warning\"\n");
+    assert_eq!(text, "# mine\nport = 7001\ntimeout = 9\nrequirepass = \"12\"\nlog-level = \"warning\"\n");
     let words = ["--config".to_string(), "x".to_string()];
     let loaded = crate::config::load(&words, &|_| None, &|_| Ok(text.clone())).unwrap().config;
     assert_eq!((loaded.timeout, loaded.log_level, loaded.port), (9, LogLevel::Warn, 7001));

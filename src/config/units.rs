@@ -161,6 +161,18 @@ impl fmt::Display for HostPort {
     }
 }
 
+impl Secret {
+    /// Whether this was given, in a time that does not tell how many bytes were right.
+    pub fn is(&self, given: &[u8]) -> bool {
+        let secret = self.0.as_bytes();
+        let mut differs = u8::from(secret.len() != given.len());
+        for (index, byte) in given.iter().enumerate() {
+            differs |= byte ^ secret.get(index).copied().unwrap_or(!byte);
+        }
+        differs == 0
+    }
+}
+
 impl FromStr for Secret {
     type Err = std::convert::Infallible;
 
@@ -235,6 +247,15 @@ mod tests {
     #[test]
     fn an_ipv6_address_prints_in_brackets() {
         assert_eq!("[::1]:7001".parse::<HostPort>().unwrap().to_string(), "[::1]:7001");
+    }
+
+    #[test]
+    fn a_secret_is_itself_alone() {
+        let secret = Secret("secret".to_string());
+        assert!(secret.is(b"secret"));
+        for wrong in [&b""[..], b"secre", b"secrets", b"Secret", b"secret\0"] {
+            assert!(!secret.is(wrong));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Everything durable happens here, before it is told to anyone: the incarnation (in `node_file.rs`), the accepted plan, the membership.
 //! Peers pull: a node offers its plan in its answer to a probe, and "accepted" is what its own answer then says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use crate::cluster::{
     Action, Address, ClusterId, FormingNode, FoundingPlan, Intent, MetaOp, NodeInfo, PlanSeed, Probe, Topology,
     WaitReason,
 };
+use crate::command::WireError;
+use crate::config::Secret;
 use crate::protocol::{Protocol, ReadLimits, Reply, RequestReader, Requests};
 use crate::raft::node_file::{Membership, NodeFile};
 use crate::random;
@@ -45,7 +47,7 @@ pub struct Formed {
 pub struct FormationConfig {
     pub info: NodeInfo,
     pub intent: Intent,
-    pub password: Option<String>,
+    pub password: Option<Secret>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,18 @@ pub enum FormationError {
         "{address} was started with another list of founding nodes or other settings: it has {theirs:?}, this node has {ours:?}"
     )]
     OtherIntent { address: Address, theirs: Box<Intent>, ours: Box<Intent> },
+    #[error(
+        "the password is not the one of {address}, which answers \"{text}\": requirepass has to be the same on all nodes"
+    )]
+    OtherPassword { address: Address, text: String },
+    #[error("{0} and {1}, both listed in --initial-cluster, are members of different clusters: list the nodes of one")]
+    TwoClusters(Address, Address),
+    #[error(
+        "this node's own address {own} is not in --initial-cluster ({}), and no node listed there is in a cluster that it could join: \
+         set --announce-host, or correct the list",
+        shown(listed)
+    )]
+    NotListed { own: Address, listed: BTreeSet<Address> },
     #[error(transparent)]
     Plan(#[from] crate::cluster::PlanError),
     #[error("the cluster refused this node: {0}")]
@@ -76,12 +90,13 @@ pub async fn form(
     };
     let node = FormingNode { node: file.record.node, info: config.info.clone(), intent: config.intent.clone(), plan };
     let answer = Arc::new(Mutex::new(node.answer()));
+    let answers = Answers { probe: answer.clone(), password: config.password.clone(), others: FORMING_TEXT };
     let mut answering = JoinSet::new();
     for address in listen {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
-        answering.spawn(answer_probes(listener, answer.clone(), FORMING_TEXT));
+        answering.spawn(answer_probes(listener, answers.clone()));
     }
     let formed = drive(file, config, node, &answer).await;
     answering.shutdown().await;
@@ -96,7 +111,10 @@ async fn drive(
 ) -> Result<Formed, FormationError> {
     let mut reporter = Reporter::default();
     loop {
-        let probes = probe_all(&node, config.password.as_deref()).await;
+        let probes = match probe_all(&node, config.password.as_ref()).await {
+            Ok(probes) => probes,
+            Err(error) => return refused(error).await,
+        };
         if let Some(plan) = founded(&node, &probes) {
             // The founder has initialized: this node is a member by the plan it holds.
             let topology = plan.topology().clone();
@@ -123,8 +141,13 @@ async fn drive(
                 file.update_topology(&topology)?;
                 return Ok(Formed { topology });
             }
-            Action::JoinThrough(address) => match join(&join_op(&node), config.password.as_deref(), &address).await {
+            Action::JoinThrough(address) => match join(&join_op(&node), config.password.as_ref(), &address).await {
                 Ok(topology) => {
+                    if let Some(difference) = list_difference(&node.intent.addresses, &topology) {
+                        tracing::warn!(
+                            "--initial-cluster is not the list of the cluster that this node joined: {difference}"
+                        );
+                    }
                     // A plan that came to nothing is dropped: this node founds no cluster any more.
                     file.update(Membership::Member { topology: Box::new(topology.clone()), plan: None })?;
                     return Ok(Formed { topology });
@@ -135,14 +158,41 @@ async fn drive(
                 }
             },
             Action::RefuseListMismatch { address, theirs, ours } => {
-                // Still answering probes: the others must see it too, or the last of them would wait for ever.
-                tokio::time::sleep(MISMATCH_SHOWN).await;
-                return Err(FormationError::OtherIntent { address, theirs: Box::new(theirs), ours: Box::new(ours) });
+                let (theirs, ours) = (Box::new(theirs), Box::new(ours));
+                return refused(FormationError::OtherIntent { address, theirs, ours }).await;
+            }
+            Action::RefuseTwoClusters(one, other) => return Err(FormationError::TwoClusters(one, other)),
+            Action::RefuseNotListed => {
+                let (own, listed) = (node.info.address(), node.intent.addresses);
+                return Err(FormationError::NotListed { own, listed });
             }
             Action::RefuseIntent(error) => return Err(error.into()),
         }
         tokio::time::sleep(ROUND_INTERVAL).await;
     }
+}
+
+/// Still answering probes: the others must see it too, or the last of them would wait for ever.
+async fn refused(error: FormationError) -> Result<Formed, FormationError> {
+    tokio::time::sleep(MISMATCH_SHOWN).await;
+    Err(error)
+}
+
+/// What is on one of the two lists alone. The cluster's own may have changed since it was founded, so this is no reason to refuse.
+fn list_difference(listed: &BTreeSet<Address>, topology: &Topology) -> Option<String> {
+    let members: BTreeSet<Address> = topology.nodes().values().map(NodeInfo::address).collect();
+    let strangers: BTreeSet<Address> = listed.difference(&members).cloned().collect();
+    let missing: BTreeSet<Address> = members.difference(listed).cloned().collect();
+    let part = |what: &str, addresses: &BTreeSet<Address>| {
+        (!addresses.is_empty()).then(|| format!("{what} {}", shown(addresses)))
+    };
+    let parts = [part("no member is at", &strangers), part("not listed are", &missing)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+fn shown<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> String {
+    addresses.into_iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The plan this node holds, if a peer says that its cluster exists.
@@ -161,22 +211,30 @@ fn draw_seed() -> PlanSeed {
     PlanSeed { cluster_id: ClusterId::random(), hash_secret }
 }
 
-async fn probe_all(node: &FormingNode, password: Option<&str>) -> BTreeMap<Address, Probe> {
+/// An error if a peer refuses this node's password: the password is one for all, so that clients need only one.
+async fn probe_all(node: &FormingNode, password: Option<&Secret>) -> Result<BTreeMap<Address, Probe>, FormationError> {
     let own = node.info.address();
     let mut asking = JoinSet::new();
     for address in node.intent.addresses.iter().filter(|address| **address != own) {
-        let (address, password) = (address.clone(), password.map(str::to_owned));
+        let (address, password) = (address.clone(), password.cloned());
         asking.spawn(async move {
-            let ask = call(&address, password.as_deref(), &[b"CLUSTER", b"KVORUM", b"PROBE"]);
+            let ask = call(&address, password.as_ref(), &[b"CLUSTER", b"KVORUM", b"PROBE"]);
             let answer = tokio::time::timeout(PROBE_WAIT_MAX, ask).await;
             let probe = match answer {
                 Ok(Ok(Ok(bytes))) => postcard::from_bytes(&bytes).unwrap_or(Probe::Unreachable),
+                Ok(Ok(Err(text))) if is_about_password(&text) => {
+                    return Err(FormationError::OtherPassword { address, text });
+                }
                 Ok(Ok(Err(_)) | Err(_)) | Err(_) => Probe::Unreachable,
             };
-            (address, probe)
+            Ok((address, probe))
         });
     }
     asking.join_all().await.into_iter().collect()
+}
+
+fn is_about_password(text: &str) -> bool {
+    ["NOAUTH", "WRONGPASS", "ERR AUTH"].iter().any(|start| text.starts_with(start))
 }
 
 pub(super) enum JoinFailure {
@@ -190,7 +248,7 @@ fn join_op(node: &FormingNode) -> MetaOp {
 }
 
 /// Asks the member at `address` to take in the node that `op` names.
-pub(super) async fn join(op: &MetaOp, password: Option<&str>, address: &Address) -> Result<Topology, JoinFailure> {
+pub(super) async fn join(op: &MetaOp, password: Option<&Secret>, address: &Address) -> Result<Topology, JoinFailure> {
     let body = op.encode();
     let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
     let ask = call(address, password, &words);
@@ -205,24 +263,26 @@ pub(super) async fn join(op: &MetaOp, password: Option<&str>, address: &Address)
     }
 }
 
-/// One command to another node's client port: the bulk it answers, or its error's text.
+/// One command to another node's client port: the bulk it answers, or the text of its error, also of one about the password.
 pub(super) async fn call(
     address: &Address,
-    password: Option<&str>,
+    password: Option<&Secret>,
     words: &[&[u8]],
 ) -> io::Result<Result<Vec<u8>, String>> {
     let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     let mut request = Vec::new();
     if let Some(password) = password {
-        put_request(&mut request, &[b"AUTH", password.as_bytes()]);
+        put_request(&mut request, &[b"AUTH", password.0.as_bytes()]);
     }
     put_request(&mut request, words);
     stream.write_all(&request).await?;
     let mut buffer = Vec::new();
     if password.is_some() {
-        // An error of AUTH shows in the answer to the command itself.
-        read_reply(&mut stream, &mut buffer).await?.ok();
+        let authenticated = read_reply(&mut stream, &mut buffer).await?;
+        if authenticated.is_err() {
+            return Ok(authenticated);
+        }
     }
     read_reply(&mut stream, &mut buffer).await
 }
@@ -261,8 +321,18 @@ async fn read_reply(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<
     }
 }
 
+/// What a node answers at its client port before it serves there.
+#[derive(Clone)]
+pub(super) struct Answers {
+    pub probe: Arc<Mutex<Probe>>,
+    /// Asked for as by the real server, so that nodes with different ones find out before they share a cluster.
+    pub password: Option<Secret>,
+    /// The error that everybody else gets.
+    pub others: &'static str,
+}
+
 /// Answers probes, and tells everybody else why the node is not there yet.
-pub(super) async fn answer_probes(listener: TcpListener, answer: Arc<Mutex<Probe>>, others: &'static str) {
+pub(super) async fn answer_probes(listener: TcpListener, answers: Answers) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -270,14 +340,15 @@ pub(super) async fn answer_probes(listener: TcpListener, answer: Arc<Mutex<Probe
             Some(_) = connections.join_next() => (),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                 if let Ok((stream, _)) = accepted {
-                    connections.spawn(answer_connection(stream, answer.clone(), others));
+                    connections.spawn(answer_connection(stream, answers.clone()));
                 }
             }
         }
     }
 }
 
-async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>, others: &'static str) -> io::Result<()> {
+async fn answer_connection(mut stream: TcpStream, answers: Answers) -> io::Result<()> {
+    let mut authenticated = answers.password.is_none();
     let mut reader = RequestReader::new(ReadLimits { word_bytes_max: 1 << 20, ..ReadLimits::default() });
     let (mut requests, mut buffer) = (Requests::default(), Vec::new());
     loop {
@@ -288,15 +359,24 @@ async fn answer_connection(mut stream: TcpStream, answer: Arc<Mutex<Probe>>, oth
         let Ok(consumed) = reader.decode(&buffer, &mut requests) else { return Ok(()) };
         let mut reply = Reply::new(Protocol::Resp2);
         for index in 0..requests.len() {
-            let words: Vec<Vec<u8>> = requests.get(index, &buffer).iter().map(<[u8]>::to_ascii_uppercase).collect();
+            let args = requests.get(index, &buffer);
+            let words: Vec<Vec<u8>> = args.iter().map(<[u8]>::to_ascii_uppercase).collect();
             match words.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
-                [b"CLUSTER", b"KVORUM", b"PROBE"] => {
-                    let probe = postcard::to_stdvec(&*answer.lock()).expect("a probe's answer encodes");
+                [b"CLUSTER", b"KVORUM", b"PROBE"] if authenticated => {
+                    let probe = postcard::to_stdvec(&*answers.probe.lock()).expect("a probe's answer encodes");
                     reply.bulk(&probe);
                 }
-                // Whoever has the password will be asked for it by the real server.
-                [b"AUTH", ..] => reply.ok(),
-                _ => reply.error(others),
+                [b"AUTH", .., _] => match &answers.password {
+                    Some(password) if password.is(&args[args.len() - 1]) => {
+                        authenticated = true;
+                        reply.ok();
+                    }
+                    Some(_) => WireError::WrongPass.reply(&mut reply),
+                    None if args.len() == 2 => WireError::AuthWithoutPassword.reply(&mut reply),
+                    None => reply.ok(),
+                },
+                _ if !authenticated => WireError::NoAuth.reply(&mut reply),
+                _ => reply.error(answers.others),
             }
         }
         buffer.drain(..consumed);
@@ -314,14 +394,10 @@ impl Reporter {
     fn report(&mut self, reason: &WaitReason) {
         match reason {
             WaitReason::Unreachable(missing) => {
-                let missing: Vec<String> = missing.iter().map(Address::to_string).collect();
-                self.note(&format!("waiting for {}", missing.join(", ")));
+                self.note(&format!("waiting for {}", shown(missing)));
             }
             WaitReason::FounderToPlan(founder) => self.note(&format!("waiting for {founder} to found the cluster")),
             WaitReason::FounderToInitialize => self.note("waiting for the founding node to start the cluster"),
-            WaitReason::NotListed => {
-                self.note("this node's own address is not in --initial-cluster: set --announce-host, or correct the list");
-            }
             WaitReason::DeadPlan(address) => self.note(&format!(
                 "{address} holds a founding plan of a node that is gone; if no cluster ever ran, wipe its data directory"
             )),

@@ -88,10 +88,7 @@ impl GroupState {
         Self {
             id,
             replica,
-            origin: Origin {
-                replica: replica.0,
-                nonce: if planted::is(Bug::PendingKeyWithoutNonce) { 0 } else { nonce },
-            },
+            origin: Origin { replica: replica.0, nonce },
             keyspace,
             clock: GroupClock::default(),
             lease: LeaseCell::default(),

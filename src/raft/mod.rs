@@ -27,6 +27,7 @@ mod snapshot;
 mod snapshot_file;
 mod snapshot_files;
 mod snapshot_io;
+mod status;
 mod transport;
 mod types;
 mod upkeep;

@@ -54,7 +54,7 @@ pub struct NodeFile {
 impl NodeFile {
     /// Reads the file; in an empty directory draws an incarnation and makes it durable first.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        create_directory(directory)?;
+        create_directory(directory).map_err(|error| named(directory, &error))?;
         let record = match Self::read(directory)? {
             Some(record) => record,
             None => {
@@ -77,7 +77,7 @@ impl NodeFile {
         match fs::read(&path) {
             Ok(bytes) => decode(&bytes).map(Some).ok_or_else(damaged),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(named(&path, &error)),
         }
     }
 
@@ -111,6 +111,11 @@ impl NodeFile {
     }
 }
 
+/// The operator has to know which path is meant.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 fn decode(bytes: &[u8]) -> Option<NodeRecord> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (crc, body) = rest.split_first_chunk::<4>()?;
@@ -141,6 +146,17 @@ mod tests {
         assert_eq!(NodeFile::open(directory.path()).expect("opens").record.node, first);
         fs::remove_file(directory.path().join(FILE_NAME)).expect("removes");
         assert_ne!(NodeFile::open(directory.path()).expect("opens").record.node, first);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        fs::write(&file, b"").expect("writes");
+        for error in [NodeFile::read(&file).err(), NodeFile::open(&file.join("below")).err()] {
+            let text = error.expect("refused").to_string();
+            assert!(text.starts_with(&file.display().to_string()), "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What nodes ask of each other beside Raft: to join, to hand leadership over, and what `kvorum cluster status` shows.
+//! What nodes ask of each other beside Raft: to join, to hand leadership over, to tell of the groups they lead (`status.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::cluster::{
-    Address, ClusterStatus, GroupId, GroupStatus, MetaOp, NodeId, NodeInfo, NodeState, NodeStatus, Probe, ReplicaId,
-    ReplicaStatus,
-};
-use crate::raft::membership::MembershipStatus;
+use crate::cluster::{Address, GroupId, MetaOp, NodeId, NodeInfo, Probe, ReplicaId};
 use crate::raft::meta::ProposeError;
 use crate::raft::replication::Replication;
 use crate::raft::{AskReply, PeerState, Receiver, formation};
@@ -19,6 +15,8 @@ use crate::raft::{AskReply, PeerState, Receiver, formation};
 const ASK_TRANSFER: u8 = 1;
 /// The body is a meta op: propose it.
 const ASK_PROPOSE: u8 = 2;
+/// The body is empty: what is known of the groups led there?
+pub(super) const ASK_LED_GROUPS: u8 = 3;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Less than what the joining node allows for the whole of it.
@@ -67,6 +65,10 @@ pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc
         let result = match question.kind {
             ASK_TRANSFER => transfer_to(&replication, &question.body).await,
             ASK_PROPOSE => propose_for(&replication, &question.body).await,
+            ASK_LED_GROUPS => {
+                question.reply.send(&replication.encoded_led_groups());
+                continue;
+            }
             other => Err(format!("unknown question {other}")),
         };
         question.reply.send(&postcard::to_stdvec(&result).expect("a text encodes"));
@@ -158,88 +160,14 @@ impl Replication {
     }
 
     async fn join_at(&self, leader: &Address, op: &MetaOp) -> Result<Vec<u8>, String> {
-        let body = op.encode();
+        let (body, password) = (op.encode(), self.password());
         let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
-        let ask = formation::call(leader, self.password(), &words);
+        let ask = formation::call(leader, password.as_ref(), &words);
         let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await;
         let answer = answer.map_err(|_| format!("{leader} does not answer"))?;
         match answer.map_err(|error| format!("{leader}: {error}"))? {
             Ok(topology) => Ok(topology),
             Err(text) => Err(text.strip_prefix("ERR ").unwrap_or(&text).to_owned()),
-        }
-    }
-
-    /// The cluster as this node sees it.
-    pub fn status(&self) -> ClusterStatus {
-        let topology = self.topology();
-        let peers = self.peers();
-        let nodes = topology.nodes().iter().map(|(node, info)| {
-            let connected =
-                *node == self.node() || peers.iter().any(|peer| peer.node == *node && peer.connected_for.is_some());
-            NodeStatus {
-                id: node.to_string(),
-                address: info.address().to_string(),
-                peer_address: format!("{}:{}", info.host, info.peer_port),
-                state: if connected { NodeState::Up } else { NodeState::Down },
-            }
-        });
-        let meta_members = topology.meta_members();
-        let meta = meta_members.iter().map(|(replica, (node, _))| (*replica, *node));
-        let meta = self.group_status(GroupId::META, meta, &self.meta_membership(), self.leads_meta());
-        let groups = topology.groups().iter().map(|(id, info)| {
-            let handle = self.group(*id);
-            let status = handle.as_ref().map(|group| self.membership(group)).unwrap_or_default();
-            let leads = handle.as_ref().is_some_and(|group| group.leads());
-            let replicas = info.replicas.iter().map(|(replica, node)| (*replica, *node));
-            let mut group = self.group_status(*id, replicas, &status, leads);
-            group.keys = handle.map(|group| group.keyspace().counters().keys);
-            group
-        });
-        ClusterStatus {
-            cluster_id: topology.cluster_id().to_string(),
-            epoch: topology.epoch().0,
-            asked: self.node().to_string(),
-            nodes: nodes.collect(),
-            groups: std::iter::once(meta).chain(groups).collect(),
-        }
-    }
-
-    fn group_status(
-        &self,
-        id: GroupId,
-        replicas: impl Iterator<Item = (ReplicaId, NodeId)>,
-        status: &MembershipStatus,
-        leads: bool,
-    ) -> GroupStatus {
-        let hint = self.hints().leader(id);
-        let slots: Vec<u16> = self.topology().slots_of(id).map(|slot| slot.get()).collect();
-        let mut slot_ranges: Vec<(u16, u16)> = Vec::new();
-        for slot in &slots {
-            match slot_ranges.last_mut() {
-                Some((_, last)) if *last + 1 == *slot => *last = *slot,
-                Some(_) | None => slot_ranges.push((*slot, *slot)),
-            }
-        }
-        let lag = |replica: ReplicaId| {
-            let matched = status.matched.get(&replica).copied()?;
-            leads.then(|| status.last_log_index.saturating_sub(matched))
-        };
-        GroupStatus {
-            id: id.0,
-            leader: hint.map(|hint| hint.node.to_string()),
-            term: hint.map_or(0, |hint| hint.term),
-            replicas: replicas
-                .map(|(replica, node)| ReplicaStatus {
-                    id: replica.0,
-                    node: node.to_string(),
-                    // In the middle of a change the old voters still count.
-                    voter: status.voters.contains(&replica) && !status.joint,
-                    lag_entries: lag(replica),
-                })
-                .collect(),
-            slot_count: slots.len() as u32,
-            slot_ranges,
-            keys: None,
         }
     }
 }

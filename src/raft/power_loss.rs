@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, Topology, WantedSettings};
 use crate::raft::directory::sync_directory;
-use crate::raft::formation::{FormationConfig, FormationError, JoinFailure, Reporter, answer_probes, join};
+use crate::raft::formation::{Answers, FormationConfig, FormationError, JoinFailure, Reporter, answer_probes, join};
 use crate::raft::log::Recovered;
 use crate::raft::node_file::{Membership, NodeFile, NodeRecord};
 
@@ -70,11 +70,12 @@ pub async fn resolve(
     tracing::warn!("{report}");
     let mut answering = JoinSet::new();
     let probe = Arc::new(Mutex::new(Probe::Member { cluster: topology.cluster_id() }));
+    let answers = Answers { probe, password: config.password.clone(), others: WAITING_TEXT };
     for address in listen {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
-        answering.spawn(answer_probes(listener, probe.clone(), WAITING_TEXT));
+        answering.spawn(answer_probes(listener, answers.clone()));
     }
     let resolution = wait(directory, file.record.node, topology, config).await;
     answering.shutdown().await;
@@ -103,7 +104,7 @@ async fn wait(
         }
         let mut reasons = Vec::new();
         for address in peers.iter().filter(|_| sole.is_empty()) {
-            match join(&op, config.password.as_deref(), address).await {
+            match join(&op, config.password.as_ref(), address).await {
                 Ok(topology) => {
                     let MetaOp::Join { node, .. } = op else { unreachable!("made above") };
                     let membership = Membership::Member { topology: Box::new(topology), plan: None };

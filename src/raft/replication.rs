@@ -20,6 +20,7 @@ use crate::cluster::{
     self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
     Topology,
 };
+use crate::config::{ConfigTable, Secret};
 use crate::keyspace::HashSecret;
 use crate::raft::group::{Group, TransferError};
 use crate::raft::leadership::LeaderSighting;
@@ -34,6 +35,10 @@ use crate::workers;
 
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A node without a connection for so long is shown as failed: a fifth of Redis's cluster-node-timeout, and longer than a restart's
+/// or a network's hiccup that nobody should see.
+const FAILED_AFTER: Duration = Duration::from_secs(3);
 
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -58,7 +63,7 @@ pub struct Replication {
     meta_raft: MetaRaft,
     meta: Arc<MetaState>,
     transport: Transport,
-    password: Option<String>,
+    parameters: Arc<ConfigTable>,
     topology: ArcSwap<Topology>,
     hints: ArcSwap<Hints>,
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
@@ -91,8 +96,9 @@ impl Replication {
         self.topology().node(self.node).map(cluster::NodeInfo::address).expect("a member knows itself")
     }
 
-    pub(super) fn password(&self) -> Option<&str> {
-        self.password.as_deref()
+    /// The cluster's password, for calls to other nodes' client ports.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.parameters.tunables().requirepass.clone()
     }
 
     pub(super) async fn ask(
@@ -141,6 +147,12 @@ impl Replication {
 
     pub fn peers(&self) -> Vec<PeerState> {
         self.transport.peers()
+    }
+
+    /// Nodes that this one takes for dead, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
+    pub fn failed_nodes(&self) -> BTreeSet<NodeId> {
+        let failed = |peer: &PeerState| peer.lost_for.is_some_and(|lost_for| lost_for > FAILED_AFTER);
+        self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect()
     }
 
     /// True while this node leads the meta group.
@@ -216,8 +228,7 @@ pub struct Start {
     pub topology: Topology,
     pub seed: ReplicaSeed,
     pub transport: Transport,
-    /// The cluster's password, for calls to other nodes' client ports.
-    pub password: Option<String>,
+    pub parameters: Arc<ConfigTable>,
     /// Where replicas run, in turn.
     pub runtimes: Vec<Handle>,
     pub sightings: mpsc::Receiver<LeaderSighting>,
@@ -290,7 +301,7 @@ impl Coordinator {
             meta_raft: meta.raft.clone(),
             meta: meta.state.clone(),
             transport: start.transport,
-            password: start.password,
+            parameters: start.parameters,
             topology: ArcSwap::new(topology),
             hints: ArcSwap::default(),
             groups: ArcSwap::default(),

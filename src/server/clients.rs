@@ -31,6 +31,41 @@ pub enum Signal {
     Kill,
 }
 
+/// How a client that waits is woken before what it waits for has come; CLIENT UNBLOCK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unblocked {
+    /// As if its time were over.
+    TimedOut,
+    /// With an error.
+    Refused,
+}
+
+const NOT_BLOCKED: u8 = 0;
+const BLOCKED: u8 = 1;
+const BLOCKED_TIMED_OUT: u8 = 2;
+const BLOCKED_REFUSED: u8 = 3;
+
+/// A client counts as blocked while it holds this.
+#[derive(Debug)]
+pub struct Blocked<'a>(&'a Client);
+
+impl Blocked<'_> {
+    /// Whether somebody has ended the wait, and how.
+    pub fn unblocked(&self) -> Option<Unblocked> {
+        match self.0.blocked.load(Ordering::Relaxed) {
+            BLOCKED_TIMED_OUT => Some(Unblocked::TimedOut),
+            BLOCKED_REFUSED => Some(Unblocked::Refused),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        self.0.blocked.store(NOT_BLOCKED, Ordering::Relaxed);
+    }
+}
+
 /// Switches a client set for itself.
 #[derive(Debug, Default)]
 pub struct ClientSwitches {
@@ -70,6 +105,7 @@ pub struct Client {
     last_command: AtomicU32,
     names: Mutex<ClientNames>,
     signal: AtomicU8,
+    blocked: AtomicU8,
     wake: Notify,
 }
 
@@ -105,6 +141,24 @@ impl Client {
 
     pub fn last_command(&self) -> u32 {
         self.last_command.load(Ordering::Relaxed)
+    }
+
+    pub fn block(&self) -> Blocked<'_> {
+        self.blocked.store(BLOCKED, Ordering::Relaxed);
+        Blocked(self)
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) != NOT_BLOCKED
+    }
+
+    /// False if the client does not wait, or was woken already.
+    pub fn unblock(&self, how: Unblocked) -> bool {
+        let woken = match how {
+            Unblocked::TimedOut => BLOCKED_TIMED_OUT,
+            Unblocked::Refused => BLOCKED_REFUSED,
+        };
+        self.blocked.compare_exchange(BLOCKED, woken, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     pub fn names(&self) -> ClientNames {
@@ -154,6 +208,9 @@ impl Client {
             if set.load(Ordering::Relaxed) {
                 flags.push(flag);
             }
+        }
+        if self.is_blocked() {
+            flags.push('b');
         }
         if flags.is_empty() {
             flags.push('N');
@@ -221,6 +278,7 @@ impl Clients {
             last_command: AtomicU32::new(u32::MAX),
             names: Mutex::default(),
             signal: AtomicU8::new(Signal::None as u8),
+            blocked: AtomicU8::new(NOT_BLOCKED),
             wake: Notify::new(),
         });
         connected.insert(client.id, client.clone());
@@ -314,6 +372,19 @@ mod tests {
         client.send(Signal::Kill);
         client.send(Signal::Drain);
         assert_eq!(client.signal(), Signal::Kill);
+    }
+
+    #[test]
+    fn a_client_that_waits_is_woken_once_and_one_that_does_not_never() {
+        let clients = Clients::default();
+        let client = clients.register(addr(1), addr(6379), 3, 1).expect("fits");
+        assert!(!client.unblock(Unblocked::TimedOut));
+        let blocked = client.block();
+        assert_eq!((blocked.unblocked(), client.is_blocked()), (None, true));
+        assert!(client.unblock(Unblocked::Refused) && !client.unblock(Unblocked::TimedOut));
+        assert_eq!(blocked.unblocked(), Some(Unblocked::Refused));
+        drop(blocked);
+        assert!(!client.is_blocked());
     }
 
     #[test]

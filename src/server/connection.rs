@@ -102,7 +102,7 @@ impl Connection<'_> {
                 // A peer that has shut down its sending side may still read.
                 Event::Read(Ok(0)) => return self.farewell().await,
                 Event::Read(Ok(count)) => {
-                    self.shared.stats.count_traffic(count as u64, 0);
+                    self.shared.stats.count_read(count as u64);
                     if self.answer().await? == Flow::Close {
                         return self.farewell().await;
                     }
@@ -213,7 +213,7 @@ impl Connection<'_> {
     fn send(&mut self) -> io::Result<()> {
         let before = self.output.written_bytes;
         self.output.send()?;
-        self.shared.stats.count_traffic(0, self.output.written_bytes - before);
+        self.shared.stats.count_write(self.output.written_bytes - before);
         Ok(())
     }
 

@@ -29,6 +29,9 @@ pub struct Stats {
     pub node: NodeMetrics,
     pub read_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
+    /// Reads from and writes to clients' sockets that moved something.
+    pub reads: AtomicU64,
+    pub writes: AtomicU64,
 }
 
 impl std::fmt::Debug for Stats {
@@ -57,6 +60,8 @@ impl Default for Stats {
             node: NodeMetrics::new(),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         }
     }
 }
@@ -89,17 +94,25 @@ impl Stats {
         self.errors.record(reply.get(1..).unwrap_or_default().trim_ascii_end());
     }
 
-    pub fn count_traffic(&self, read_bytes: u64, written_bytes: u64) {
-        self.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
-        self.written_bytes.fetch_add(written_bytes, Ordering::Relaxed);
+    pub fn count_read(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_write(&self, bytes: u64) {
+        if bytes > 0 {
+            self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// CONFIG RESETSTAT.
     pub fn reset(&self) {
         self.commands.reset();
         self.errors.reset();
-        self.read_bytes.store(0, Ordering::Relaxed);
-        self.written_bytes.store(0, Ordering::Relaxed);
+        for counter in [&self.read_bytes, &self.written_bytes, &self.reads, &self.writes] {
+            counter.store(0, Ordering::Relaxed);
+        }
     }
 }
 

@@ -226,7 +226,11 @@ impl Turn<'_, '_> {
         self.session.client.mark_active(began, self.shared.stats.number(row));
         let mode = self.session.reply_mode;
         let flow = self.run_watched(&args, command).await;
-        let took = Boottime::now().saturating_since(began);
+        // As in Redis, what WAIT waits for is not work.
+        let took = match command {
+            NodeCommand::Wait => Duration::ZERO,
+            _ => Boottime::now().saturating_since(began),
+        };
         let reply = &self.output.reply.buffer()[mark..];
         let failed = reply.first() == Some(&b'-');
         if failed {

@@ -146,11 +146,20 @@ async fn boot(
         other => panic!("not a member: {other:?}"),
     };
     let (failed, mut failures) = mpsc::channel(64);
-    let ground = Ground { file, topology, log, failed, started: Instant::now(), runtimes: vec![runtime], wire };
+    let parameters = Arc::new(ConfigTable::new(&config));
+    let ground = Ground {
+        file,
+        parameters: parameters.clone(),
+        topology,
+        log,
+        failed,
+        started: Instant::now(),
+        runtimes: vec![runtime],
+        wire,
+    };
     let (coordinator, replication, _transport, mut tasks) =
         node::start_replication(&config, ground).await.expect("replication starts");
     let (_stop, stopped) = watch::channel(false);
-    let parameters = Arc::new(ConfigTable::new(&config));
     tasks.spawn(rebalance::drive(replication.clone()));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();

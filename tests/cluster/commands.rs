@@ -133,6 +133,23 @@ fn every_node_shows_the_same_topology_within_a_second_of_a_change_and_never_a_ho
     );
     let leader = cluster.nodes[leader.expect("found")].port;
     check_views_agree(&mut connections, leader, std::time::Instant::now());
+    // The dead node is shown as such, and no longer than it is dead.
+    check_views_say(&mut connections, "is shown as failed", |nodes, shards| {
+        nodes.matches(" master,fail - 0 0 ").count() == 1
+            && nodes.matches(" disconnected").count() == 1
+            && shards.matches("health fail").count() == 1
+    });
+    cluster.nodes[victim].start();
+    check_views_say(&mut connections, "is back", |nodes, shards| !nodes.contains("fail") && !shards.contains("fail"));
+}
+
+/// Waits until CLUSTER NODES and SHARDS of every node are as expected.
+fn check_views_say(connections: &mut [Connection], what: &str, expected: impl Fn(&str, &str) -> bool) {
+    eventually(
+        Duration::from_secs(15),
+        || format!("the killed node {what}"),
+        || connections.iter_mut().map(views).all(|[_, nodes, shards]| expected(&nodes.text(), &shards.text())),
+    );
 }
 
 fn covered(slots: &Reply) -> i64 {
@@ -276,6 +293,23 @@ fn wait_tells_of_the_groups_written_to_and_ends_with_its_client() {
     connection.send(&["WAIT", "3", "0"]).expect("sends");
     connection.close_sending();
     assert_eq!(connection.receive().expect("answers"), Reply::Integer(2));
+    // CLIENT UNBLOCK ends it either way. Waiting is not work: it enters no slow log.
+    let mut waiting = cluster.nodes[leader].connect();
+    assert_eq!(waiting.call(&["SET", "{w}", "v"]).expect("answers").text(), "OK");
+    let id = waiting.call(&["CLIENT", "ID"]).expect("answers").text();
+    assert_eq!(cluster.nodes[leader].ask(&["CLIENT", "UNBLOCK", &id]), Reply::Integer(0));
+    waiting.call(&["CONFIG", "SET", "slowlog-log-slower-than", "1"]).expect("answers");
+    for (reason, expected) in [
+        ("TIMEOUT", Reply::Integer(2)),
+        ("ERROR", Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".to_owned())),
+    ] {
+        waiting.send(&["WAIT", "3", "0"]).expect("sends");
+        let blocked = || cluster.nodes[leader].ask(&["INFO", "clients"]).text().contains("blocked_clients:1\r\n");
+        eventually(Duration::from_secs(5), || "the client is blocked".to_owned(), blocked);
+        assert_eq!(cluster.nodes[leader].ask(&["CLIENT", "UNBLOCK", &id, reason]), Reply::Integer(1));
+        assert_eq!(waiting.receive().expect("answers"), expected);
+    }
+    assert!(!cluster.nodes[leader].ask(&["SLOWLOG", "GET", "-1"]).text().contains("WAIT"));
     let mut moved = cluster.nodes[leader].connect();
     assert_eq!(moved.call(&["SET", "{w}", "w"]).expect("answers").text(), "OK");
     eventually(
@@ -284,4 +318,26 @@ fn wait_tells_of_the_groups_written_to_and_ends_with_its_client() {
         || cluster.nodes[(leader + 1) % 3].ask(&["CLUSTER", "FAILOVER"]) == Reply::Simple("OK".to_owned()),
     );
     assert_eq!(moved.call(&["WAIT", "1", "100"]).expect("answers"), Reply::Integer(0), "another node knows");
+}
+
+#[test]
+fn every_node_tells_the_lag_and_the_keys_of_all_groups() {
+    // Each of four nodes lacks a replica of one group.
+    let cluster = Cluster::start(4, &["--replicas", "3"]);
+    cluster.client().call(&["SET", "k", "v"]).expect("answers");
+    for node in &cluster.nodes {
+        let status = || node.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+        eventually(
+            Duration::from_secs(10),
+            || format!("node {} knows all: {}", node.port, status()),
+            || {
+                let status = status();
+                // The meta group has no keys.
+                !status.contains("\"lag_entries\":null")
+                    && !status.contains("\"voter\":false")
+                    && status.matches("\"keys\":null").count() == 1
+                    && status.matches("\"keys\":1").count() == 1
+            },
+        );
+    }
 }

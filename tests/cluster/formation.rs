@@ -73,3 +73,71 @@ fn a_restart_needs_no_flag_but_the_ports() {
         || cluster.client().call(&["GET", "k"]).is_ok_and(|reply| reply.text() == "v"),
     );
 }
+
+#[test]
+fn nodes_with_different_passwords_are_told_so_before_they_share_a_cluster() {
+    let mut cluster = Cluster::prepare(2, &["--requirepass", "first-sesame"]);
+    cluster.nodes[1].replace_flag("--requirepass", "other-sesame");
+    cluster.nodes.iter_mut().for_each(Node::start);
+    for node in &mut cluster.nodes {
+        assert_ne!(node.wait(Duration::from_secs(20)), Some(0));
+        let log = node.log();
+        assert!(log.contains("requirepass has to be the same on all nodes") && !log.contains("sesame"), "{log}");
+    }
+}
+
+#[test]
+fn a_node_whose_list_or_password_is_not_the_clusters_is_told_so() {
+    let mut cluster = Cluster::start(3, &[]);
+    let ports = cluster.ports();
+    cluster.nodes[0].kill();
+    cluster.nodes[0].wipe();
+    let refused = |node: &mut Node, text: &str| {
+        node.start();
+        assert_ne!(node.wait(Duration::from_secs(20)), Some(0));
+        assert!(node.log().contains(text), "{}", node.log());
+    };
+    cluster.nodes[0].set_environment("KVORUM_REQUIREPASS", "sesame");
+    refused(&mut cluster.nodes[0], "requirepass has to be the same on all nodes");
+    cluster.nodes[0].set_environment("KVORUM_REQUIREPASS", "");
+    cluster.nodes[0].replace_flag("--initial-cluster", "127.0.0.1:1");
+    refused(&mut cluster.nodes[0], &format!("own address 127.0.0.1:{} is not in --initial-cluster", ports[0]));
+    // Part of the list finds the cluster, but may be another's.
+    cluster.nodes[0].replace_flag("--initial-cluster", &format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]));
+    cluster.nodes[0].start();
+    cluster.wait_ready();
+    let log = cluster.nodes[0].log();
+    assert!(log.contains(&format!("not listed are 127.0.0.1:{}", ports[2])), "{log}");
+
+    // A member keeps running with another password, since an operator changes it node by node, but not in silence.
+    assert_eq!(cluster.nodes[0].stop(), Some(0));
+    cluster.nodes[0].set_environment("KVORUM_REQUIREPASS", "sesame");
+    cluster.nodes[0].start();
+    eventually(
+        Duration::from_secs(20),
+        || "all say that the password differs".to_owned(),
+        || cluster.nodes.iter().all(|node| node.log().contains("the peer's requirepass differs from this node's")),
+    );
+    assert!(cluster.nodes.iter().all(|node| !node.log().contains("sesame")));
+}
+
+#[test]
+fn a_clean_start_and_stop_log_no_warning() {
+    let mut cluster = Cluster::start(3, &[]);
+    for round in 0..2 {
+        cluster.nodes.iter().for_each(|node| node.signal("TERM"));
+        for node in &mut cluster.nodes {
+            assert_eq!(node.wait(Duration::from_secs(20)), Some(0));
+        }
+        if round == 0 {
+            cluster.nodes.iter_mut().for_each(Node::start);
+            cluster.wait_ready();
+        }
+    }
+    for node in &cluster.nodes {
+        let log = node.log();
+        assert!(log.contains(" INFO "), "{log}");
+        let warnings = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        assert_eq!(warnings.collect::<Vec<_>>(), [""; 0]);
+    }
+}

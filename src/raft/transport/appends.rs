@@ -83,7 +83,8 @@ async fn answer_in_order(
         match result {
             Ok(result) => link.answer(request, encode_append_answer(&result)),
             Err(fatal) => {
-                tracing::warn!(group = %registered.group, replica = %registered.replica, %fatal, "append refused: the replica has stopped");
+                // The failure watch says why a replica ended that was not told to.
+                tracing::debug!(group = %registered.group, replica = %registered.replica, %fatal, "append refused: the replica has stopped");
                 link.refuse(request, Refusal::Stopped);
             }
         }

@@ -24,8 +24,11 @@ use super::network::GroupNetwork;
 use super::peer::{self, Peer};
 use super::registry::{RaftPort, Registry};
 use super::tasks::Tasks;
+use super::throttle::Throttle;
 use super::wire::Wire;
 use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
+use crate::config::ConfigTable;
+use crate::keyspace::HashSecret;
 use crate::raft::acks::Acks;
 use crate::raft::{SnapshotFile, TypeConfig};
 
@@ -40,10 +43,14 @@ pub struct TransportConfig {
     pub listen: Vec<SocketAddr>,
     pub node: NodeId,
     pub cluster: ClusterId,
+    /// Of the cluster.
+    pub hash_secret: HashSecret,
     /// The hash of a fixed text under the cluster's secret: equal on all nodes, or they refuse each other.
     pub hash_vector: u64,
     /// Fingerprint of the settings all nodes must share (group count and kin).
     pub settings_fingerprint: u64,
+    /// For the password as it is at the time.
+    pub parameters: Arc<ConfigTable>,
     /// A connection that brings nothing for so long, pings included, is dropped and dialled again.
     pub silent_max: Duration,
 }
@@ -56,6 +63,8 @@ pub struct PeerState {
     pub address: Option<(String, u16)>,
     /// How long the connection has lasted; `None` without one.
     pub connected_for: Option<Duration>,
+    /// How long there has been no connection; `None` while there is one.
+    pub lost_for: Option<Duration>,
     /// Since anything was last heard on the present connection.
     pub silent_for: Option<Duration>,
     /// True if this node dials, false if the peer does.
@@ -63,6 +72,8 @@ pub struct PeerState {
     pub connects: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    pub frames_sent: u64,
+    pub frames_received: u64,
     pub queue_bytes: usize,
     pub queue_frames: usize,
     /// Requests sent and not yet answered.
@@ -77,7 +88,10 @@ pub struct Transport {
 }
 
 pub struct Shared {
+    /// Its `password_check` is set for each handshake.
     pub(super) hello: Hello,
+    hash_secret: HashSecret,
+    parameters: Arc<ConfigTable>,
     pub(super) silent_max: Duration,
     pub(super) receiver: Arc<dyn Receiver>,
     pub(super) registry: Registry,
@@ -86,7 +100,7 @@ pub struct Shared {
     pub(super) runtime: Handle,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) hint: Mutex<Option<Bytes>>,
-    pub(super) last_refusal: Mutex<String>,
+    pub(super) refusals: Mutex<Throttle>,
     stop: watch::Sender<bool>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
 }
@@ -102,9 +116,12 @@ impl Transport {
             node: config.node,
             hash_vector: config.hash_vector,
             settings_fingerprint: config.settings_fingerprint,
+            password_check: 0,
         };
         let shared = Arc::new(Shared {
             hello,
+            hash_secret: config.hash_secret,
+            parameters: config.parameters,
             silent_max: config.silent_max,
             receiver,
             registry: Registry::default(),
@@ -113,7 +130,7 @@ impl Transport {
             runtime: Handle::current(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             hint: Mutex::default(),
-            last_refusal: Mutex::default(),
+            refusals: Mutex::default(),
             stop: watch::Sender::new(false),
             peers: RwLock::default(),
         });
@@ -162,11 +179,14 @@ impl Transport {
             node: peer.node,
             address: peer.address.lock().clone(),
             connected_for: link.as_ref().map(|link| link.connected_for()),
+            lost_for: link.is_none().then(|| peer.lost_at.lock().elapsed()),
             silent_for: link.as_ref().map(|link| link.silent_for()),
             dialled_here: self.shared.hello.node < peer.node,
             connects: peer.stats.connects.load(Ordering::Relaxed),
             bytes_sent: peer.stats.bytes_sent.load(Ordering::Relaxed),
             bytes_received: peer.stats.bytes_received.load(Ordering::Relaxed),
+            frames_sent: peer.stats.frames_sent.load(Ordering::Relaxed),
+            frames_received: peer.stats.frames_received.load(Ordering::Relaxed),
             queue_bytes,
             queue_frames,
             requests_pending,
@@ -254,6 +274,12 @@ impl Shared {
     pub(super) async fn stopping(&self) {
         // The sender is in `self`, so waiting cannot fail.
         self.stop.subscribe().wait_for(|stop| *stop).await.ok();
+    }
+
+    /// § Under the cluster's secret, so that what travels tells nothing about the password.
+    pub(super) fn hello(&self) -> Hello {
+        let password = self.parameters.tunables().requirepass.clone().unwrap_or_default();
+        Hello { password_check: self.hash_secret.hash(password.0.as_bytes()), ..self.hello.clone() }
     }
 
     pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hello    "KVPEER\r\n" 8 | version u32 | cluster id 16 | node id 20 | hash of the test vector u64 |
-//!          settings fingerprint u64 | crc32 of all before u32                                     little-endian
+//!          settings fingerprint u64 | password check u64 | crc32 of all before u32                little-endian
 //! verdict  0 u8 | 0 u16        accepted
 //!          1 u8 | length u16 | text        refused, with the reason, which both sides log
 //!
@@ -10,7 +10,8 @@
 //! acceptor: ............ hello verdict ..................
 //! ```
 //! The first 12 bytes of a hello and the verdict keep this form in every version. § ahash differs between CPUs and
-//! builds; nodes whose hash of the test vector differs must not share a cluster, since exports are in hash order.
+//! builds; nodes whose hash of the test vector differs must not share a cluster, since exports are in hash order. The password
+//! check, a hash of the clients' password under the cluster's secret, is for the caller to compare.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -22,10 +23,10 @@ use crate::cluster::{ClusterId, NodeId};
 
 pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Raised whenever frames or bodies change their form.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"KVPEER\r\n";
-const HELLO_BYTES: usize = 8 + 4 + 16 + 20 + 8 + 8 + 4;
+const HELLO_BYTES: usize = 8 + 4 + 16 + 20 + 8 + 8 + 8 + 4;
 const CHECKED_BYTES: usize = HELLO_BYTES - 4;
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -37,6 +38,7 @@ pub struct Hello {
     pub node: NodeId,
     pub hash_vector: u64,
     pub settings_fingerprint: u64,
+    pub password_check: u64,
 }
 
 impl Hello {
@@ -48,6 +50,7 @@ impl Hello {
         out.extend_from_slice(&self.node.0);
         out.extend_from_slice(&self.hash_vector.to_le_bytes());
         out.extend_from_slice(&self.settings_fingerprint.to_le_bytes());
+        out.extend_from_slice(&self.password_check.to_le_bytes());
         out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
         out.try_into().expect("the fields add up to HELLO_BYTES")
     }
@@ -65,17 +68,19 @@ impl Hello {
         if version == PROTOCOL_VERSION && crc != bytes[CHECKED_BYTES..] {
             return Err(LinkError::Damaged("checksum of the hello"));
         }
-        let (mut cluster, mut node, mut hash, mut settings) = ([0; 16], [0; 20], [0; 8], [0; 8]);
+        let (mut cluster, mut node, mut hash, mut settings, mut password) = ([0; 16], [0; 20], [0; 8], [0; 8], [0; 8]);
         take(&mut rest, &mut cluster);
         take(&mut rest, &mut node);
         take(&mut rest, &mut hash);
         take(&mut rest, &mut settings);
+        take(&mut rest, &mut password);
         Ok(Self {
             version,
             cluster: ClusterId(cluster),
             node: NodeId(node),
             hash_vector: u64::from_le_bytes(hash),
             settings_fingerprint: u64::from_le_bytes(settings),
+            password_check: u64::from_le_bytes(password),
         })
     }
 
@@ -98,12 +103,12 @@ fn take<const N: usize>(rest: &mut &[u8], field: &mut [u8; N]) {
     *rest = tail;
 }
 
-/// The dialler's side. `expected` is the node that should answer at that address.
+/// The dialler's side: who answered. `expected` is the node that should answer at that address.
 pub async fn dial(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     mine: &Hello,
     expected: NodeId,
-) -> Result<(), LinkError> {
+) -> Result<Hello, LinkError> {
     in_time(async {
         stream.write_all(&mine.encode()).await?;
         let theirs = read_hello(stream).await?;
@@ -115,7 +120,7 @@ pub async fn dial(
             write_verdict(stream, objection.as_deref()).await?;
         }
         verdict?;
-        objection.map_or(Ok(()), |reason| Err(LinkError::Refused(reason)))
+        objection.map_or(Ok(theirs), |reason| Err(LinkError::Refused(reason)))
     })
     .await
 }
@@ -125,7 +130,7 @@ pub async fn accept(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     mine: &Hello,
     objection: impl FnOnce(NodeId) -> Option<String>,
-) -> Result<NodeId, LinkError> {
+) -> Result<Hello, LinkError> {
     in_time(async {
         let theirs = read_hello(stream).await?;
         let objection = mine.objection(&theirs).or_else(|| objection(theirs.node));
@@ -135,7 +140,7 @@ pub async fn accept(
             return Err(LinkError::Refused(format!("node {}: {reason}", theirs.node)));
         }
         read_verdict(stream).await?;
-        Ok(theirs.node)
+        Ok(theirs)
     })
     .await
 }
@@ -186,6 +191,7 @@ mod tests {
             node: NodeId([node; 20]),
             hash_vector: 7,
             settings_fingerprint: 8,
+            password_check: 9,
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `inbound` | what comes in, to the replica it names or to the node layer |
 //! | `registry` | the replicas that take part |
 //! | `appends` | appends on the receiving side, pipelined |
+//! | `throttle` | which messages about strangers are logged |
 //! | `send_snapshot`, `receive_snapshot` | a snapshot as a file, chunk by chunk |
 //!
 //! Nothing here decides anything: a frame that cannot be delivered is refused, and Raft sends again.
@@ -32,6 +33,7 @@ mod registry;
 mod send_snapshot;
 mod stats;
 mod tasks;
+mod throttle;
 mod wire;
 
 pub use endpoint::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::endpoint::Shared;
 use super::errors::LinkError;
-use super::handshake;
+use super::handshake::{self, Hello};
 use super::inbound::Inbound;
 use super::link::Link;
 use super::stats::PeerStats;
@@ -21,6 +21,8 @@ use crate::cluster::NodeId;
 const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
 const REDIAL_MS_MIN: u64 = 20;
 const REDIAL_MS_MAX: u64 = 500;
+/// A peer that cannot be reached for so long is worth a warning.
+const ABSENT_AFTER: Duration = Duration::from_secs(5);
 const STEADY_AFTER: Duration = Duration::from_secs(1);
 
 pub struct Peer {
@@ -28,6 +30,8 @@ pub struct Peer {
     pub stats: Arc<PeerStats>,
     pub address: Mutex<Option<(String, u16)>>,
     pub link: ArcSwapOption<Link>,
+    /// When the last connection ended; until there was one, when the peer was first named.
+    pub lost_at: Mutex<Instant>,
     /// Set when the peer is removed or the node stops.
     pub gone: watch::Sender<bool>,
 }
@@ -39,6 +43,7 @@ impl Peer {
             stats: Arc::new(PeerStats::new(node)),
             address: Mutex::default(),
             link: ArcSwapOption::empty(),
+            lost_at: Mutex::new(Instant::now()),
             gone: watch::Sender::new(false),
         }
     }
@@ -77,6 +82,8 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
                     wait_ms = REDIAL_MS_MIN;
                 }
             }
+            // Starting or stopping, like this node itself.
+            Err(LinkError::Io(_)) if peer.lost_at.lock().elapsed() < ABSENT_AFTER => (),
             Err(error) => {
                 // Each cause once, not at each attempt.
                 let error = error.to_string();
@@ -104,8 +111,20 @@ async fn dial(shared: &Shared, peer: &Peer) -> Result<Stream, LinkError> {
     let mut stream = tokio::time::timeout(DIAL_WAIT_MAX, connect)
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-    handshake::dial(&mut stream, &shared.hello, peer.node).await?;
+    let mine = shared.hello();
+    let theirs = handshake::dial(&mut stream, &mine, peer.node).await?;
+    warn_of_other_password(&mine, &theirs);
     Ok(stream)
+}
+
+/// Not refused: while an operator changes it node by node, old and new have to live together.
+fn warn_of_other_password(mine: &Hello, theirs: &Hello) {
+    if mine.password_check != theirs.password_check {
+        tracing::warn!(
+            peer = %theirs.node,
+            "the peer's requirepass differs from this node's: a client that has one password is refused by the other node"
+        );
+    }
 }
 
 /// Accepts connections until the node stops.
@@ -122,7 +141,12 @@ pub async fn accept_loop(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
                     let serving = Arc::clone(&shared);
                     shared.tasks.spawn_on(&shared.runtime, async move { serve(&serving, stream, from, place).await });
                 }
-                Err(_) => tracing::warn!(%from, "too many peers are shaking hands: connection closed"),
+                Err(_) => {
+                    const CROWDED: &str = "too many peers are shaking hands: connection closed";
+                    if shared.refusals.lock().admits(CROWDED, Instant::now()) {
+                        tracing::warn!(%from, "{CROWDED}");
+                    }
+                }
             },
             Err(error) => {
                 // Out of file descriptors, most likely: let others free some.
@@ -134,7 +158,8 @@ pub async fn accept_loop(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
 }
 
 async fn serve(shared: &Arc<Shared>, mut stream: Stream, from: SocketAddr, place: tokio::sync::OwnedSemaphorePermit) {
-    let greeting = handshake::accept(&mut stream, &shared.hello, |node| shared.objection(node));
+    let mine = shared.hello();
+    let greeting = handshake::accept(&mut stream, &mine, |node| shared.objection(node));
     let greeted = tokio::select! {
         biased;
         () = shared.stopping() => return,
@@ -142,17 +167,21 @@ async fn serve(shared: &Arc<Shared>, mut stream: Stream, from: SocketAddr, place
     };
     drop(place);
     match greeted {
-        Ok(node) => {
-            let Some(peer) = shared.peer_or_new(node) else { return };
+        Ok(theirs) => {
+            warn_of_other_password(&mine, &theirs);
+            let Some(peer) = shared.peer_or_new(theirs.node) else { return };
             run(shared, &peer, stream).await;
         }
         Err(error) => {
-            // A refused node dials on, twice a second: the same reason is not repeated in the log.
-            let error = error.to_string();
-            let mut last = shared.last_refusal.lock();
-            if *last != error {
-                tracing::warn!(%from, error, "a peer's connection was not accepted");
-                *last = error;
+            let text = error.to_string();
+            if shared.refusals.lock().admits(&text, Instant::now()) {
+                match error {
+                    // A peer that stops, or nobody's: a port scan, a health check.
+                    LinkError::Io(_) | LinkError::HandshakeTimedOut(_) => {
+                        tracing::info!(%from, error = text, "a connection to the peer port came to nothing");
+                    }
+                    _ => tracing::warn!(%from, error = text, "a peer's connection was not accepted"),
+                }
             }
         }
     }
@@ -188,6 +217,7 @@ async fn run(shared: &Shared, peer: &Arc<Peer>, stream: Stream) {
     };
     // Requests fail now; those sent from here on see a closed link.
     link.close(LinkError::Closed);
+    *peer.lost_at.lock() = Instant::now();
     let current = peer.link.compare_and_swap(&link, None);
     let was_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
     if let Err(reason) = ended {

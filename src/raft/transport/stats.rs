@@ -9,6 +9,8 @@ use crate::cluster::NodeId;
 pub struct PeerStats {
     pub bytes_sent: AtomicU64,
     pub bytes_received: AtomicU64,
+    pub frames_sent: AtomicU64,
+    pub frames_received: AtomicU64,
     pub connects: AtomicU64,
     exported: Exported,
 }
@@ -39,11 +41,19 @@ impl PeerStats {
             queue_bytes: gauge!("kvorum_peer_queue_bytes", "peer" => peer),
         };
         let zero = || AtomicU64::new(0);
-        Self { bytes_sent: zero(), bytes_received: zero(), connects: zero(), exported }
+        Self {
+            bytes_sent: zero(),
+            bytes_received: zero(),
+            frames_sent: zero(),
+            frames_received: zero(),
+            connects: zero(),
+            exported,
+        }
     }
 
     pub fn sent(&self, bytes: usize, frames: u64) {
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.frames_sent.fetch_add(frames, Ordering::Relaxed);
         self.exported.bytes_sent.increment(bytes as u64);
         self.exported.frames_sent.increment(frames);
     }
@@ -54,6 +64,7 @@ impl PeerStats {
     }
 
     pub fn message_received(&self) {
+        self.frames_received.fetch_add(1, Ordering::Relaxed);
         self.exported.frames_received.increment(1);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::command::{ClientCommand, WireError, parse_integer};
 use crate::protocol::Args;
-use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal};
+use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal, Unblocked};
 use crate::server::commands::CommandContext;
 use crate::server::commands::connection::is_plain;
 use crate::server::pause::Paused;
@@ -201,31 +201,38 @@ fn kill_filter(args: &Args<'_>, own: u64) -> Result<ClientFilter, WireError> {
 }
 
 fn pause(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
-    let what = match args.get(3) {
-        None => Paused::All,
-        Some(_) if args.len() > 4 => return Err(WireError::Syntax),
-        Some(mode) if mode.eq_ignore_ascii_case(b"all") => Paused::All,
-        Some(mode) if mode.eq_ignore_ascii_case(b"write") => Paused::Writes,
-        Some(_) => return Err(WireError::Syntax),
-    };
-    let ms = parse_integer(&args[2]).ok_or(WireError::TimeoutNotAnInteger)?;
-    let ms = u64::try_from(ms).map_err(|_| WireError::TimeoutNegative)?;
-    context.shared.pause.start(what, Duration::from_millis(ms));
+    let (what, duration) = parse_pause(args)?;
+    context.shared.pause.start(what, duration);
     context.reply.ok();
     Ok(())
 }
 
-/// No command of ours blocks a client, so there is never one to wake.
-fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
-    let reason_known = match args.get(3) {
-        None => true,
-        Some(reason) => reason.eq_ignore_ascii_case(b"timeout") || reason.eq_ignore_ascii_case(b"error"),
+fn parse_pause(args: &Args<'_>) -> Result<(Paused, Duration), WireError> {
+    let what = match args.get(3) {
+        None => Paused::All,
+        Some(_) if args.len() > 4 => return Err(WireError::subcommand_or_arity("CLIENT", &args[1])),
+        Some(mode) if mode.eq_ignore_ascii_case(b"all") => Paused::All,
+        Some(mode) if mode.eq_ignore_ascii_case(b"write") => Paused::Writes,
+        Some(_) => return Err(WireError::PauseMode),
     };
-    if !reason_known || args.len() > 4 {
-        return Err(WireError::UnblockReason);
-    }
-    parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?;
-    context.reply.integer(0);
+    let ms = parse_integer(&args[2]).ok_or(WireError::TimeoutNotAnInteger)?;
+    let ms = u64::try_from(ms).map_err(|_| WireError::TimeoutNegative)?;
+    Ok((what, Duration::from_millis(ms)))
+}
+
+/// WAIT is the one command that blocks.
+fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let how = match args.get(3) {
+        _ if args.len() > 4 => return Err(WireError::UnblockReason),
+        None => Unblocked::TimedOut,
+        Some(reason) if reason.eq_ignore_ascii_case(b"timeout") => Unblocked::TimedOut,
+        Some(reason) if reason.eq_ignore_ascii_case(b"error") => Unblocked::Refused,
+        Some(_) => return Err(WireError::UnblockReason),
+    };
+    let id = parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?;
+    let filter = ClientFilter { ids: Some(u64::try_from(id).into_iter().collect()), ..ClientFilter::default() };
+    let woken = context.shared.clients.select(&filter).iter().any(|client| client.unblock(how));
+    context.reply.integer(i64::from(woken));
     Ok(())
 }
 
@@ -233,6 +240,7 @@ fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), Wire
 mod tests {
     use super::*;
     use crate::protocol::ArgRange;
+    use crate::server::commands::fixture::args;
 
     fn filter(words: &[&str]) -> Result<ClientFilter, String> {
         let bytes = words.concat().into_bytes();
@@ -267,6 +275,22 @@ mod tests {
             (&["client", "kill", "type", "robot"], "ERR Unknown client type 'robot'"),
         ] {
             assert_eq!(filter(words).unwrap_err(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_pause_is_refused_in_redis_words() {
+        for (line, text) in [
+            ("client pause 10 x", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
+            ("client pause x all", "ERR timeout is not an integer or out of range"),
+            ("client pause -1", "ERR timeout is negative"),
+            (
+                "client pause 10 write x",
+                "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
+            ),
+        ] {
+            let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            assert_eq!(parse_pause(&words.args()).unwrap_err().to_string(), text);
         }
     }
 

@@ -1,9 +1,9 @@
 //! CLUSTER: the topology as clients and tools read it, and what nodes ask of each other.
 //!
-//! Everything but LINKS and the two commands about a key slot's keys is written from the topology and the leader hints, so
-//! every node answers the same, `myself` apart.
+//! Everything but LINKS and the two commands about a key slot's keys is written from the topology, the leader hints and which
+//! nodes have long been without a connection, so every node that sees the same answers the same, `myself` apart.
 
-use crate::cluster::{ClusterView, GroupId, Hints, NodeId, NodeInfo, Topology};
+use crate::cluster::{ClusterView, GroupId, NodeId, NodeInfo, PeerTraffic, Topology};
 use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
@@ -14,11 +14,12 @@ use crate::slot::KeySlot;
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     let (topology, hints) = (replication.topology(), replication.hints());
-    let view = || ClusterView::new(&topology, &hints);
+    let failed = replication.failed_nodes();
+    let view = || ClusterView::new(&topology, &hints, &failed);
     let reply = &mut *context.reply;
     let outcome = match command {
         ClusterCommand::Info => {
-            let text = view().info_text(replication.node());
+            let text = view().info_text(replication.node(), traffic(&replication.peers()));
             // Clients wait while a cluster forms; afterwards it is never "fail", see `info_text`.
             let text = if replication.is_formed() { text } else { text.replacen("state:ok", "state:fail", 1) };
             reply.verbatim("txt", text.as_bytes());
@@ -46,7 +47,7 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
             Ok(())
         }
         ClusterCommand::Hashslot => {
-            hash_slot(&args[2], &topology, &hints, reply);
+            hash_slot(&args[2], &view(), reply);
             Ok(())
         }
         ClusterCommand::Replicas => registered(&args[2], &topology).map(|_| reply.array(0)),
@@ -71,15 +72,21 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
 
 /// Both words mean the same here: leadership never moves without a vote, whatever the client would rather force.
 async fn failover(args: &Args<'_>, replication: &Replication, reply: &mut Reply) -> Result<(), WireError> {
-    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"force") || word.eq_ignore_ascii_case(b"takeover");
-    if args.len() > 3 || args.get(2).is_some_and(|word| !known(word)) {
-        return Err(WireError::Syntax);
-    }
+    check_failover(args)?;
     match replication.take_leadership().await {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(&format!("ERR {error}")),
     }
     Ok(())
+}
+
+fn check_failover(args: &Args<'_>) -> Result<(), WireError> {
+    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"force") || word.eq_ignore_ascii_case(b"takeover");
+    match args.get(2) {
+        Some(_) if args.len() > 3 => Err(WireError::subcommand_or_arity("CLUSTER", &args[1])),
+        Some(word) if !known(word) => Err(WireError::Syntax),
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
@@ -91,7 +98,7 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
             Err(error) => context.reply.error(&format!("ERR {error}")),
         },
         (b"STATUS", None) => {
-            let status = serde_json::to_vec(&replication.status()).expect("a status is plain values");
+            let status = serde_json::to_vec(&replication.status().await).expect("a status is plain values");
             context.reply.bulk(&status);
         }
         _ => context.reply.error("ERR unknown question"),
@@ -179,25 +186,30 @@ fn shards(view: &ClusterView<'_>, reply: &mut Reply) {
         reply.bulk(b"replication-offset");
         reply.integer(0);
         reply.bulk(b"health");
-        reply.bulk(b"online");
+        reply.bulk(if shard.failed { b"fail" } else { b"online" });
     }
 }
 
 /// Slot, group and the client address of the last known leader.
-fn hash_slot(key: &[u8], topology: &Topology, hints: &Hints, reply: &mut Reply) {
+fn hash_slot(key: &[u8], view: &ClusterView<'_>, reply: &mut Reply) {
     let slot = KeySlot::of_key(key).slot();
-    let GroupId(group) = topology.group_of(slot);
-    let leader = ClusterView::new(topology, hints).owner(KeySlot::of_key(key));
+    let GroupId(group) = view.topology().group_of(slot);
+    let leader = view.owner(KeySlot::of_key(key));
     reply.map(3);
     reply.bulk(b"slot");
     reply.integer(i64::from(slot.get()));
     reply.bulk(b"group");
     reply.integer(i64::from(group));
     reply.bulk(b"leader");
-    match topology.node(leader) {
+    match view.node(leader) {
         Some(info) => reply.bulk(info.address().to_string().as_bytes()),
         None => reply.null(),
     }
+}
+
+fn traffic(peers: &[PeerState]) -> PeerTraffic {
+    let sum = |count: fn(&PeerState) -> u64| peers.iter().map(count).sum();
+    PeerTraffic { sent: sum(|peer| peer.frames_sent), received: sum(|peer| peer.frames_received) }
 }
 
 /// One connection per peer carries both directions; it is listed once, as the side that dialled sees it.

@@ -49,6 +49,7 @@ pub struct ServerFigures {
 #[derive(Debug, Default)]
 pub struct ClientFigures {
     pub connected: usize,
+    pub blocked: usize,
     pub peer_connections: usize,
     pub maxclients: usize,
     pub query_bytes_max: usize,
@@ -64,6 +65,9 @@ pub struct StatFigures {
     pub commands: u64,
     pub read_bytes: u64,
     pub written_bytes: u64,
+    /// From clients' sockets, and to them.
+    pub reads: u64,
+    pub writes: u64,
     pub per_second: PerSecond,
     pub expired_keys: u64,
     pub keyspace_hits: u64,
@@ -183,6 +187,7 @@ fn clients(shared: &Shared) -> ClientFigures {
     let (query_bytes_max, output_bytes_max) = shared.clients.largest_buffers();
     ClientFigures {
         connected: all.len(),
+        blocked: all.iter().filter(|client| client.is_blocked()).count(),
         peer_connections: shared.replication.peers().iter().filter(|peer| peer.connected_for.is_some()).count(),
         maxclients: shared.parameters.tunables().maxclients,
         query_bytes_max,
@@ -202,6 +207,8 @@ fn stats(shared: &Shared, expired: u64) -> StatFigures {
         commands: shared.stats.commands.calls_total(),
         read_bytes: load(&shared.stats.read_bytes),
         written_bytes: load(&shared.stats.written_bytes),
+        reads: load(&shared.stats.reads),
+        writes: load(&shared.stats.writes),
         per_second: shared.rates.now(),
         expired_keys: expired.saturating_sub(baseline.expired),
         keyspace_hits: hits.saturating_sub(baseline.hits),

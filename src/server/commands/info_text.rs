@@ -17,6 +17,22 @@ const CLIENTS_REST: &[(&str, &str)] = &[
     ("total_blocking_keys", "0"),
     ("total_blocking_keys_on_nokey", "0"),
 ];
+/// There are no scripts and functions.
+const MEMORY_SCRIPTS: &[(&str, &str)] = &[
+    ("used_memory_lua", "0"),
+    ("used_memory_vm_eval", "0"),
+    ("used_memory_lua_human", "0B"),
+    ("used_memory_scripts_eval", "0"),
+    ("number_of_cached_scripts", "0"),
+    ("number_of_functions", "0"),
+    ("number_of_libraries", "0"),
+    ("used_memory_vm_functions", "0"),
+    ("used_memory_vm_total", "0"),
+    ("used_memory_vm_total_human", "0B"),
+    ("used_memory_functions", "0"),
+    ("used_memory_scripts", "0"),
+    ("used_memory_scripts_human", "0B"),
+];
 const MEMORY_REST: &[(&str, &str)] = &[
     ("mem_not_counted_for_evict", "0"),
     ("mem_replication_backlog", "0"),
@@ -206,7 +222,7 @@ fn clients(figures: &Figures, text: &mut Text) {
     text.field("maxclients", clients.maxclients);
     text.field("client_recent_max_input_buffer", clients.query_bytes_max);
     text.field("client_recent_max_output_buffer", clients.output_bytes_max);
-    text.field("blocked_clients", figures.parked.requests);
+    text.field("blocked_clients", clients.blocked + figures.parked.requests);
     text.fields(CLIENTS_REST);
 }
 
@@ -227,9 +243,15 @@ fn memory(figures: &Figures, text: &mut Text) {
     text.field("allocator_active", used);
     text.field("allocator_resident", resident);
     text.bytes("total_system_memory", figures.process.system_memory_bytes);
+    text.fields(MEMORY_SCRIPTS);
     text.field("maxmemory", 0);
     text.field("maxmemory_human", "0B");
     text.field("maxmemory_policy", &figures.maxmemory_policy);
+    // What the allocator holds free is not known apart from what the program does not use.
+    text.fields(&[("allocator_frag_ratio", "1.00"), ("allocator_frag_bytes", "0")]);
+    text.field("allocator_rss_ratio", format_args!("{:.2}", ratio(resident, used)));
+    text.field("allocator_rss_bytes", resident.saturating_sub(used));
+    text.fields(&[("rss_overhead_ratio", "1.00"), ("rss_overhead_bytes", "0")]);
     text.field("mem_fragmentation_ratio", format_args!("{:.2}", ratio(resident, used)));
     text.field("mem_fragmentation_bytes", resident.saturating_sub(used));
     text.fields(MEMORY_REST);
@@ -257,6 +279,8 @@ fn stats(figures: &Figures, text: &mut Text) {
     text.field("instantaneous_ops_per_sec", stats.per_second.commands.round());
     text.field("total_net_input_bytes", stats.read_bytes);
     text.field("total_net_output_bytes", stats.written_bytes);
+    text.field("total_reads_processed", stats.reads);
+    text.field("total_writes_processed", stats.writes);
     text.field("total_net_repl_input_bytes", stats.peer_read_bytes);
     text.field("total_net_repl_output_bytes", stats.peer_written_bytes);
     text.field("instantaneous_input_kbps", format_args!("{:.2}", stats.per_second.read_bytes / 1024.0));
@@ -290,6 +314,9 @@ fn cpu(figures: &Figures, text: &mut Text) {
         ("used_cpu_user", process.cpu_user_seconds),
         ("used_cpu_sys_children", process.children_system_seconds),
         ("used_cpu_user_children", process.children_user_seconds),
+        // What Redis does on its main thread all threads do here.
+        ("used_cpu_sys_main_thread", process.cpu_system_seconds),
+        ("used_cpu_user_main_thread", process.cpu_user_seconds),
     ] {
         text.field(name, format_args!("{seconds:.6}"));
     }

@@ -51,7 +51,9 @@ fn the_fields_that_clients_read_are_there() {
         Section::Cpu,
         Section::Cluster,
     ];
-    let text = text(&all, &two_groups());
+    let mut figures = two_groups();
+    (figures.stats.reads, figures.stats.writes) = (3, 2);
+    let text = text(&all, &figures);
     for (name, value) in [
         ("redis_version", REDIS_VERSION),
         ("kvorum_version", VERSION),
@@ -67,6 +69,15 @@ fn the_fields_that_clients_read_are_there() {
         ("evicted_keys", "0"),
         ("cluster_enabled", "1"),
         ("used_cpu_sys", "0.000000"),
+        ("used_cpu_sys_main_thread", "0.000000"),
+        ("used_cpu_user_main_thread", "0.000000"),
+        ("used_memory_lua", "0"),
+        ("number_of_cached_scripts", "0"),
+        ("allocator_frag_ratio", "1.00"),
+        ("allocator_rss_bytes", "0"),
+        ("rss_overhead_ratio", "1.00"),
+        ("total_reads_processed", "3"),
+        ("total_writes_processed", "2"),
     ] {
         assert_eq!(field(&text, name), Some(value), "{name}\n{text}");
     }

@@ -1,5 +1,6 @@
 //! SLOWLOG, LATENCY, DEBUG SLEEP and SHUTDOWN.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::command::{LatencyCommand, SlowlogCommand, WireError, integer_argument};
@@ -96,18 +97,26 @@ fn latest(context: &mut CommandContext<'_>) {
 
 fn doctor(context: &mut CommandContext<'_>) {
     let threshold_ms = context.shared.parameters.tunables().latency_monitor_threshold_ms;
-    let events = context.shared.latency.all();
-    let text = if threshold_ms == 0 && events.is_empty() {
-        "Latency monitoring is off. Turn it on with CONFIG SET latency-monitor-threshold <milliseconds>.\n".to_owned()
-    } else if events.is_empty() {
-        format!("No event took {threshold_ms} ms or longer so far.\n")
-    } else {
-        let line = |(event, series): (&LatencyEvent, &LatencySeries)| {
-            format!("{}: {} events, worst {} ms\n", event.name(), series.samples.len(), series.max_ms)
-        };
-        events.iter().map(line).collect()
+    context.reply.verbatim("txt", diagnosis(threshold_ms, &context.shared.latency.all()).as_bytes());
+}
+
+fn diagnosis(threshold_ms: u64, events: &BTreeMap<LatencyEvent, LatencySeries>) -> String {
+    // Without events in Redis's words, which tools look for.
+    if threshold_ms == 0 && events.is_empty() {
+        return "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance. You may use \
+                \"CONFIG SET latency-monitor-threshold <milliseconds>.\" in order to enable it. If we weren't in a deep \
+                space mission I'd suggest to take a look at https://redis.io/topics/latency-monitor.\n"
+            .to_owned();
+    }
+    if events.is_empty() {
+        return "Dave, no latency spike was observed during the lifetime of this Redis instance, not in the slightest \
+                bit. I honestly think you ought to sit down calmly, take a stress pill, and think things over.\n"
+            .to_owned();
+    }
+    let line = |(event, series): (&LatencyEvent, &LatencySeries)| {
+        format!("{}: {} events, worst {} ms\n", event.name(), series.samples.len(), series.max_ms)
     };
-    context.reply.verbatim("txt", text.as_bytes());
+    events.iter().map(line).collect()
 }
 
 /// Of the commands asked for, subcommands included, those that ran.
@@ -241,6 +250,15 @@ mod tests {
         let mut reply = Reply::new(Protocol::Resp3);
         histogram_of(&histogram.counts(), &mut reply);
         assert!(String::from_utf8_lossy(reply.buffer()).ends_with("%1\r\n:67108864\r\n:1\r\n"));
+    }
+
+    #[test]
+    fn the_doctor_says_whether_there_is_anything_to_look_at() {
+        let mut events = BTreeMap::new();
+        assert!(diagnosis(0, &events).starts_with("I'm sorry, Dave, I can't do that. Latency monitoring is disabled"));
+        assert!(diagnosis(10, &events).starts_with("Dave, no latency spike was observed"));
+        events.insert(LatencyEvent::Command, LatencySeries { max_ms: 30, ..LatencySeries::default() });
+        assert_eq!(diagnosis(0, &events), "command: 0 events, worst 30 ms\n");
     }
 
     #[test]

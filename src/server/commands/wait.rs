@@ -14,7 +14,7 @@ use crate::cluster::ReplicaId;
 use crate::command::{WireError, integer_argument, parse_integer};
 use crate::protocol::Args;
 use crate::raft::{Group, MembershipStatus};
-use crate::server::clients::Signal;
+use crate::server::clients::{Signal, Unblocked};
 use crate::server::commands::CommandContext;
 use crate::server::session::Session;
 use crate::server::shared::Shared;
@@ -30,10 +30,10 @@ struct Target {
 
 pub async fn wait(args: &Args<'_>, context: &mut CommandContext<'_>) {
     match parse(args) {
-        Ok((wanted, timeout)) => {
-            let count = wait_for(wanted, timeout, context.shared, context.session).await;
-            context.reply.integer(count);
-        }
+        Ok((wanted, timeout)) => match wait_for(wanted, timeout, context.shared, context.session).await {
+            Ok(count) => context.reply.integer(count),
+            Err(error) => error.reply(context.reply),
+        },
         Err(error) => error.reply(context.reply),
     }
 }
@@ -45,27 +45,31 @@ fn parse(args: &Args<'_>) -> Result<(i64, Duration), WireError> {
     Ok((wanted, Duration::from_millis(timeout_ms)))
 }
 
-/// A zero timeout waits as long as the client and the leadership last.
-async fn wait_for(wanted: i64, timeout: Duration, shared: &Shared, session: &Session) -> i64 {
+/// A zero timeout waits as long as the client and the leadership last. An error only if CLIENT UNBLOCK asks for one.
+async fn wait_for(wanted: i64, timeout: Duration, shared: &Shared, session: &Session) -> Result<i64, WireError> {
+    let blocked = session.client.block();
     let deadline = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
     let mut groups = shared.replication.led_groups();
     if !session.written.is_empty() {
         groups.retain(|group| session.written.iter().any(|(written, _)| *written == group.id()));
         if groups.len() < session.written.len() {
-            return 0;
+            return Ok(0);
         }
     }
     let Some(targets) = join_all(groups.into_iter().map(target)).await.into_iter().collect::<Option<Vec<Target>>>()
     else {
-        return 0;
+        return Ok(0);
     };
     loop {
         let counts = targets.iter().map(|target| count_here(target, shared));
-        let Some(count) = counts.min().flatten() else { return 0 };
+        let Some(count) = counts.min().flatten() else { return Ok(0) };
         let over =
             deadline.is_some_and(|deadline| Instant::now() >= deadline) || session.client.signal() >= Signal::Drain;
-        if count >= wanted || over {
-            return count;
+        match blocked.unblocked() {
+            _ if count >= wanted || over => return Ok(count),
+            Some(Unblocked::TimedOut) => return Ok(count),
+            Some(Unblocked::Refused) => return Err(WireError::Unblocked),
+            None => (),
         }
         let pause = Instant::now() + LOOK_INTERVAL;
         tokio::time::sleep_until(deadline.map_or(pause, |deadline| deadline.min(pause))).await;

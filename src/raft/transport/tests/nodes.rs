@@ -7,6 +7,8 @@ pub(super) use bytes::Bytes;
 pub(super) use parking_lot::Mutex;
 
 pub(super) use crate::cluster::{ClusterId, NodeId};
+use crate::config::{Config, ConfigTable};
+use crate::keyspace::HashSecret;
 pub(super) use crate::raft::transport::{AskReply, Receiver, Transport, TransportConfig};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +59,8 @@ pub(super) fn config(number: u8) -> TransportConfig {
         cluster: ClusterId([7; 16]),
         hash_vector: 1,
         settings_fingerprint: 2,
+        hash_secret: HashSecret([1; 4]),
+        parameters: Arc::new(ConfigTable::new(&Config::default())),
         silent_max: Duration::from_secs(5),
     }
 }

@@ -1,0 +1,165 @@
+//! What `kvorum cluster status` and the status page show: the topology and the hints, and what each group's leader alone knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{
+    ClusterStatus, GroupId, GroupStatus, NodeId, NodeState, NodeStatus, ReplicaId, ReplicaStatus, Topology,
+};
+use crate::raft::membership::MembershipStatus;
+use crate::raft::peers::ASK_LED_GROUPS;
+use crate::raft::replication::Replication;
+
+/// A leader that does not answer by then is shown without its figures.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// What a leader knows of its group. Small, since those of a thousand groups travel in one frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct LedGroup {
+    voters: BTreeSet<ReplicaId>,
+    /// Entries that each member lacks.
+    lag: BTreeMap<ReplicaId, u64>,
+    /// `None` for the meta group.
+    keys: Option<u64>,
+}
+
+impl LedGroup {
+    fn new(status: &MembershipStatus, keys: Option<u64>) -> Self {
+        let lag = status.matched.iter().map(|(replica, at)| (*replica, status.last_log_index.saturating_sub(*at)));
+        // In the middle of a change the old voters still count.
+        let voters = if status.joint { BTreeSet::new() } else { status.voters.clone() };
+        Self { voters, lag: lag.collect(), keys }
+    }
+}
+
+impl Replication {
+    /// The cluster as this node sees it, with the leaders' own figures.
+    pub async fn status(&self) -> ClusterStatus {
+        let (topology, hints) = (self.topology(), self.hints());
+        let mut led = self.led_here();
+        let all = std::iter::once(GroupId::META).chain(topology.groups().keys().copied());
+        let elsewhere = all.filter(|group| !led.contains_key(group)).filter_map(|group| hints.leader(group));
+        let leaders: BTreeSet<NodeId> =
+            elsewhere.map(|leader| leader.node).filter(|node| *node != self.node()).collect();
+        for answer in join_all(leaders.into_iter().map(|node| self.ask_led_groups(node))).await {
+            led.extend(answer);
+        }
+        let meta = topology.meta_members().into_iter().map(|(replica, (node, _))| (replica, node)).collect();
+        let groups = topology.groups().iter().map(|(group, info)| (*group, info.replicas.clone()));
+        let groups = std::iter::once((GroupId::META, meta)).chain(groups);
+        let groups = groups.map(|(group, replicas)| self.group_status(&topology, group, &replicas, led.get(&group)));
+        ClusterStatus {
+            cluster_id: topology.cluster_id().to_string(),
+            epoch: topology.epoch().0,
+            asked: self.node().to_string(),
+            nodes: self.node_statuses(&topology),
+            groups: groups.collect(),
+        }
+    }
+
+    /// The answer to a peer that makes a status.
+    pub(super) fn encoded_led_groups(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.led_here()).expect("numbers encode")
+    }
+
+    fn led_here(&self) -> BTreeMap<GroupId, LedGroup> {
+        let groups = self.led_groups().into_iter().map(|group| {
+            let keys = Some(group.keyspace().counters().keys);
+            (group.id(), LedGroup::new(&self.membership(&group), keys))
+        });
+        let meta = self.leads_meta().then(|| (GroupId::META, LedGroup::new(&self.meta_membership(), None)));
+        groups.chain(meta).collect()
+    }
+
+    async fn ask_led_groups(&self, node: NodeId) -> BTreeMap<GroupId, LedGroup> {
+        match self.ask(node, ASK_LED_GROUPS, &[], ANSWER_WAIT_MAX).await {
+            Ok(answer) => postcard::from_bytes(&answer).unwrap_or_default(),
+            Err(_) => BTreeMap::new(),
+        }
+    }
+
+    fn node_statuses(&self, topology: &Topology) -> Vec<NodeStatus> {
+        let connected: BTreeSet<NodeId> =
+            self.peers().iter().filter(|peer| peer.connected_for.is_some()).map(|peer| peer.node).collect();
+        let status = |(node, info): (&NodeId, &crate::cluster::NodeInfo)| NodeStatus {
+            id: node.to_string(),
+            address: info.address().to_string(),
+            peer_address: format!("{}:{}", info.host, info.peer_port),
+            state: if *node == self.node() || connected.contains(node) { NodeState::Up } else { NodeState::Down },
+        };
+        topology.nodes().iter().map(status).collect()
+    }
+
+    /// `led` is what the leader says; without it, what this node's own replica knows.
+    fn group_status(
+        &self,
+        topology: &Topology,
+        id: GroupId,
+        replicas: &BTreeMap<ReplicaId, NodeId>,
+        led: Option<&LedGroup>,
+    ) -> GroupStatus {
+        let hint = self.hints().leader(id);
+        let own = || match self.group(id) {
+            Some(group) => LedGroup::new(&self.membership(&group), Some(group.keyspace().counters().keys)),
+            None if id == GroupId::META => LedGroup::new(&self.meta_membership(), None),
+            None => LedGroup::new(&MembershipStatus::default(), None),
+        };
+        let known = led.cloned().unwrap_or_else(own);
+        let slot_ranges = runs(topology.slots_of(id).map(|slot| slot.get()));
+        GroupStatus {
+            id: id.0,
+            leader: hint.map(|hint| hint.node.to_string()),
+            term: hint.map_or(0, |hint| hint.term),
+            replicas: replicas
+                .iter()
+                .map(|(replica, node)| ReplicaStatus {
+                    id: replica.0,
+                    node: node.to_string(),
+                    voter: known.voters.contains(replica),
+                    lag_entries: led.and_then(|led| led.lag.get(replica).copied()),
+                })
+                .collect(),
+            slot_count: slot_ranges.iter().map(|(first, last)| u32::from(last - first) + 1).sum(),
+            slot_ranges,
+            keys: known.keys,
+        }
+    }
+}
+
+/// First and last of each run of neighbours.
+fn runs(slots: impl Iterator<Item = u16>) -> Vec<(u16, u16)> {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for slot in slots {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == slot => *last = slot,
+            Some(_) | None => runs.push((slot, slot)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_slots_are_one_run() {
+        assert_eq!(runs([].into_iter()), []);
+        assert_eq!(runs([0, 1, 2, 7, 9, 10].into_iter()), [(0, 2), (7, 7), (9, 10)]);
+    }
+
+    #[test]
+    fn the_figures_of_a_thousand_groups_fit_one_answer() {
+        let replicas = (1..=7).map(|replica| (ReplicaId(100_000 + replica), u64::from(u32::MAX)));
+        let led = LedGroup {
+            voters: replicas.clone().map(|(replica, _)| replica).collect(),
+            lag: replicas.collect(),
+            keys: Some(u64::MAX),
+        };
+        let all: BTreeMap<GroupId, LedGroup> = (0..=1024).map(|group| (GroupId(group), led.clone())).collect();
+        assert!(postcard::to_stdvec(&all).unwrap().len() < crate::raft::ASK_BYTES_MAX);
+    }
+}
