@@ -100,16 +100,9 @@ async fn serve(
     check_settings(&formation, &formed.topology)?;
 
     let (failed, mut failures) = mpsc::channel(INBOX_MAX);
-    let ground = Ground {
-        file,
-        parameters: parameters.clone(),
-        topology: formed.topology,
-        log: log.clone(),
-        failed,
-        started,
-        runtimes: workers.handles().to_vec(),
-        wire: Arc::new(Tcp),
-    };
+    let (topology, runtimes, wire) = (formed.topology, workers.handles().to_vec(), Arc::new(Tcp));
+    let (known, log_used) = (parameters.clone(), log.clone());
+    let ground = Ground { file, parameters: known, topology, log: log_used, failed, started, runtimes, wire };
     let (coordinator, replication, transport, tasks) = start_replication(&config, ground).await?;
     let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
     let shared = Arc::new(Shared::new(replication.clone(), config.clone(), config_file, parameters.clone()));

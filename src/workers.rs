@@ -9,16 +9,6 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Runs what blocks where it holds up no worker's tasks. Err if it panicked.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    // A simulation has no other threads: when they finish would depend on more than its seed.
-    #[cfg(test)]
-    if crate::clock::simulated::clocks().is_some() {
-        return Ok(work());
-    }
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
-}
-
 #[derive(Debug)]
 pub struct Workers {
     handles: Vec<Handle>,

@@ -2,6 +2,7 @@
 
 mod acks;
 mod batch;
+mod blocking;
 mod chunk;
 mod cohort;
 mod directory;
@@ -33,6 +34,7 @@ mod types;
 mod upkeep;
 mod window;
 
+pub use blocking::blocking;
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkJob, ChunkOutcome};
 pub use formation::{FormationConfig, FormationError, Formed, form};
 #[cfg(test)]

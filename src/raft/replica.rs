@@ -15,6 +15,7 @@ use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
 use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
+use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
 use crate::raft::machine::GroupMachine;
@@ -25,7 +26,6 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
 use crate::raft::{NodeLog, Transport};
-use crate::workers;
 
 const TRANSFERS_MAX: usize = 8;
 
@@ -131,7 +131,7 @@ impl Replica {
         let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
         let open = move || SnapshotStore::open(directory, &loading, &opening);
-        let snapshots = workers::blocking(open).await??;
+        let snapshots = blocking(open).await??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
         let machine = GroupMachine { state: state.clone(), log: log.clone(), snapshots };

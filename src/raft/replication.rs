@@ -22,6 +22,7 @@ use crate::cluster::{
 };
 use crate::config::{ConfigTable, Secret};
 use crate::keyspace::HashSecret;
+use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, TransferError};
 use crate::raft::leadership::LeaderSighting;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
@@ -31,7 +32,6 @@ use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initiali
 use crate::raft::retention;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
-use crate::workers;
 
 /// Hints are sent at every change, and this often for peers that missed one.
 const HINT_INTERVAL: Duration = Duration::from_millis(500);
@@ -535,7 +535,7 @@ impl Coordinator {
         }
         let (file, record) = (self.start.file.clone(), topology.clone());
         let write = move || file.lock().update_topology(&record);
-        let written = workers::blocking(write).await;
+        let written = blocking(write).await;
         if let Err(error) = written.and_then(|written| written) {
             // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
             return self.fail(format!("cannot write the node file: {error}"));

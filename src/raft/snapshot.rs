@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::keyspace::{Keyspace, SlotState};
+use crate::raft::blocking::blocking;
 use crate::raft::group::GroupState;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::{KeySlot, Slot};
-use crate::workers;
 
 /// § Group-wide state, captured at S between two entries, and replayed from S without skipping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl SnapshotStore {
                 Err(PublishError::Io(error)) => Err(error),
             }
         };
-        workers::blocking(install).await??;
+        blocking(install).await??;
         if let Some(log_id) = last {
             log.snapshot_saved(log_id);
         }
@@ -165,7 +165,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
         let (target, own) = (path.clone(), meta.clone());
         let write = move || write(&head, &state.keyspace, &target, || files.newer_than(&own).is_none());
-        workers::blocking(write).await??;
+        blocking(write).await??;
         if let Some(newer) = self.files.newer_than(&meta) {
             let _ = std::fs::remove_file(&path);
             return Ok(newer);

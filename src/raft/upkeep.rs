@@ -76,7 +76,8 @@ impl Upkeep {
     /// § A replica that was away, and would lead next, must know the group's time from an entry that it got in time; a quiet group has few.
     async fn stamp(&self) {
         let time = self.group.time();
-        if time.clock.as_ms() - time.stamp.as_ms() > STAMP_INTERVAL_MS {
+        // Before the first entry there is no stamp yet.
+        if time.clock.as_ms().saturating_sub(time.stamp.as_ms()) > STAMP_INTERVAL_MS {
             self.group.stamp().await;
         }
     }

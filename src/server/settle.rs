@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cluster::GroupId;
 use crate::command::{Row, Run, WireError};
 use crate::protocol::{Protocol, REPLY_BYTES_MAX, Replies, Reply};
-use crate::raft::{ChunkJob, ChunkOutcome, Group, Route};
+use crate::raft::{self, ChunkJob, ChunkOutcome, Group, Route};
 use crate::server::dispatch::moved;
 use crate::server::latency::LatencyEvent;
 use crate::server::places::Place;
@@ -18,7 +18,6 @@ use crate::server::session::Session;
 use crate::server::shared::Shared;
 use crate::server::stretch::{Job, Pass, Stretch, Task, Trust, is_of_load};
 use crate::slot::KeySlot;
-use crate::workers;
 
 /// First wait before a request is routed again while the route has not changed; doubles up to the last.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
@@ -88,7 +87,7 @@ impl Stretch {
     async fn finish_jobs(&mut self, pass: &Pass<'_>) {
         let protocol = pass.session.protocol;
         for job in std::mem::take(&mut self.jobs) {
-            let computed = workers::blocking(move || {
+            let computed = raft::blocking(move || {
                 let mut reply = Reply::new(protocol);
                 job.job.run(&mut reply);
                 reply.take()

@@ -2,8 +2,8 @@
 //!
 //! Every node is the real wiring of `node.rs` (transport, groups, meta group, proposer, parking, routing, turns) on a runtime of its own whose
 //! clock stands still; `World` steps them a millisecond at a time, in one thread. Own seams rather than a simulation library: the log's
-//! disk and the clocks were seams already, streams needed one trait (`raft/transport/wire.rs`), and nothing of the
-//! product is compiled differently for it. What it does not reach: the sockets' loops, real fsync, and threads; see `tests/`.
+//! disk and the clocks were seams already, streams needed one trait (`raft/transport/wire.rs`). What is compiled
+//! differently under test: clocks, random numbers, where blocking work runs, and what planted bugs leave out (`planted.rs`). What it does not reach: the sockets' loops, real fsync, and threads; see `tests/`.
 
 mod client;
 mod faults;
@@ -13,70 +13,5 @@ mod network;
 mod node;
 #[cfg(tokio_unstable)]
 mod planted_bugs;
+mod seeds;
 mod world;
-
-mod tests {
-    use std::collections::BTreeMap;
-    use std::time::{Duration, Instant};
-
-    use super::world::{Report, run};
-
-    /// Run every time, each for so long. Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, one is
-    /// enough to see that it works.
-    const FIXED_SEEDS: u64 = if cfg!(tokio_unstable) { 20 } else { 1 };
-    const MS: u64 = if cfg!(tokio_unstable) { 20_000 } else { 5_000 };
-
-    /// `tests/simulate` sets `KVORUM_SIMULATION_SEED` for that seed alone, or `KVORUM_SIMULATION_SECONDS` for fresh ones as well.
-    #[test]
-    fn no_seed_breaks_an_invariant() {
-        let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-        let mut total = Total::default();
-        if let Some(seed) = number("KVORUM_SIMULATION_SEED") {
-            return total.add(seed);
-        }
-        (1..=FIXED_SEEDS).for_each(|seed| total.add(seed));
-        let until = Instant::now() + Duration::from_secs(number("KVORUM_SIMULATION_SECONDS").unwrap_or(0));
-        while Instant::now() < until {
-            total.add(crate::random::draw_u64() >> 16);
-        }
-        println!("{total:#?}");
-    }
-
-    #[derive(Debug, Default)]
-    struct Total {
-        seeds: u64,
-        steps: u64,
-        done: usize,
-        refused: usize,
-        unknown: usize,
-        entries_applied: u64,
-        leaderships: usize,
-        faults: BTreeMap<&'static str, u64>,
-    }
-
-    impl Total {
-        fn add(&mut self, seed: u64) {
-            let report = run(seed, MS).unwrap_or_else(|error| {
-                panic!("{error}\nagain: tests/simulate --seed {seed}");
-            });
-            let Report { steps, done, refused, unknown, applied, leaderships, faults } = report;
-            self.seeds += 1;
-            self.steps += steps;
-            self.done += done;
-            self.refused += refused;
-            self.unknown += unknown;
-            self.entries_applied += applied;
-            self.leaderships += leaderships;
-            for (fault, count) in faults {
-                *self.faults.entry(fault).or_default() += count;
-            }
-        }
-    }
-
-    /// Only so can a failing seed be looked at again.
-    #[test]
-    #[cfg(tokio_unstable)]
-    fn a_seed_gives_the_same_run_each_time() {
-        assert_eq!(run(7, 5_000), run(7, 5_000));
-    }
-}

@@ -1,0 +1,54 @@
+//! All invariants together.
+
+use std::sync::Arc;
+
+use crate::raft::{Group, Replication};
+use crate::simulation::invariants::leases::Leases;
+use crate::simulation::invariants::one_leader::OneLeader;
+use crate::simulation::invariants::prefixes::Prefixes;
+use crate::simulation::invariants::time::Time;
+use crate::simulation::invariants::topologies::Topologies;
+
+/// One node as the invariants see it; its clocks are set while it is looked at.
+pub struct Seen {
+    pub node: usize,
+    pub replication: Arc<Replication>,
+    pub groups: Vec<Arc<Group>>,
+}
+
+#[derive(Default)]
+pub struct Invariants {
+    leases: Leases,
+    one_leader: OneLeader,
+    prefixes: Prefixes,
+    time: Time,
+    topologies: Topologies,
+}
+
+impl Invariants {
+    pub fn begin_step(&mut self) {
+        self.leases.begin_step();
+    }
+
+    /// Err says what does not hold.
+    pub fn look(&mut self, seen: &Seen) -> Result<(), String> {
+        self.topologies.look(seen)?;
+        for group in &seen.groups {
+            self.leases.look(seen.node, group)?;
+            let applied = group.take_witnessed();
+            self.one_leader.look(seen.node, group, &applied)?;
+            self.prefixes.look(seen.node, group, &applied)?;
+            self.time.look(seen.node, group, &applied)?;
+        }
+        Ok(())
+    }
+
+    /// Entries applied on all replicas together, and compared.
+    pub fn applied(&self) -> u64 {
+        self.prefixes.applied
+    }
+
+    pub fn leaderships(&self) -> usize {
+        self.one_leader.leaderships()
+    }
+}

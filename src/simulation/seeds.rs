@@ -1,0 +1,65 @@
+//! Many seeds, and the same seed again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::simulation::world::{Report, run};
+
+/// Run every time, each for so long. Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, one is
+/// enough to see that it works.
+const FIXED_SEEDS: u64 = if cfg!(tokio_unstable) { 20 } else { 1 };
+const MS: u64 = if cfg!(tokio_unstable) { 20_000 } else { 5_000 };
+
+/// `tests/simulate` sets `KVORUM_SIMULATION_SEED` for that seed alone, or `KVORUM_SIMULATION_SECONDS` for fresh ones as well.
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let mut total = Total::default();
+    if let Some(seed) = number("KVORUM_SIMULATION_SEED") {
+        return total.add(seed);
+    }
+    (1..=FIXED_SEEDS).for_each(|seed| total.add(seed));
+    let until = Instant::now() + Duration::from_secs(number("KVORUM_SIMULATION_SECONDS").unwrap_or(0));
+    while Instant::now() < until {
+        total.add(crate::random::draw_u64() >> 16);
+    }
+    println!("{total:#?}");
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    seeds: u64,
+    steps: u64,
+    done: usize,
+    refused: usize,
+    unknown: usize,
+    entries_applied: u64,
+    leaderships: usize,
+    faults: BTreeMap<&'static str, u64>,
+}
+
+impl Total {
+    fn add(&mut self, seed: u64) {
+        let report = run(seed, MS).unwrap_or_else(|error| {
+            panic!("{error}\nagain: tests/simulate --seed {seed}");
+        });
+        let Report { steps, done, refused, unknown, applied, leaderships, faults } = report;
+        self.seeds += 1;
+        self.steps += steps;
+        self.done += done;
+        self.refused += refused;
+        self.unknown += unknown;
+        self.entries_applied += applied;
+        self.leaderships += leaderships;
+        for (fault, count) in faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+    }
+}
+
+/// Only so can a failing seed be looked at again.
+#[test]
+#[cfg(tokio_unstable)]
+fn a_seed_gives_the_same_run_each_time() {
+    assert_eq!(run(7, 5_000), run(7, 5_000));
+}
