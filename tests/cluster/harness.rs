@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -68,6 +68,15 @@ impl Connection {
         self.stream.get_ref().set_read_timeout(Some(timeout)).expect("a timeout above zero");
     }
 
+    /// Whether the other side has closed it, as far as is known here.
+    pub fn is_closed(&self) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).expect("an open socket");
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("an open socket");
+        !matches!(seen, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Half-closes: replies can still be read.
     pub fn close_sending(&mut self) {
         self.stream.get_ref().shutdown(std::net::Shutdown::Write).expect("an open socket");
@@ -95,7 +104,7 @@ impl Connection {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line)?;
         if line.len() < 3 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         let text = String::from_utf8_lossy(&line[1..line.len() - 2]).into_owned();
         let count = || text.parse::<i64>().map_err(std::io::Error::other);

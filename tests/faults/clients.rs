@@ -224,7 +224,8 @@ impl Client {
     }
 
     fn ask(&mut self, node: usize, words: &[Vec<u8>]) -> Result<Reply, (WasSent, std::io::Error)> {
-        let mut connection = match self.connections.remove(&node) {
+        // What is sent to a connection that was closed meanwhile has an unknown outcome, for nothing.
+        let mut connection = match self.connections.remove(&node).filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
             None => {
                 let opened = Connection::open_at(self.shared.nodes[node]).map_err(|error| (WasSent::No, error))?;
