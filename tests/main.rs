@@ -2,4 +2,5 @@
 
 mod cluster;
 mod command_line;
+mod faults;
 mod tidy;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 /// Distance between a node's client port and its peer and HTTP ports.
 const PEER_OFFSET: u16 = 10_000;
 const HTTP_OFFSET: u16 = 1_000;
+const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const READY_WAIT: Duration = Duration::from_secs(60);
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 /// One reply of the wire protocol.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,15 +54,27 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(port: u16) -> std::io::Result<Self> {
-        let address = ("127.0.0.1", port);
-        let stream = TcpStream::connect(address)?;
+        Self::open_at((LOOPBACK, port).into())
+    }
+
+    pub fn open_at(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, CONNECT_WAIT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    pub fn set_timeout(&mut self, timeout: Duration) {
+    pub fn set_timeout(&self, timeout: Duration) {
         self.stream.get_ref().set_read_timeout(Some(timeout)).expect("a timeout above zero");
+    }
+
+    /// Whether the other side has closed it, as far as is known here.
+    pub fn is_closed(&self) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).expect("an open socket");
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("an open socket");
+        !matches!(seen, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Half-closes: replies can still be read.
@@ -90,7 +104,7 @@ impl Connection {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line)?;
         if line.len() < 3 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         let text = String::from_utf8_lossy(&line[1..line.len() - 2]).into_owned();
         let count = || text.parse::<i64>().map_err(std::io::Error::other);
@@ -183,19 +197,28 @@ impl ClusterClient {
 
 /// One node: its ports, its directory and its process.
 pub struct Node {
+    pub host: Ipv4Addr,
     pub port: u16,
     pub directory: PathBuf,
-    flags: Vec<String>,
+    /// What is started, up to the flags.
+    pub program: Vec<String>,
+    pub flags: Vec<String>,
     environment: HashMap<String, String>,
     child: Option<Child>,
 }
 
 impl Node {
+    /// On this machine's own address.
+    pub fn new(port: u16, directory: PathBuf, flags: Vec<String>) -> Self {
+        let program = vec![env!("CARGO_BIN_EXE_kvorum").to_owned(), "server".to_owned()];
+        Self { host: LOOPBACK, port, directory, program, flags, environment: HashMap::new(), child: None }
+    }
+
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_kvorum"))
-            .arg("server")
+        let child = Command::new(&self.program[0])
+            .args(&self.program[1..])
             .args(&self.flags)
             .envs(&self.environment)
             .stdin(Stdio::null())
@@ -226,6 +249,15 @@ impl Node {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.as_mut().is_some_and(|child| child.try_wait().expect("a child").is_some());
+        if ended {
+            self.child = None;
+        }
+        ended
     }
 
     pub fn pid(&self) -> u32 {
@@ -286,13 +318,17 @@ impl Node {
         std::fs::remove_dir_all(&self.directory).expect("wipes");
     }
 
+    pub fn address(&self) -> SocketAddr {
+        (self.host, self.port).into()
+    }
+
     pub fn connect(&self) -> Connection {
         let mut connection = None;
         eventually(
             READY_WAIT,
             || format!("node {} accepts\n{}", self.port, self.log()),
             || {
-                connection = Connection::open(self.port).ok();
+                connection = Connection::open_at(self.address()).ok();
                 connection.is_some()
             },
         );
@@ -301,7 +337,7 @@ impl Node {
 
     /// One call on a connection of its own; an error text if it could not be made.
     pub fn ask(&self, words: &[&str]) -> Reply {
-        match Connection::open(self.port).and_then(|mut connection| connection.call(words)) {
+        match Connection::open_at(self.address()).and_then(|mut connection| connection.call(words)) {
             Ok(reply) => reply,
             Err(error) => Reply::Error(error.to_string()),
         }
@@ -355,7 +391,7 @@ impl Cluster {
             words.extend(["--initial-cluster".to_owned(), list.to_owned()]);
         }
         words.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Node { port, directory: data, flags: words, environment: HashMap::new(), child: None }
+        Node::new(port, data, words)
     }
 
     pub fn ports(&self) -> Vec<u16> {

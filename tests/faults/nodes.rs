@@ -1,0 +1,212 @@
+//! Nodes to be harmed: three of Kvorum, or six of a Redis Cluster, each in a namespace and on a small disk of its own where root allows.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::net::Net;
+use crate::cluster::harness::{Connection, Node, Reply, eventually, free_ports};
+
+const PORT: u16 = 6379;
+const READY_WAIT: Duration = Duration::from_secs(60);
+/// Holds what a run leaves after its snapshots several times over, and is soon full.
+const DISK_OPTIONS: &str = "size=128m";
+const DISK_NAME: &str = "kvf-disk-";
+const BALLAST: &str = "ballast";
+/// Together several times the log's files.
+const BULK_VALUE: usize = 64 * 1024;
+const BULK_VALUES: usize = 192;
+const REDIS_NODE_TIMEOUT_MS: &str = "1000";
+
+/// Dropped in this order: what runs, what it stands on.
+pub struct Nodes {
+    pub nodes: Vec<Node>,
+    disks: Disks,
+    pub net: Option<Net>,
+    _directory: tempfile::TempDir,
+}
+
+/// Mounted disks, one for each node; none where mounting is not allowed.
+struct Disks {
+    mounted: Vec<PathBuf>,
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        for disk in &self.mounted {
+            let _ = Command::new("umount").arg("--lazy").arg(disk).status();
+        }
+    }
+}
+
+impl Nodes {
+    /// Small logs, so that a run sees snapshots.
+    pub fn kvorum() -> Self {
+        let flags = |address: SocketAddr, list: &str| {
+            let (host, port) = (address.ip().to_string(), address.port().to_string());
+            let flags = ["--bind", &host, "--port", &port, "--protected-mode", "no", "--initial-cluster", list];
+            let small = ["--log-bytes-max", "1mb", "--log-segment-bytes", "1mb"];
+            [&flags[..], &small].concat().into_iter().map(str::to_owned).collect()
+        };
+        let mut nodes = Self::place(3, "--data-dir", flags);
+        nodes.nodes.iter_mut().for_each(Node::start);
+        nodes.wait_ready();
+        nodes
+    }
+
+    /// Three primaries, each with a replica, as its own tool sets them up; every write is synced, as in Kvorum.
+    pub fn redis() -> Self {
+        let flags = |address: SocketAddr, _: &str| {
+            let (host, port) = (address.ip().to_string(), address.port().to_string());
+            let flags = ["--bind", &host, "--port", &port, "--protected-mode", "no", "--save", ""];
+            let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", REDIS_NODE_TIMEOUT_MS];
+            let synced = ["--appendonly", "yes", "--appendfsync", "always"];
+            [&flags[..], &cluster, &synced].concat().into_iter().map(str::to_owned).collect()
+        };
+        let mut nodes = Self::place(6, "--dir", flags);
+        for node in &mut nodes.nodes {
+            let place = node.program.len() - 2;
+            node.program.splice(place.., ["redis-server".to_owned()]);
+            node.start();
+        }
+        nodes.nodes.iter().for_each(|node| drop(node.connect()));
+        let mut command = Command::new("redis-cli");
+        command.args(["--cluster", "create", "--cluster-replicas", "1", "--cluster-yes"]);
+        command.args(nodes.addresses().iter().map(SocketAddr::to_string));
+        let created = command.output().expect("redis-cli runs");
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+        nodes.wait_ready();
+        nodes
+    }
+
+    fn place(count: usize, directory_flag: &str, flags: impl Fn(SocketAddr, &str) -> Vec<String>) -> Self {
+        unmount_leftovers();
+        let directory = tempfile::tempdir().expect("a directory");
+        let net = Net::build(count);
+        let addresses: Vec<SocketAddr> = match &net {
+            Some(net) => (0..count).map(|node| (net.node(node), PORT).into()).collect(),
+            None => free_ports(count).into_iter().map(|port| ([127, 0, 0, 1], port).into()).collect(),
+        };
+        let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        let mut disks = Disks { mounted: Vec::new() };
+        let mut nodes = Vec::new();
+        for (index, address) in addresses.iter().enumerate() {
+            let place = directory.path().join(format!("node-{index}"));
+            if mount(&place) {
+                disks.mounted.push(place.clone());
+            }
+            let mut words = flags(*address, &list);
+            words.extend([directory_flag.to_owned(), place.display().to_string()]);
+            let mut node = Node::new(address.port(), place, words);
+            if let Some(net) = &net {
+                node.host = net.node(index);
+                node.program = [net.enter(index), node.program.clone()].concat();
+            }
+            nodes.push(node);
+        }
+        Self { nodes, disks, net, _directory: directory }
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(Node::address).collect()
+    }
+
+    pub fn has_disks(&self) -> bool {
+        self.disks.mounted.len() == self.nodes.len()
+    }
+
+    pub fn wait_ready(&self) {
+        for node in &self.nodes {
+            eventually(
+                READY_WAIT,
+                || format!("{} is ready\n{}", node.address(), tail(&node.log())),
+                || node.is_ready(),
+            );
+        }
+    }
+
+    /// The node that answers for a key.
+    pub fn leader_of(&self, key: &str) -> usize {
+        let mut leader = None;
+        let answers = |node: &Node| matches!(node.ask(&["GET", key]), Reply::Bulk(_) | Reply::Null);
+        eventually(
+            READY_WAIT,
+            || format!("{key} has a leader"),
+            || {
+                leader = self.nodes.iter().position(answers);
+                leader.is_some()
+            },
+        );
+        leader.expect("found")
+    }
+
+    /// Makes a node the leader of all groups; it may be refused for a while, so it is asked again.
+    pub fn take_leadership(&self, node: usize) {
+        let ask = || {
+            let mut connection = Connection::open_at(self.nodes[node].address())?;
+            connection.call(&["CLUSTER", "FAILOVER"])
+        };
+        eventually(READY_WAIT, || format!("node {node} leads"), || ask().is_ok_and(|reply| reply.text() == "OK"));
+    }
+
+    /// Leaves no byte on the node's disk.
+    pub fn fill_disk(&self, node: usize) {
+        let path = self.disks.mounted[node].join(BALLAST);
+        let mut file = std::fs::File::create(path).expect("a file of no length");
+        let full = std::io::copy(&mut std::io::repeat(b'.'), &mut file).expect_err("no disk is endless");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    /// Large values, until they are more than the log has room for, or are refused.
+    pub fn write_bulk(&self, node: usize) {
+        let Ok(mut connection) = Connection::open_at(self.nodes[node].address()) else { return };
+        connection.set_timeout(Duration::from_secs(2));
+        let value = "b".repeat(BULK_VALUE);
+        for index in 0..BULK_VALUES {
+            // MOVED is as good as OK: of so many keys, enough are led here.
+            if connection.call(&["SET", &format!("bulk:{}", index % 64), &value]).is_err() {
+                return;
+            }
+        }
+    }
+
+    pub fn free_disk(&self, node: usize) {
+        std::fs::remove_file(self.disks.mounted[node].join(BALLAST)).expect("the ballast is there");
+    }
+
+    /// Nodes whose process ended by itself, and those that panicked, with the end of their logs.
+    pub fn broken(&mut self) -> Vec<String> {
+        let ended = |(index, node): (usize, &mut Node)| {
+            let log = node.log();
+            let is_broken = node.has_ended() || log.contains("panicked at");
+            is_broken.then(|| format!("node {index} broke down:\n{}", tail(&log)))
+        };
+        self.nodes.iter_mut().enumerate().filter_map(ended).collect()
+    }
+}
+
+/// Disks of runs whose process is gone.
+fn unmount_leftovers() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for mount in mounts.lines() {
+        let mut words = mount.split(' ');
+        let pid = words.next().and_then(|name| name.strip_prefix(DISK_NAME));
+        let is_left = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        if let Some(place) = words.next().filter(|_| is_left) {
+            let _ = Command::new("umount").arg("--lazy").arg(place).status();
+        }
+    }
+}
+
+fn mount(place: &Path) -> bool {
+    std::fs::create_dir_all(place).expect("a directory");
+    let mut command = Command::new("mount");
+    command.args(["-t", "tmpfs", "-o", DISK_OPTIONS, &format!("{DISK_NAME}{}", std::process::id())]).arg(place);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

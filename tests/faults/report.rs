@@ -1,0 +1,163 @@
+//! What a run came to: a table by kind of fault, and the reasons why it fails or does not count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clients::CLIENTS;
+use super::history::{Answer, Call, Op, Outcome};
+use super::linearizable::Failure;
+use super::schedule::Fault;
+
+/// More unknown outcomes would leave too much that nobody can be blamed for.
+const UNKNOWN_PERCENT_MAX: usize = 5;
+/// Fewer answers around one fault would mean that clients were not really there.
+const OK_PER_FAULT_MIN: usize = 200;
+const VIOLATIONS_SHOWN: usize = 3;
+
+#[derive(Default)]
+struct Row {
+    faults: usize,
+    ok: usize,
+    refused: usize,
+    unknown: usize,
+    /// From a client's last success to its next.
+    longest_gap: Duration,
+    /// From the first attempt to the answer or the lack of one.
+    longest_request: Duration,
+    violations: usize,
+}
+
+#[derive(Default)]
+pub struct Report {
+    rows: BTreeMap<Fault, Row>,
+    keys: usize,
+    keys_without_change: usize,
+    pub violations: Vec<String>,
+    /// Why the run does not count, or fails for another reason than a violation.
+    pub troubles: Vec<String>,
+}
+
+impl Report {
+    /// What clients did around one fault.
+    pub fn add(&mut self, fault: Fault, calls: &[(Arc<str>, Call)]) {
+        let row = self.rows.entry(fault).or_default();
+        row.faults += 1;
+        let mut ok = 0;
+        for (_, call) in calls {
+            match call.outcome {
+                Outcome::Ok(_) => ok += 1,
+                Outcome::NotDone(_) => row.refused += 1,
+                Outcome::Unknown(_) => row.unknown += 1,
+            }
+            row.longest_request = row.longest_request.max(call.end - call.asked);
+        }
+        row.ok += ok;
+        row.longest_gap = row.longest_gap.max(longest_gap(calls));
+        if ok < OK_PER_FAULT_MIN {
+            self.troubles.push(format!("{fault:?}: only {ok} answers"));
+        }
+        let keys: BTreeSet<&Arc<str>> = calls.iter().map(|(key, _)| key).collect();
+        self.keys += keys.len();
+        self.keys_without_change += keys.iter().filter(|key| !has_changed_leader(calls, key)).count();
+    }
+
+    pub fn add_failure(&mut self, fault: Fault, key: &str, failure: Failure) {
+        let text = format!("{fault:?}, {key}: {failure}");
+        match failure {
+            Failure::Violation(_) => {
+                self.rows.entry(fault).or_default().violations += 1;
+                self.violations.push(text);
+            }
+            Failure::Undecided(_) => self.troubles.push(text),
+        }
+    }
+
+    /// Everything that is wrong, one text each; a run that must pass has none.
+    pub fn objections(&self) -> Vec<String> {
+        let sum = |count: fn(&Row) -> usize| self.rows.values().map(count).sum::<usize>();
+        let (all, unknown) = (sum(|row| row.ok + row.refused + row.unknown), sum(|row| row.unknown));
+        let mut objections: Vec<String> = self.violations.iter().take(VIOLATIONS_SHOWN).cloned().collect();
+        objections.extend(self.troubles.iter().cloned());
+        if unknown * 100 > all * UNKNOWN_PERCENT_MAX {
+            objections.push(format!("{unknown} of {all} outcomes are unknown"));
+        }
+        if self.keys_without_change > 0 {
+            let (without, keys) = (self.keys_without_change, self.keys);
+            objections.push(format!("{without} of {keys} keys saw no change of leader: too little was tried"));
+        }
+        objections
+    }
+}
+
+fn longest_gap(calls: &[(Arc<str>, Call)]) -> Duration {
+    let mut ends = vec![Vec::new(); CLIENTS];
+    for (_, call) in calls.iter().filter(|(_, call)| matches!(call.outcome, Outcome::Ok(_))) {
+        ends[call.client].push(call.end);
+    }
+    ends.iter_mut().for_each(|ends| ends.sort());
+    let gaps = ends.iter().flat_map(|ends| ends.windows(2).map(|pair| pair[1] - pair[0]));
+    gaps.max().unwrap_or_default()
+}
+
+fn has_changed_leader(calls: &[(Arc<str>, Call)], key: &str) -> bool {
+    let answered = calls.iter().filter(|(other, call)| &**other == key && matches!(call.outcome, Outcome::Ok(_)));
+    answered.map(|(_, call)| call.node).collect::<BTreeSet<_>>().len() > 1
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let titles = ["fault", "times", "ok", "refused", "unknown", "gap ms", "request ms", "violations"];
+        let [fault, times, ok, refused, unknown, gap, request, violations] = titles;
+        let mut line = |cells: [String; 8]| {
+            let [fault, rest @ ..] = cells;
+            writeln!(out, "{fault:<26} {}", rest.map(|cell| format!("{cell:>10}")).join(" "))
+        };
+        line([fault, times, ok, refused, unknown, gap, request, violations].map(str::to_owned))?;
+        let mut total = Row::default();
+        let cells = |name: String, row: &Row| {
+            let counts = [row.faults, row.ok, row.refused, row.unknown].map(|count| count.to_string());
+            let [times, ok, refused, unknown] = counts;
+            let [gap, request] = [row.longest_gap, row.longest_request].map(|time| time.as_millis().to_string());
+            [name, times, ok, refused, unknown, gap, request, row.violations.to_string()]
+        };
+        for (fault, row) in &self.rows {
+            line(cells(format!("{fault:?}"), row))?;
+            total.faults += row.faults;
+            total.ok += row.ok;
+            total.refused += row.refused;
+            total.unknown += row.unknown;
+            total.longest_gap = total.longest_gap.max(row.longest_gap);
+            total.longest_request = total.longest_request.max(row.longest_request);
+            total.violations += row.violations;
+        }
+        line(cells("all".to_owned(), &total))?;
+        write!(out, "{} keys, {} of them without a change of leader", self.keys, self.keys_without_change)
+    }
+}
+
+fn round(nodes: &[usize], unknown: usize) -> Report {
+    let call = |index: usize, outcome: Outcome| {
+        let start = Duration::from_millis(index as u64);
+        let node = nodes[index % nodes.len()];
+        (Arc::from("key"), Call { client: 0, op: Op::Del, asked: start, start, end: start, outcome, node })
+    };
+    let mut calls: Vec<_> = (0..1_000).map(|index| call(index, Outcome::Ok(Answer::Number(0)))).collect();
+    calls.extend((0..unknown).map(|index| call(index, Outcome::Unknown(String::new()))));
+    let mut report = Report::default();
+    report.add(Fault::Nothing, &calls);
+    report
+}
+
+#[test]
+fn a_run_counts_only_if_enough_was_tried_and_little_is_unknown() {
+    assert_eq!(round(&[0, 1], 52).objections(), Vec::<String>::new());
+    assert_eq!(round(&[0, 1], 53).objections(), ["53 of 1053 outcomes are unknown"]);
+    assert_eq!(round(&[1], 0).objections(), ["1 of 1 keys saw no change of leader: too little was tried"]);
+    let mut report = Report::default();
+    report.add(Fault::KillAll, &[]);
+    assert_eq!(report.objections(), ["KillAll: only 0 answers"]);
+    report.add_failure(Fault::KillAll, "key", Failure::Violation("text".to_owned()));
+    assert_eq!(report.objections()[0], "KillAll, key: not linearizable\ntext");
+}

@@ -1,0 +1,245 @@
+//! Which fault comes when, and how each is done and undone.
+
+use std::time::{Duration, Instant};
+
+use super::nodes::Nodes;
+use super::random::Random;
+use super::run::HEAL_WAIT;
+use crate::cluster::harness::eventually;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// RedisRaft's first bugs showed in a healthy cluster.
+    Nothing,
+    KillLeader,
+    KillTwo,
+    KillAll,
+    /// SIGTERM, and started again.
+    RestartLeader,
+    RestartEach,
+    PauseLeader,
+    PauseTwo,
+    PauseAll,
+    /// The leader hears, and is not heard.
+    LeaderMute,
+    /// The leader is heard, and does not hear.
+    LeaderDeaf,
+    LeaderAlone,
+    FollowerAlone,
+    /// Two nodes do not hear each other, the others hear both.
+    Bridge,
+    EachAlone,
+    /// The leader's links go down and up.
+    Flapping,
+    /// The leader is cut off, and comes back when its successor is killed.
+    LeaderBackSuccessorKilled,
+    DiskFull,
+    AllDisksFull,
+    /// Planned transfers, one after the other.
+    Transfers,
+}
+
+/// How long a fault lasts: longer than a lease and an election; now and then longer than a node waits for an outcome (5 s).
+const SHORT_MS: (usize, usize) = (1_200, 3_000);
+const LONG_MS: usize = 6_500;
+const LONG_ONE_IN: usize = 8;
+/// For a node to notice that it cannot write, and to stop.
+const STOP_WAIT: Duration = Duration::from_millis(1_500);
+const FLAP_MS: (usize, usize) = (20, 250);
+
+impl Fault {
+    pub const ALL: [Self; 20] = [
+        Self::Nothing,
+        Self::KillLeader,
+        Self::KillTwo,
+        Self::KillAll,
+        Self::RestartLeader,
+        Self::RestartEach,
+        Self::PauseLeader,
+        Self::PauseTwo,
+        Self::PauseAll,
+        Self::LeaderMute,
+        Self::LeaderDeaf,
+        Self::LeaderAlone,
+        Self::FollowerAlone,
+        Self::Bridge,
+        Self::EachAlone,
+        Self::Flapping,
+        Self::LeaderBackSuccessorKilled,
+        Self::DiskFull,
+        Self::AllDisksFull,
+        Self::Transfers,
+    ];
+    /// What a Redis Cluster loses acknowledged writes by.
+    pub const CONTROL: [Self; 3] = [Self::LeaderAlone, Self::PauseLeader, Self::KillLeader];
+
+    pub fn is_possible(self, nodes: &Nodes) -> bool {
+        match self {
+            Self::LeaderMute
+            | Self::LeaderDeaf
+            | Self::LeaderAlone
+            | Self::FollowerAlone
+            | Self::Bridge
+            | Self::EachAlone
+            | Self::Flapping
+            | Self::LeaderBackSuccessorKilled => nodes.net.is_some(),
+            Self::DiskFull | Self::AllDisksFull => nodes.has_disks(),
+            Self::Nothing
+            | Self::KillLeader
+            | Self::KillTwo
+            | Self::KillAll
+            | Self::RestartLeader
+            | Self::RestartEach
+            | Self::PauseLeader
+            | Self::PauseTwo
+            | Self::PauseAll
+            | Self::Transfers => true,
+        }
+    }
+
+    /// Does it to the cluster and undoes it. `leader` leads the group of most hot keys.
+    pub fn strike(self, nodes: &mut Nodes, leader: usize, random: &mut Random) {
+        let others: Vec<usize> = (0..nodes.nodes.len()).filter(|node| *node != leader).collect();
+        let other = others[random.below(others.len())];
+        let all: Vec<usize> = (0..nodes.nodes.len()).collect();
+        let hold = hold(random);
+        match self {
+            Self::Nothing => std::thread::sleep(hold),
+            Self::KillLeader => kill(nodes, &[leader], hold),
+            Self::KillTwo => kill(nodes, &[leader, other], hold),
+            Self::KillAll => kill(nodes, &all, hold),
+            Self::RestartLeader => restart(nodes, &[leader]),
+            Self::RestartEach => restart(nodes, &all),
+            Self::PauseLeader => pause(nodes, &[leader], hold),
+            Self::PauseTwo => pause(nodes, &[leader, other], hold),
+            Self::PauseAll => pause(nodes, &all, hold),
+            Self::LeaderMute => cut(nodes, &one_way(&[leader], &others), hold),
+            Self::LeaderDeaf => cut(nodes, &one_way(&others, &[leader]), hold),
+            Self::LeaderAlone => cut(nodes, &both_ways(&[leader], &others), hold),
+            Self::FollowerAlone => {
+                let rest: Vec<usize> = all.into_iter().filter(|node| *node != other).collect();
+                cut(nodes, &both_ways(&[other], &rest), hold);
+            }
+            Self::Bridge => cut(nodes, &both_ways(&[leader], &[other]), hold),
+            Self::EachAlone => cut(nodes, &one_way(&all, &all), hold),
+            Self::Flapping => flap(nodes, &both_ways(&[leader], &others), hold, random),
+            Self::LeaderBackSuccessorKilled => back_when_successor_dies(nodes, leader, &others, hold, random),
+            Self::DiskFull => fill(nodes, &[leader], leader, hold),
+            Self::AllDisksFull => fill(nodes, &all, leader, hold),
+            Self::Transfers => [other, leader, other].into_iter().for_each(|node| {
+                nodes.take_leadership(node);
+                std::thread::sleep(hold / 3);
+            }),
+        }
+    }
+}
+
+/// Every kind once, in an order of its own, then again: rare kinds do not exist.
+pub struct Schedule {
+    kinds: Vec<Fault>,
+    left: Vec<Fault>,
+}
+
+impl Schedule {
+    pub fn new(kinds: Vec<Fault>) -> Self {
+        Self { kinds, left: Vec::new() }
+    }
+
+    pub fn next(&mut self, random: &mut Random) -> Fault {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.kinds);
+        }
+        self.left.swap_remove(random.below(self.left.len()))
+    }
+}
+
+fn hold(random: &mut Random) -> Duration {
+    let short = SHORT_MS.0 + random.below(SHORT_MS.1 - SHORT_MS.0);
+    let is_long = random.below(LONG_ONE_IN) == 0;
+    Duration::from_millis(if is_long { LONG_MS } else { short } as u64)
+}
+
+fn kill(nodes: &mut Nodes, victims: &[usize], hold: Duration) {
+    victims.iter().for_each(|node| nodes.nodes[*node].kill());
+    std::thread::sleep(hold);
+    victims.iter().for_each(|node| nodes.nodes[*node].start());
+}
+
+/// The next one when the one before serves again: what a rolling restart waits for.
+fn restart(nodes: &mut Nodes, victims: &[usize]) {
+    for node in victims {
+        let code = nodes.nodes[*node].stop();
+        assert_eq!(code, Some(0), "a clean stop\n{}", nodes.nodes[*node].log());
+        nodes.nodes[*node].start();
+        nodes.wait_ready();
+    }
+}
+
+fn pause(nodes: &Nodes, victims: &[usize], hold: Duration) {
+    victims.iter().for_each(|node| nodes.nodes[*node].signal("STOP"));
+    victims.iter().for_each(|node| nodes.nodes[*node].wait_stopped());
+    std::thread::sleep(hold);
+    victims.iter().for_each(|node| nodes.nodes[*node].signal("CONT"));
+}
+
+fn one_way(from: &[usize], to: &[usize]) -> Vec<(usize, usize)> {
+    let pairs = from.iter().flat_map(|from| to.iter().map(|to| (*from, *to)));
+    pairs.filter(|(from, to)| from != to).collect()
+}
+
+fn both_ways(some: &[usize], others: &[usize]) -> Vec<(usize, usize)> {
+    [one_way(some, others), one_way(others, some)].concat()
+}
+
+fn cut(nodes: &Nodes, links: &[(usize, usize)], hold: Duration) {
+    let net = nodes.net.as_ref().expect("only where it is possible");
+    net.cut(links);
+    std::thread::sleep(hold);
+    net.mend(links);
+}
+
+fn flap(nodes: &Nodes, links: &[(usize, usize)], hold: Duration, random: &mut Random) {
+    let until = Instant::now() + hold;
+    while Instant::now() < until {
+        let mut a_while = || Duration::from_millis((FLAP_MS.0 + random.below(FLAP_MS.1 - FLAP_MS.0)) as u64);
+        let (down, up) = (a_while(), a_while());
+        cut(nodes, links, down);
+        std::thread::sleep(up);
+    }
+}
+
+/// The old leader has entries of its own that nobody else has, its successor's may be on two nodes of three.
+fn back_when_successor_dies(nodes: &mut Nodes, leader: usize, others: &[usize], hold: Duration, random: &mut Random) {
+    let links = both_ways(&[leader], others);
+    cut(nodes, &links, hold);
+    let successor = others[random.below(others.len())];
+    kill(nodes, &[successor], hold);
+}
+
+/// A node that stops for want of space is started again when there is some, as its operator would.
+fn fill(nodes: &mut Nodes, victims: &[usize], leader: usize, hold: Duration) {
+    victims.iter().for_each(|node| nodes.fill_disk(*node));
+    // The log's files are made ahead of need: without a load of their own, a short time would not find their end.
+    nodes.write_bulk(leader);
+    std::thread::sleep(hold);
+    victims.iter().for_each(|node| nodes.free_disk(*node));
+    let mut is_served = || {
+        let stopped = victims.iter().filter(|node| nodes.nodes[**node].has_ended()).copied().collect::<Vec<_>>();
+        for node in &stopped {
+            println!("           node {node} stopped for want of space");
+            nodes.nodes[*node].start();
+        }
+        stopped.is_empty() && victims.iter().all(|node| nodes.nodes[*node].is_ready())
+    };
+    eventually(
+        HEAL_WAIT,
+        || "the nodes with room again serve".to_owned(),
+        || {
+            // Twice: one that is about to stop may still answer.
+            is_served() && {
+                std::thread::sleep(STOP_WAIT);
+                is_served()
+            }
+        },
+    );
+}
