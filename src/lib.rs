@@ -15,7 +15,7 @@
 //!
 //! | layer | folder | what |
 //! |---|---|---|
-//! | 0 | `slot` `clock` `random` `config` `metrics` `workers` | vocabulary and knobs |
+//! | 0 | `slot` `clock` `random` `planted` `config` `metrics` `workers` | vocabulary and knobs |
 //! | 1 | `protocol` `keyspace` `cluster` | bytes <-> argv and replies · data in buckets · topology and routing |
 //! | 2 | `command` | the table: row, plan, apply, read; op codec; wire error texts |
 //! | 3 | `raft` | groups, proposer, log, transport, snapshots, meta group (openraft appears here alone) |
@@ -23,6 +23,7 @@
 //! | 5 | `admin` | HTTP, operator commands and CLI |
 //! | 6 | `server` | listener, connections, turns, the commands a node answers itself |
 //! | 7 | `node` `main` | wiring, start and stop in order |
+//! | 8 | `simulation` | tests only: whole nodes on a simulated network, disk and clock |
 //!
 //! # Life of a SET
 //!
@@ -68,6 +69,8 @@
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
 //! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact.
+//! * The proposer has a timer after all: a small entry waits for the one in flight, and up to 1 ms for the clients that one answered
+//!   (`raft/cohort.rs`): 33 instead of 44 us per SET at P=1, and 5.2 instead of 6.1 at P=16.
 //! * An append that carries only a commit index waits up to 5 ms for entries to travel with (`raft/transport/network.rs`): 3 us less per SET at P=1.
 //! * Segments of the log are prepared with zeros a mebibyte ahead, so that a small batch's fdatasync needs no journal commit.
 
