@@ -14,7 +14,6 @@ pub enum Bug {
     /// The old leader's lease is not revoked.
     LeaseKeptAcrossTransfer,
     RestartForgetsVote,
-    NoWaitAfterRestart,
     /// What is pending when leadership is lost is taken for what did not happen.
     LostLeadershipIsRefused,
     PositionWithoutOpNumber,

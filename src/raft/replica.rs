@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
-use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
 use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
@@ -103,7 +102,7 @@ impl ReplicaSeed {
     /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any
     /// non-empty vote it takes no part until 1.2 election timeouts after process start.
     async fn wait_out_lost_leases(&self, has_voted: bool) {
-        if has_voted && !planted::is(Bug::NoWaitAfterRestart) {
+        if has_voted {
             tokio::time::sleep_until(self.started + self.timers.election_max.mul_f32(1.2)).await;
         }
     }

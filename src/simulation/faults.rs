@@ -11,6 +11,7 @@ enum Later {
     Kill(usize),
     Start(usize),
     Resume(usize),
+    Cut(usize, usize),
     Mend,
 }
 
@@ -112,17 +113,16 @@ impl Faults {
         }
     }
 
-    /// The third is restarted over and over while the other two do not hear each other.
+    /// One that no longer hears a leader asks for votes again and again; the third, which does hear it, is restarted, and the leader is
+    /// alone from then on.
     fn restart_beside_cut(&mut self, world: &mut World, node: usize, other: usize) -> &'static str {
         world.cut_both_ways(node, other);
         let third = world.machines.len() - node - other;
-        for round in 0..8 {
-            let at = world.now_ms + round * 400 + world.chance.below(200);
-            let back = at + 5 + world.chance.below(30);
-            self.later.extend([(at, Later::Kill(third)), (back, Later::Start(third))]);
-        }
-        self.later.push((world.now_ms + 4000, Later::Mend));
-        "restarts beside a cut"
+        let at = world.now_ms + 2500 + world.chance.below(1500);
+        let back = at + 1 + world.chance.below(15);
+        self.later.extend([(at, Later::Kill(third)), (back, Later::Start(third)), (at, Later::Cut(node, third))]);
+        self.later.push((at + 3000, Later::Mend));
+        "restart beside a cut"
     }
 }
 
@@ -136,6 +136,7 @@ impl Later {
                     process.paused = false;
                 }
             }
+            Self::Cut(node, other) => world.cut_both_ways(node, other),
             Self::Mend => world.network.mend(),
         }
     }

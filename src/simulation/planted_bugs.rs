@@ -13,7 +13,6 @@ const BUGS: &[Bug] = &[
     Bug::LeaseWithoutEnd,
     Bug::LeaseKeptAcrossTransfer,
     Bug::RestartForgetsVote,
-    Bug::NoWaitAfterRestart,
     Bug::LostLeadershipIsRefused,
     Bug::PositionWithoutOpNumber,
     Bug::ExpiryByLocalClock,
