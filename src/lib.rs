@@ -23,7 +23,7 @@
 //! | 5 | `admin` | HTTP, operator commands and CLI |
 //! | 6 | `server` | listener, connections, turns, the commands a node answers itself |
 //! | 7 | `node` `main` | wiring, start and stop in order |
-//! | 8 | `simulation` | tests only: whole nodes on a simulated network, disk and clock |
+//! | 8 | `simulation` `fuzzing` | tests only: whole nodes on a simulated network, disk and clock · what `tests/fuzz` calls |
 //!
 //! # Life of a SET
 //!
@@ -79,6 +79,8 @@ pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod keyspace;
 pub mod metrics;
 pub mod node;

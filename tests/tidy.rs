@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("admin", 5),
     ("server", 6),
     ("simulation", 8),
+    ("fuzzing", 8),
     ("node", 7),
     ("main", 8),
     ("lib", 8),

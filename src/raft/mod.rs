@@ -7,6 +7,8 @@ mod chunk;
 mod cohort;
 mod directory;
 mod formation;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 mod group_op;
 mod leadership;

@@ -24,7 +24,7 @@ use crate::slot::{KeySlot, Slot};
 
 /// § Group-wide state, captured at S between two entries, and replayed from S without skipping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Head {
+pub(super) struct Head {
     last_log_id: Option<LogId>,
     membership: StoredMembership,
     stamp: Timestamp,
@@ -134,7 +134,7 @@ fn verify(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn load(path: &Path, keyspace: &Keyspace) -> io::Result<Head> {
+pub(super) fn load(path: &Path, keyspace: &Keyspace) -> io::Result<Head> {
     let mut reader = SnapshotReader::open(path)?;
     let mut block = Vec::new();
     if !reader.next(&mut block)? {
@@ -145,6 +145,13 @@ fn load(path: &Path, keyspace: &Keyspace) -> io::Result<Head> {
         keyspace.import(&block).map_err(|error| reader.damaged(&error.to_string()))?;
     }
     Ok(head)
+}
+
+#[cfg(fuzzing)]
+pub(super) fn empty_head() -> Vec<u8> {
+    let (last_log_id, membership, owned) = (None, StoredMembership::default(), Vec::new());
+    let head = Head { last_log_id, membership, stamp: Timestamp(0), founded: true, owned };
+    postcard::to_stdvec(&head).expect("a head encodes")
 }
 
 #[derive(Debug)]

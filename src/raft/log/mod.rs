@@ -18,6 +18,8 @@ mod background_sync;
 mod disk;
 mod error;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod memory_disk;
 mod node_log;

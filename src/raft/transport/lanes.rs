@@ -38,6 +38,11 @@ impl Body {
     pub fn len(&self) -> usize {
         self.len
     }
+
+    #[cfg(fuzzing)]
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
 }
 
 impl From<Bytes> for Body {

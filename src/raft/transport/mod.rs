@@ -22,6 +22,8 @@ mod codec;
 mod endpoint;
 mod errors;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod inbound;
 mod lanes;
