@@ -6,4 +6,5 @@ mod formation;
 pub mod harness;
 mod power_loss;
 mod recovery;
+mod redisraft;
 mod transcripts;
