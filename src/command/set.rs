@@ -22,6 +22,9 @@ const KEEP_TTL: u8 = 8;
 const INTEGER_REPLY: u8 = 16;
 /// Remove the expire time (GETEX).
 const PERSIST: u8 = 32;
+/// The expire time does not parse, or is not one (GETEX). Redis looks at it only if there is a key.
+const NOT_INTEGER: u8 = 64;
+const INVALID_EXPIRE: u8 = 128;
 
 /// The options that SET and GETEX share, as far as they were given.
 #[derive(Debug, Default)]
@@ -140,10 +143,14 @@ pub fn apply_set(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply
 
 pub fn plan_getex(args: &Args<'_>, now: Timestamp, op: &mut OpWriter<'_>) -> Result<(), WireError> {
     let options = Options::parse(args, 2, PERSIST)?;
-    let expire_at = options.expire_at(now, "getex")?;
+    let (expire_at, refused) = match options.expire_at(now, "getex") {
+        Ok(expire_at) => (expire_at, 0),
+        Err(WireError::NotAnInteger) => (None, NOT_INTEGER),
+        Err(_) => (None, INVALID_EXPIRE),
+    };
     op.bytes(&args[1]);
     op.optional_timestamp(expire_at);
-    op.u8(options.flags);
+    op.u8(options.flags | refused);
     Ok(())
 }
 
@@ -156,6 +163,11 @@ pub fn apply_getex(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Rep
         reply.null();
         return Ok(());
     };
+    if flags & (NOT_INTEGER | INVALID_EXPIRE) != 0 {
+        let error = if flags & NOT_INTEGER != 0 { WireError::NotAnInteger } else { WireError::InvalidExpire("getex") };
+        error.reply(reply);
+        return Ok(());
+    }
     reply_value(&entry, reply);
     match expire_at {
         Some(at) if at <= apply.stamp => {

@@ -155,8 +155,9 @@ fn mark_on(mark: u64, groups: &[u32]) -> Option<u64> {
 }
 
 fn parse<'a>(args: &Args<'a>) -> Result<ScanOptions<'a>, WireError> {
-    let cursor: u64 =
-        std::str::from_utf8(&args[1]).ok().and_then(|text| text.parse().ok()).ok_or(WireError::InvalidCursor)?;
+    // Negative ones wrap, as in C's strtoul.
+    let parse = |text: &str| text.parse().or_else(|_| text.parse::<i64>().map(i64::cast_unsigned)).ok();
+    let cursor: u64 = std::str::from_utf8(&args[1]).ok().and_then(parse).ok_or(WireError::InvalidCursor)?;
     let position = cursor & ((1 << MARK_SHIFT) - 1);
     // The topmost bit is never set, so that clients may keep a cursor as a signed number.
     let mark = cursor >> MARK_SHIFT;
