@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
+    self, Absent, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
     Topology,
 };
 use crate::config::{ConfigTable, Secret};
@@ -68,6 +69,8 @@ pub struct Replication {
     hints: ArcSwap<Hints>,
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
     routes: ArcSwap<RouteTable>,
+    /// Peers whose connection was lost a moment ago.
+    lost: ArcSwap<BTreeSet<NodeId>>,
     changes: watch::Sender<u64>,
 }
 
@@ -149,10 +152,11 @@ impl Replication {
         self.transport.peers()
     }
 
-    /// Nodes that this one takes for dead, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
-    pub fn failed_nodes(&self) -> BTreeSet<NodeId> {
+    /// Nodes that this one has no connection to, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
+    pub fn absent_nodes(&self) -> Absent {
         let failed = |peer: &PeerState| peer.lost_for.is_some_and(|lost_for| lost_for > FAILED_AFTER);
-        self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect()
+        let failed = self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect();
+        Absent { lost: BTreeSet::clone(&self.lost.load()), failed }
     }
 
     /// True while this node leads the meta group.
@@ -306,6 +310,7 @@ impl Coordinator {
             hints: ArcSwap::default(),
             groups: ArcSwap::default(),
             routes: ArcSwap::from_pointee(routes),
+            lost: ArcSwap::default(),
             changes: watch::Sender::new(0),
         });
         Ok(Self {
@@ -520,6 +525,7 @@ impl Coordinator {
         let routes = RouteTable::new(&topology, &hints, self.replication.node, &self.leads);
         self.replication.hints.store(Arc::new(self.hints.clone()));
         self.replication.routes.store(Arc::new(routes));
+        self.replication.lost.store(Arc::new(self.lost.keys().copied().collect()));
         self.replication.changes.send_modify(|count| *count += 1);
     }
 
@@ -635,25 +641,11 @@ impl Coordinator {
 }
 
 impl Replication {
-    /// Hands every leadership of this node to a caught-up voter elsewhere; returns when that is done or `deadline` has passed.
+    /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
+    /// has passed.
     pub async fn hand_over_leadership(&self, deadline: Instant) {
-        for group in self.led_groups() {
-            let status = self.membership(&group);
-            let mut targets: Vec<(u64, ReplicaId)> = status
-                .voters
-                .iter()
-                .filter(|voter| **voter != group.replica())
-                .map(|voter| (status.matched.get(voter).copied().unwrap_or(0), *voter))
-                .collect();
-            targets.sort_unstable_by(|left, right| right.cmp(left));
-            for (_, target) in targets {
-                match tokio::time::timeout_at(deadline, group.transfer(target)).await {
-                    Ok(Ok(())) | Err(_) => break,
-                    Ok(Err(TransferError::NotLeader)) => break,
-                    Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
-                }
-            }
-        }
+        let led = self.led_groups();
+        join_all(led.iter().map(|group| self.hand_over(group, deadline))).await;
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();
             let own = leader.leader_id().node_id;
@@ -662,6 +654,19 @@ impl Replication {
             if let Some(target) = best {
                 // Nothing is served under a lease of the meta group, so there is none to revoke.
                 let _ = self.meta_raft.trigger().transfer_leader(target.0).await;
+            }
+        }
+    }
+    async fn hand_over(&self, group: &Group, deadline: Instant) {
+        let status = self.membership(group);
+        let matched = |voter: &ReplicaId| status.matched.get(voter).copied().unwrap_or(0);
+        let mut targets: Vec<ReplicaId> =
+            status.voters.iter().filter(|voter| **voter != group.replica()).copied().collect();
+        targets.sort_unstable_by_key(|voter| std::cmp::Reverse((matched(voter), *voter)));
+        for target in targets {
+            match tokio::time::timeout_at(deadline, group.transfer(target)).await {
+                Ok(Ok(()) | Err(TransferError::NotLeader)) | Err(_) => return,
+                Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
             }
         }
     }
