@@ -31,6 +31,7 @@ use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
+use crate::raft::succession::{self, Heir};
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
@@ -467,8 +468,19 @@ impl Coordinator {
             self.lost.remove(&node);
         } else {
             self.lost.insert(node, Instant::now());
+            self.succeed(node);
         }
         self.publish();
+    }
+
+    /// Elects others in place of a leader whose process has most likely ended.
+    fn succeed(&mut self, lost: NodeId) {
+        for (group, (own, replica)) in &self.replicas {
+            if let Some(leader) = self.hints.leader(*group).filter(|leader| leader.node == lost) {
+                let (raft, timers) = (replica.group.raft().clone(), self.start.seed.timers);
+                self.proposals.spawn(succession::succeed(raft, *group, *own, leader.replica, timers));
+            }
+        }
     }
 
     fn forget_lost(&mut self) {
@@ -644,8 +656,21 @@ impl Replication {
     /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
     /// has passed.
     pub async fn hand_over_leadership(&self, deadline: Instant) {
-        let led = self.led_groups();
-        join_all(led.iter().map(|group| self.hand_over(group, deadline))).await;
+        let mut leaderships: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let (topology, hints) = (self.topology(), self.hints());
+        for leader in topology.groups().keys().filter_map(|group| hints.leader(*group)) {
+            *leaderships.entry(leader.node).or_default() += 1;
+        }
+        let mut handed_over = Vec::new();
+        for group in self.led_groups() {
+            let mut heirs = self.heirs(&group);
+            succession::rank(&mut heirs, &leaderships);
+            if let Some(heir) = heirs.first() {
+                *leaderships.entry(heir.node).or_default() += 1;
+            }
+            handed_over.push(hand_over(group, heirs, deadline));
+        }
+        join_all(handed_over).await;
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();
             let own = leader.leader_id().node_id;
@@ -657,17 +682,23 @@ impl Replication {
             }
         }
     }
-    async fn hand_over(&self, group: &Group, deadline: Instant) {
-        let status = self.membership(group);
-        let matched = |voter: &ReplicaId| status.matched.get(voter).copied().unwrap_or(0);
-        let mut targets: Vec<ReplicaId> =
-            status.voters.iter().filter(|voter| **voter != group.replica()).copied().collect();
-        targets.sort_unstable_by_key(|voter| std::cmp::Reverse((matched(voter), *voter)));
-        for target in targets {
-            match tokio::time::timeout_at(deadline, group.transfer(target)).await {
-                Ok(Ok(()) | Err(TransferError::NotLeader)) | Err(_) => return,
-                Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
-            }
+    fn heirs(&self, group: &Group) -> Vec<Heir> {
+        let (status, topology) = (self.membership(group), self.topology());
+        let preferred = topology.group(group.id()).map(|info| info.preferred);
+        let heir = |voter: &ReplicaId| {
+            let matched = status.matched.get(voter).copied().unwrap_or(0);
+            let lag = status.last_log_index.saturating_sub(matched);
+            Some(Heir { replica: *voter, node: *status.members.get(voter)?, lag, preferred: preferred == Some(*voter) })
+        };
+        status.voters.iter().filter(|voter| **voter != group.replica()).filter_map(heir).collect()
+    }
+}
+
+async fn hand_over(group: Arc<Group>, heirs: Vec<Heir>, deadline: Instant) {
+    for heir in heirs {
+        match tokio::time::timeout_at(deadline, group.transfer(heir.replica)).await {
+            Ok(Ok(()) | Err(TransferError::NotLeader)) | Err(_) => return,
+            Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
         }
     }
 }

@@ -91,6 +91,26 @@ fn a_killed_leader_is_replaced_in_time_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_killed_leader_is_replaced_when_its_lease_is_over_and_not_a_random_time_later() {
+    let mut cluster = Cluster::start(3, &["--election-timeout-min-ms", "4000", "--election-timeout-max-ms", "4001"]);
+    let victim = cluster.leader_of("k");
+    let mut other = cluster.nodes[(victim + 1) % 3].connect();
+    other.set_timeout(Duration::from_secs(20));
+    cluster.nodes[victim].kill();
+    let killed = Instant::now();
+    let mut reply = other.call(&["GET", "k"]).expect("answered");
+    if let Some((_, address)) = reply.text().strip_prefix("MOVED ").and_then(|moved| moved.split_once(' ')) {
+        let mut successor = Connection::open_at(address.parse().expect("an address")).expect("connects");
+        successor.set_timeout(Duration::from_secs(20));
+        reply = successor.call(&["GET", "k"]).expect("answered");
+    }
+    assert_eq!(reply, Reply::Null);
+    let took = killed.elapsed();
+    assert!(took > Duration::from_secs(2), "the lease is half of the time-out: {took:?}");
+    assert!(took < Duration::from_secs(7), "by its timers alone openraft takes 8 s: {took:?}");
+}
+
+#[test]
 fn a_stopped_leader_hands_over_and_exits_with_0() {
     let mut cluster = Cluster::start(3, &[]);
     let stop = Arc::new(AtomicBool::new(false));
