@@ -1,7 +1,7 @@
 //! One node from start to stop, in order.
 //!
-//! Start: log files, worker threads, data directory, write-ahead log, formation, transport, replicas, clients, HTTP. Stop: accept no more,
-//! finish what is in flight, hand leadership over, flush, and exit within the time limit.
+//! Start: log files, worker threads, data directory, write-ahead log, formation, transport, replicas, clients, HTTP. Stop: hand
+//! leadership over, send the clients after it, accept no more, finish what is in flight, flush, and exit within the time limit.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -36,6 +36,8 @@ const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// Part of the stop during which leaderships are handed over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// Part of the stop during which clients are sent to the new leaders.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 const HASH_TEST_TEXT: &[u8] = b"kvorum hash test vector";
@@ -125,6 +127,12 @@ async fn serve(
     let orderly = async {
         // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
         replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        // They have nowhere to go if it could not be handed over, or if this node is broken.
+        if outcome.is_ok() && replication.led_groups().is_empty() {
+            shared.clients.leave(Instant::now() + LEAVE_MAX).await;
+            // Another node may have handed its own over meanwhile.
+            replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        }
         stop_clients.send_replace(true);
         let _ = serving.await;
         background.shutdown().await;

@@ -84,8 +84,19 @@ impl Slot {
 
     /// The 16 neighbouring key slots of this slot, ascending.
     pub fn key_slots(self) -> impl Iterator<Item = KeySlot> {
+        let (first, last) = self.key_slot_bounds();
+        (first.0..=last.0).map(KeySlot)
+    }
+
+    /// The first and the last of them.
+    pub fn key_slot_bounds(self) -> (KeySlot, KeySlot) {
         let first = BLOCK_OF_SLOT[self.index()] * KEY_SLOTS_PER_SLOT as u16;
-        (first..first + KEY_SLOTS_PER_SLOT as u16).map(KeySlot)
+        (KeySlot(first), KeySlot(first + KEY_SLOTS_PER_SLOT as u16 - 1))
+    }
+
+    /// All slots, in the order of their key slots.
+    pub fn by_key_slots() -> impl Iterator<Item = Self> {
+        SLOT_OF_BLOCK.iter().copied().map(Self)
     }
 
     pub fn all() -> impl Iterator<Item = Self> {

@@ -32,4 +32,4 @@ pub use status::{ClusterStatus, GroupStatus, NodeState, NodeStatus, ReplicaStatu
 pub use topology::{
     Address, GroupInfo, META_VOTER_COUNT_MAX, MetaRole, NODE_COUNT_MAX, NodeInfo, Topology, TopologyError,
 };
-pub use view::{ClusterShard, ClusterView, PeerTraffic, SlotRange};
+pub use view::{Absent, ClusterShard, ClusterView, PeerTraffic, SlotRange};

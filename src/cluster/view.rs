@@ -2,7 +2,9 @@
 //! answers the same as soon as the hints agree (`myself` apart). Replies are written by the server.
 //!
 //! Every key slot has an owner at all times: the leader, the last known one during an election, or before any was heard
-//! of the one that creates the group. A node may lead one group and follow in another, which clients cannot express (they
+//! of the one that creates the group. A leader whose connection was lost a moment ago is most likely dead, and a client that asks for
+//! the map because it was refused there must not be sent back: another replica is named, where its requests wait for the
+//! election and are redirected. A node may lead one group and follow in another, which clients cannot express (they
 //! keep one role per node), so every node is shown as a master, with the key slots it leads, and none as a replica.
 //! "Slot" in the names here is the wire's word and means a key slot.
 
@@ -10,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::{Epoch, GroupId, Hints, NodeId, NodeInfo, Topology};
-use crate::slot::{KEY_SLOT_COUNT, KeySlot};
+use crate::slot::{KEY_SLOT_COUNT, KEY_SLOTS_PER_SLOT, KeySlot, Slot};
 
 /// Neighbouring key slots, both ends included, that one node serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +37,20 @@ pub struct ClusterShard<'a> {
 #[derive(Debug, Clone)]
 pub struct ClusterView<'a> {
     topology: &'a Topology,
-    failed: &'a BTreeSet<NodeId>,
+    absent: &'a Absent,
     ranges: Vec<SlotRange>,
     /// The greatest term in which a node leads a group; 0 for a node that leads none.
     config_epochs: BTreeMap<NodeId, u64>,
     key_slots_without_leader: usize,
+}
+
+/// Other nodes that this one has no connection to.
+#[derive(Debug, Clone, Default)]
+pub struct Absent {
+    /// Lost a moment ago; see the module's text.
+    pub lost: BTreeSet<NodeId>,
+    /// Away for so long that they are shown as failed, with the key slots they led last until others lead those.
+    pub failed: BTreeSet<NodeId>,
 }
 
 /// Frames to and from peers since the start.
@@ -50,28 +61,32 @@ pub struct PeerTraffic {
 }
 
 impl<'a> ClusterView<'a> {
-    /// `failed`: nodes that are shown as such, with the key slots they led last until others lead those.
-    pub fn new(topology: &'a Topology, hints: &Hints, failed: &'a BTreeSet<NodeId>) -> Self {
+    pub fn new(topology: &'a Topology, hints: &Hints, absent: &'a Absent) -> Self {
         let owners: BTreeMap<GroupId, NodeId> =
-            topology.groups().keys().map(|group| (*group, owner(topology, hints, *group))).collect();
+            topology.groups().keys().map(|group| (*group, owner(topology, hints, &absent.lost, *group))).collect();
+        let current: BTreeSet<GroupId> =
+            topology.groups().keys().copied().filter(|group| hints.is_current(*group)).collect();
         let mut ranges: Vec<SlotRange> = Vec::new();
-        let mut key_slots_without_leader = 0;
-        for key_slot in KeySlot::all() {
-            let group = topology.group_of(key_slot.slot());
-            key_slots_without_leader += usize::from(!hints.is_current(group));
+        let mut slots_without_leader = 0;
+        // By slots, a sixteenth of the key slots: all clients ask at once when a leader has changed.
+        for slot in Slot::by_key_slots() {
+            let group = topology.group_of(slot);
+            slots_without_leader += usize::from(!current.contains(&group));
+            let (start, end) = slot.key_slot_bounds();
             let node = owners[&group];
             match ranges.last_mut() {
-                Some(last) if last.node == node => last.end = key_slot,
-                Some(_) | None => ranges.push(SlotRange { start: key_slot, end: key_slot, node }),
+                Some(last) if last.node == node => last.end = end,
+                Some(_) | None => ranges.push(SlotRange { start, end, node }),
             }
         }
+        let key_slots_without_leader = slots_without_leader * KEY_SLOTS_PER_SLOT;
         let mut config_epochs: BTreeMap<NodeId, u64> = topology.nodes().keys().map(|node| (*node, 0)).collect();
         for (group, node) in &owners {
             let term = hints.leader(*group).filter(|leader| leader.node == *node).map_or(0, |leader| leader.term);
             let epoch = config_epochs.entry(*node).or_default();
             *epoch = term.max(*epoch);
         }
-        Self { topology, failed, ranges, config_epochs, key_slots_without_leader }
+        Self { topology, absent, ranges, config_epochs, key_slots_without_leader }
     }
 
     /// Ascending, without holes.
@@ -98,7 +113,10 @@ impl<'a> ClusterView<'a> {
     pub fn shards(&self) -> Vec<ClusterShard<'a>> {
         let mut shards: BTreeMap<NodeId, ClusterShard<'a>> = (self.topology.nodes().iter())
             .map(|(node, info)| {
-                (*node, ClusterShard { node: *node, info, failed: self.failed.contains(node), ranges: Vec::new() })
+                (
+                    *node,
+                    ClusterShard { node: *node, info, failed: self.absent.failed.contains(node), ranges: Vec::new() },
+                )
             })
             .collect();
         for SlotRange { start, end, node } in &self.ranges {
@@ -156,9 +174,15 @@ impl<'a> ClusterView<'a> {
 }
 
 /// Who is shown as a group's owner: always a registered node.
-fn owner(topology: &Topology, hints: &Hints, group: GroupId) -> NodeId {
+fn owner(topology: &Topology, hints: &Hints, lost: &BTreeSet<NodeId>, group: GroupId) -> NodeId {
     let heard = hints.leader(group).map(|leader| leader.node).filter(|node| topology.node(*node).is_some());
-    heard.or_else(|| topology.presumed_leader(group)).expect("a group's preferred replica is on a registered node")
+    let last =
+        heard.or_else(|| topology.presumed_leader(group)).expect("a group's preferred replica is on a registered node");
+    if !lost.contains(&last) {
+        return last;
+    }
+    let mut homes = topology.group(group).into_iter().flat_map(|info| info.replicas.values());
+    homes.find(|home| !lost.contains(home)).copied().unwrap_or(last)
 }
 
 #[cfg(test)]
@@ -167,7 +191,7 @@ mod tests {
     use crate::cluster::fixture::{node, topology};
     use crate::cluster::{Ballot, LeaderHint, ReplicaId};
 
-    static NONE_FAILED: BTreeSet<NodeId> = BTreeSet::new();
+    static NONE_ABSENT: Absent = Absent { lost: BTreeSet::new(), failed: BTreeSet::new() };
 
     /// What redis-py and redis-cli read from CLUSTER NODES: id, host, port, bus port, flags, key slots.
     fn parse_nodes(text: &str) -> BTreeMap<String, (String, Vec<String>, BTreeSet<usize>)> {
@@ -201,7 +225,7 @@ mod tests {
             let topology = topology(nodes, groups, 3);
             let mut hints = Hints::default();
             for round in 0..3 {
-                let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
+                let view = ClusterView::new(&topology, &hints, &NONE_ABSENT);
                 let mut next = 0;
                 for range in view.slots() {
                     assert_eq!(range.start.index(), next);
@@ -210,7 +234,7 @@ mod tests {
                 assert_eq!(next, KEY_SLOT_COUNT);
                 assert!(view.slots().windows(2).all(|pair| pair[0].node != pair[1].node), "neighbours are merged");
                 for key_slot in KeySlot::all() {
-                    let expected = owner(&topology, &hints, topology.group_of(key_slot.slot()));
+                    let expected = owner(&topology, &hints, &NONE_ABSENT.lost, topology.group_of(key_slot.slot()));
                     assert_eq!(view.owner(key_slot), expected);
                 }
                 hints.learn(GroupId(1), hint(&topology, 1, round + 1, round as usize % nodes.min(3)));
@@ -224,7 +248,7 @@ mod tests {
         let topology = topology(4, 3, 3);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 5, 1));
-        let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
+        let view = ClusterView::new(&topology, &hints, &NONE_ABSENT);
         let texts: Vec<String> = (1..=4).map(|own| view.nodes_text(node(own))).collect();
         for (own, text) in (1..).zip(&texts) {
             assert_eq!(text.matches("myself,").count(), 1);
@@ -245,7 +269,7 @@ mod tests {
         let topology = topology(1, 1, 1);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 3, 0));
-        let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
+        let view = ClusterView::new(&topology, &hints, &NONE_ABSENT);
         let id = node(1);
         let expected = format!("{id} 127.0.0.1:7001@17001 myself,master - 0 0 3 connected 0-16383\n");
         assert_eq!(view.nodes_text(id), expected);
@@ -256,8 +280,8 @@ mod tests {
         let topology = topology(2, 2, 2);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 3, 0));
-        let healthy = ClusterView::new(&topology, &hints, &NONE_FAILED);
-        let gone = BTreeSet::from([node(1)]);
+        let healthy = ClusterView::new(&topology, &hints, &NONE_ABSENT);
+        let gone = Absent { failed: [node(1)].into(), ..Absent::default() };
         let view = ClusterView::new(&topology, &hints, &gone);
         let failed: Vec<NodeId> = view.shards().iter().filter(|shard| shard.failed).map(|shard| shard.node).collect();
         assert_eq!(failed, [node(1)]);
@@ -268,9 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_lost_a_moment_ago_is_not_shown_as_an_owner_while_another_replica_is_here() {
+        let topology = topology(3, 3, 3);
+        let mut hints = Hints::default();
+        hints.learn(GroupId(1), hint(&topology, 1, 3, 0));
+        let key_slot = topology.slots_of(GroupId(1)).next().unwrap().key_slots().next().unwrap();
+        let shown = |lost: &[u8]| {
+            let lost = lost.iter().map(|number| node(*number)).collect();
+            ClusterView::new(&topology, &hints, &Absent { lost, ..Absent::default() }).owner(key_slot)
+        };
+        assert_eq!([shown(&[]), shown(&[2, 3])], [node(1); 2]);
+        assert_eq!([shown(&[1]), shown(&[1, 2])], [node(2), node(3)]);
+        assert_eq!(shown(&[1, 2, 3]), node(1), "every key slot has an owner at all times");
+    }
+
+    #[test]
     fn shards_list_every_node_with_its_own_ranges() {
         let topology = topology(3, 2, 2);
-        let view = ClusterView::new(&topology, &Hints::default(), &NONE_FAILED);
+        let view = ClusterView::new(&topology, &Hints::default(), &NONE_ABSENT);
         let shards = view.shards();
         assert!(shards.iter().map(|shard| shard.node).eq(topology.nodes().keys().copied()));
         assert!(shards.iter().any(|shard| shard.ranges.is_empty()));
@@ -284,7 +323,7 @@ mod tests {
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 4, 0));
         let text =
-            ClusterView::new(&topology, &hints, &NONE_FAILED).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
+            ClusterView::new(&topology, &hints, &NONE_ABSENT).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
         let head =
             "cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\ncluster_slots_pfail:0\r\n";
         assert!(text.starts_with(head), "{text}");
@@ -300,7 +339,7 @@ mod tests {
         }
         hints.learn_election(GroupId(1), Ballot { term: 5, replica: ReplicaId(1) });
         let text =
-            ClusterView::new(&topology, &hints, &NONE_FAILED).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
+            ClusterView::new(&topology, &hints, &NONE_ABSENT).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
         assert!(text.starts_with("cluster_state:ok\r\n") && text.contains("\r\ncluster_slots_pfail:16384\r\n"));
     }
 
@@ -309,7 +348,7 @@ mod tests {
         let topology = topology(3, 1, 3);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), LeaderHint { node: node(77), ..hint(&topology, 1, 4, 0) });
-        let view = ClusterView::new(&topology, &hints, &NONE_FAILED);
+        let view = ClusterView::new(&topology, &hints, &NONE_ABSENT);
         assert_eq!(view.slots()[0].node, topology.presumed_leader(GroupId(1)).unwrap());
     }
 }

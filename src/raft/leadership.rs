@@ -172,6 +172,8 @@ impl LeadershipTask {
         if let Err(error) = result {
             tracing::info!(group = %self.state.id, target = %request.target, %error, "leadership was not handed over");
         }
+        // Before the asker hears of it: nobody who knows that it was handed over may find that this replica leads.
+        self.evaluate().await;
         // The asker may have given up; the transfer stands either way.
         let _ = request.done.send(result);
         if result.is_err()

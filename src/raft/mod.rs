@@ -31,6 +31,7 @@ mod snapshot_file;
 mod snapshot_files;
 mod snapshot_io;
 mod status;
+mod succession;
 mod transport;
 mod types;
 mod upkeep;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
+    self, Absent, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
     Topology,
 };
 use crate::config::{ConfigTable, Secret};
@@ -30,6 +31,7 @@ use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
+use crate::raft::succession::{self, Heir};
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
@@ -68,6 +70,8 @@ pub struct Replication {
     hints: ArcSwap<Hints>,
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
     routes: ArcSwap<RouteTable>,
+    /// Peers whose connection was lost a moment ago.
+    lost: ArcSwap<BTreeSet<NodeId>>,
     changes: watch::Sender<u64>,
 }
 
@@ -149,10 +153,11 @@ impl Replication {
         self.transport.peers()
     }
 
-    /// Nodes that this one takes for dead, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
-    pub fn failed_nodes(&self) -> BTreeSet<NodeId> {
+    /// Nodes that this one has no connection to, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
+    pub fn absent_nodes(&self) -> Absent {
         let failed = |peer: &PeerState| peer.lost_for.is_some_and(|lost_for| lost_for > FAILED_AFTER);
-        self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect()
+        let failed = self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect();
+        Absent { lost: BTreeSet::clone(&self.lost.load()), failed }
     }
 
     /// True while this node leads the meta group.
@@ -306,6 +311,7 @@ impl Coordinator {
             hints: ArcSwap::default(),
             groups: ArcSwap::default(),
             routes: ArcSwap::from_pointee(routes),
+            lost: ArcSwap::default(),
             changes: watch::Sender::new(0),
         });
         Ok(Self {
@@ -462,8 +468,19 @@ impl Coordinator {
             self.lost.remove(&node);
         } else {
             self.lost.insert(node, Instant::now());
+            self.succeed(node);
         }
         self.publish();
+    }
+
+    /// Elects others in place of a leader whose process has most likely ended.
+    fn succeed(&mut self, lost: NodeId) {
+        for (group, (own, replica)) in &self.replicas {
+            if let Some(leader) = self.hints.leader(*group).filter(|leader| leader.node == lost) {
+                let (raft, timers) = (replica.group.raft().clone(), self.start.seed.timers);
+                self.proposals.spawn(succession::succeed(raft, *group, *own, leader.replica, timers));
+            }
+        }
     }
 
     fn forget_lost(&mut self) {
@@ -520,6 +537,7 @@ impl Coordinator {
         let routes = RouteTable::new(&topology, &hints, self.replication.node, &self.leads);
         self.replication.hints.store(Arc::new(self.hints.clone()));
         self.replication.routes.store(Arc::new(routes));
+        self.replication.lost.store(Arc::new(self.lost.keys().copied().collect()));
         self.replication.changes.send_modify(|count| *count += 1);
     }
 
@@ -635,25 +653,24 @@ impl Coordinator {
 }
 
 impl Replication {
-    /// Hands every leadership of this node to a caught-up voter elsewhere; returns when that is done or `deadline` has passed.
+    /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
+    /// has passed.
     pub async fn hand_over_leadership(&self, deadline: Instant) {
-        for group in self.led_groups() {
-            let status = self.membership(&group);
-            let mut targets: Vec<(u64, ReplicaId)> = status
-                .voters
-                .iter()
-                .filter(|voter| **voter != group.replica())
-                .map(|voter| (status.matched.get(voter).copied().unwrap_or(0), *voter))
-                .collect();
-            targets.sort_unstable_by(|left, right| right.cmp(left));
-            for (_, target) in targets {
-                match tokio::time::timeout_at(deadline, group.transfer(target)).await {
-                    Ok(Ok(())) | Err(_) => break,
-                    Ok(Err(TransferError::NotLeader)) => break,
-                    Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
-                }
-            }
+        let mut leaderships: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let (topology, hints) = (self.topology(), self.hints());
+        for leader in topology.groups().keys().filter_map(|group| hints.leader(*group)) {
+            *leaderships.entry(leader.node).or_default() += 1;
         }
+        let mut handed_over = Vec::new();
+        for group in self.led_groups() {
+            let mut heirs = self.heirs(&group);
+            succession::rank(&mut heirs, &leaderships);
+            if let Some(heir) = heirs.first() {
+                *leaderships.entry(heir.node).or_default() += 1;
+            }
+            handed_over.push(hand_over(group, heirs, deadline));
+        }
+        join_all(handed_over).await;
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();
             let own = leader.leader_id().node_id;
@@ -663,6 +680,25 @@ impl Replication {
                 // Nothing is served under a lease of the meta group, so there is none to revoke.
                 let _ = self.meta_raft.trigger().transfer_leader(target.0).await;
             }
+        }
+    }
+    fn heirs(&self, group: &Group) -> Vec<Heir> {
+        let (status, topology) = (self.membership(group), self.topology());
+        let preferred = topology.group(group.id()).map(|info| info.preferred);
+        let heir = |voter: &ReplicaId| {
+            let matched = status.matched.get(voter).copied().unwrap_or(0);
+            let lag = status.last_log_index.saturating_sub(matched);
+            Some(Heir { replica: *voter, node: *status.members.get(voter)?, lag, preferred: preferred == Some(*voter) })
+        };
+        status.voters.iter().filter(|voter| **voter != group.replica()).filter_map(heir).collect()
+    }
+}
+
+async fn hand_over(group: Arc<Group>, heirs: Vec<Heir>, deadline: Instant) {
+    for heir in heirs {
+        match tokio::time::timeout_at(deadline, group.transfer(heir.replica)).await {
+            Ok(Ok(()) | Err(TransferError::NotLeader)) | Err(_) => return,
+            Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
         }
     }
 }

@@ -8,14 +8,18 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::clock::Boottime;
 
 /// A client that was silent for this long gives its buffers back.
 const TRIM_AFTER_MS: u64 = 2_000;
+/// How often a node that stops looks whether its clients have left.
+const LEFT_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Longest connection name, library name or version kept.
 pub const CLIENT_TEXT_BYTES_MAX: usize = 4096;
 
@@ -25,6 +29,8 @@ pub enum Signal {
     None,
     /// Idle: release buffers.
     Trim,
+    /// The node stops: close once the client is quiet.
+    Leave,
     /// Close once the replies under way are out.
     Drain,
     /// Close at once.
@@ -123,6 +129,8 @@ pub struct ClientFilter {
 #[derive(Debug, Default)]
 pub struct Clients {
     connected: Mutex<HashMap<u64, Arc<Client>>>,
+    /// Those who connect now are asked to leave, too.
+    leaving: AtomicBool,
     next_id: AtomicU64,
     pub accepted: AtomicU64,
     pub rejected: AtomicU64,
@@ -179,6 +187,7 @@ impl Client {
         let trim = Signal::Trim as u8;
         let _ = self.signal.compare_exchange(trim, Signal::None as u8, Ordering::AcqRel, Ordering::Acquire);
         match self.signal.load(Ordering::Acquire) {
+            leave if leave == Signal::Leave as u8 => Signal::Leave,
             drain if drain == Signal::Drain as u8 => Signal::Drain,
             kill if kill == Signal::Kill as u8 => Signal::Kill,
             _ => Signal::None,
@@ -266,6 +275,8 @@ impl Clients {
         }
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let now = now_ms();
+        // Under the lock of `leave`, so that nobody is forgotten.
+        let signal = if self.leaving.load(Ordering::Relaxed) { Signal::Leave } else { Signal::None };
         let client = Arc::new(Client {
             id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
             addr,
@@ -277,7 +288,7 @@ impl Clients {
             active_ms: AtomicU64::new(now),
             last_command: AtomicU32::new(u32::MAX),
             names: Mutex::default(),
-            signal: AtomicU8::new(Signal::None as u8),
+            signal: AtomicU8::new(signal as u8),
             blocked: AtomicU8::new(NOT_BLOCKED),
             wake: Notify::new(),
         });
@@ -304,6 +315,18 @@ impl Clients {
     /// Sends the signal to everyone; used when the node stops.
     pub fn send_all(&self, signal: Signal) {
         self.connected.lock().values().for_each(|client| client.send(signal));
+    }
+
+    /// Asks all clients to leave, also those that connect meanwhile; returns when nobody is left, or at `deadline`.
+    pub async fn leave(&self, deadline: Instant) {
+        {
+            let connected = self.connected.lock();
+            self.leaving.store(true, Ordering::Relaxed);
+            connected.values().for_each(|client| client.send(Signal::Leave));
+        }
+        while self.count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(LEFT_LOOK_INTERVAL).await;
+        }
     }
 
     /// Called every second: kills clients that idled longer than `timeout_ms` (0: never), trims the quiet ones.
@@ -372,6 +395,21 @@ mod tests {
         client.send(Signal::Kill);
         client.send(Signal::Drain);
         assert_eq!(client.signal(), Signal::Kill);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_while_the_others_leave_is_asked_to_leave_too() {
+        let clients = Clients::default();
+        let early = clients.register(addr(1), addr(6379), 3, 9).expect("fits");
+        let start = Instant::now();
+        clients.leave(start + Duration::from_secs(3)).await;
+        assert_eq!((start.elapsed(), early.signal()), (Duration::from_secs(3), Signal::Leave));
+        let late = clients.register(addr(2), addr(6379), 4, 9).expect("fits");
+        assert_eq!(late.signal(), Signal::Leave);
+        clients.remove(early.id);
+        clients.remove(late.id);
+        clients.leave(Instant::now() + Duration::from_secs(3)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3), "nobody is waited for");
     }
 
     #[test]

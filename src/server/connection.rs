@@ -31,6 +31,12 @@ const READ_BYTES_MAX: usize = 64 << 10;
 const KEPT_BYTES_MAX: usize = 64 << 10;
 /// Offsets of words are 32 bits wide.
 const QUERY_BYTES_MAX: usize = 4 << 30;
+/// § A connection that a stopping node closes must have been silent for so long: a client never learns what became of a request that is on
+/// its way then. Clients with a slot map notice by their next requests that this node leads nothing any more, and leave by
+/// themselves; one that was not told in time fails at the closed port (redis-rs's synchronous one does not ask for a new map there).
+const QUIET: Duration = Duration::from_secs(1);
+/// For what has already arrived at a connection that is closed in spite of its client.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 /// How long a connection that is being closed may take to read its last replies.
 const FAREWELL_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -93,12 +99,19 @@ enum Event {
 impl Connection<'_> {
     async fn run(&mut self) -> io::Result<()> {
         loop {
-            match self.session.client.signal() {
+            let event = match self.session.client.signal() {
                 Signal::Kill => return Ok(()),
-                Signal::Drain => return self.farewell().await,
-                Signal::None | Signal::Trim => (),
-            }
-            match self.wait().await {
+                Signal::Drain => {
+                    self.answer_arrived().await?;
+                    return self.farewell().await;
+                }
+                Signal::Leave => match tokio::time::timeout(QUIET, self.wait()).await {
+                    Ok(event) => event,
+                    Err(_) => return self.farewell().await,
+                },
+                Signal::None | Signal::Trim => self.wait().await,
+            };
+            match event {
                 // A peer that has shut down its sending side may still read.
                 Event::Read(Ok(0)) => return self.farewell().await,
                 Event::Read(Ok(count)) => {
@@ -158,6 +171,16 @@ impl Connection<'_> {
             return Ok(Flow::Close);
         }
         Ok(Flow::Continue)
+    }
+
+    /// § What is unread when a socket is closed makes the kernel reset it, and replies on their way may be lost with it.
+    async fn answer_arrived(&mut self) -> io::Result<()> {
+        let arrived = fill(&mut self.read_half, &mut self.buffer, self.read_bytes, self.reader.wanted());
+        match tokio::time::timeout(LAST_LOOK, arrived).await {
+            // The connection is closed either way.
+            Ok(Ok(1..)) => self.answer().await.map(drop),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Before AUTH requests are taken one by one, since AUTH itself lifts the limits for what follows it.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -127,31 +128,41 @@ async fn accept(
     mut stop: watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let limit_reached = NodeMetrics::limit_reached("maxclients");
     loop {
         tokio::select! {
-            () = stopped(&mut stop) => return tasks,
+            () = stopped(&mut stop) => break,
             Some(_) = tasks.join_next() => (),
             accepted = listener.accept() => match accepted {
-                Ok((stream, addr)) => {
-                    let Ok(stream) = stream.into_std() else { continue };
-                    match admit(&stream, addr, &shared) {
-                        Admission::Client(client) => {
-                            let next = accepted_by.next_runtime.fetch_add(1, Ordering::Relaxed);
-                            let runtime = &accepted_by.runtimes[next % accepted_by.runtimes.len()];
-                            tasks.spawn_on(connection::serve(stream, client, shared.clone()), runtime);
-                        }
-                        Admission::Refused(text) => {
-                            limit_reached.increment(u64::from(text != PROTECTED_MODE_TEXT));
-                            // Courtesy only: the socket's buffer is empty, so this fits or the peer is gone.
-                            let _ = (&stream).write(text.as_bytes());
-                        }
-                    }
-                }
+                Ok((stream, addr)) => accepted_by.welcome(stream, addr, &shared, &mut tasks),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
+            }
+        }
+    }
+    // The kernel has told these that they are connected, so they may have sent something.
+    for _ in 0..BACKLOG {
+        let Some(Ok((stream, addr))) = listener.accept().now_or_never() else { break };
+        accepted_by.welcome(stream, addr, &shared, &mut tasks);
+    }
+    tasks
+}
+
+impl AcceptedBy {
+    /// Starts a connection's task, or says why not.
+    fn welcome(&self, stream: TcpStream, addr: SocketAddr, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
+        let Ok(stream) = stream.into_std() else { return };
+        match admit(&stream, addr, shared) {
+            Admission::Client(client) => {
+                let next = self.next_runtime.fetch_add(1, Ordering::Relaxed);
+                let runtime = &self.runtimes[next % self.runtimes.len()];
+                tasks.spawn_on(connection::serve(stream, client, shared.clone()), runtime);
+            }
+            Admission::Refused(text) => {
+                NodeMetrics::limit_reached("maxclients").increment(u64::from(text != PROTECTED_MODE_TEXT));
+                // Courtesy only: the socket's buffer is empty, so this fits or the peer is gone.
+                let _ = (&stream).write(text.as_bytes());
             }
         }
     }

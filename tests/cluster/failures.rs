@@ -16,6 +16,8 @@ struct Written {
     keys: HashMap<String, (u64, Vec<u64>)>,
     longest_gap: Duration,
     errors: Vec<String>,
+    /// Connections that ended with a request on them.
+    unknown: usize,
 }
 
 /// Each client counts up its own keys until told to stop.
@@ -34,7 +36,10 @@ fn write_until(stop: &Arc<AtomicBool>, ports: &[u16]) -> Vec<std::thread::JoinHa
                     Ok(Reply::Simple(_)) => *entry = (value, Vec::new()),
                     Ok(Reply::Error(text)) => written.errors.push(text),
                     Ok(other) => written.errors.push(format!("{other:?}")),
-                    Err(_) => entry.1.push(value),
+                    Err(_) => {
+                        entry.1.push(value);
+                        written.unknown += 1;
+                    }
                 }
                 written.longest_gap = written.longest_gap.max(last_answer.elapsed());
                 last_answer = Instant::now();
@@ -86,6 +91,26 @@ fn a_killed_leader_is_replaced_in_time_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_killed_leader_is_replaced_when_its_lease_is_over_and_not_a_random_time_later() {
+    let mut cluster = Cluster::start(3, &["--election-timeout-min-ms", "4000", "--election-timeout-max-ms", "4001"]);
+    let victim = cluster.leader_of("k");
+    let mut other = cluster.nodes[(victim + 1) % 3].connect();
+    other.set_timeout(Duration::from_secs(20));
+    cluster.nodes[victim].kill();
+    let killed = Instant::now();
+    let mut reply = other.call(&["GET", "k"]).expect("answered");
+    if let Some((_, address)) = reply.text().strip_prefix("MOVED ").and_then(|moved| moved.split_once(' ')) {
+        let mut successor = Connection::open_at(address.parse().expect("an address")).expect("connects");
+        successor.set_timeout(Duration::from_secs(20));
+        reply = successor.call(&["GET", "k"]).expect("answered");
+    }
+    assert_eq!(reply, Reply::Null);
+    let took = killed.elapsed();
+    assert!(took > Duration::from_secs(2), "the lease is half of the time-out: {took:?}");
+    assert!(took < Duration::from_secs(7), "by its timers alone openraft takes 8 s: {took:?}");
+}
+
+#[test]
 fn a_stopped_leader_hands_over_and_exits_with_0() {
     let mut cluster = Cluster::start(3, &[]);
     let stop = Arc::new(AtomicBool::new(false));
@@ -95,14 +120,48 @@ fn a_stopped_leader_hands_over_and_exits_with_0() {
     let started = Instant::now();
     assert_eq!(cluster.nodes[victim].stop(), Some(0), "{}", cluster.nodes[victim].log());
     assert!(started.elapsed() < Duration::from_secs(10));
+    // SHUTDOWN is the same, and on the way back nothing is refused either.
+    cluster.nodes[victim].start();
+    cluster.wait_ready();
+    let victim = cluster.leader_of("c0:1");
+    let shutdown = cluster.nodes[victim].connect().call(&["SHUTDOWN"]);
+    assert!(shutdown.is_err(), "it answers nothing: {shutdown:?}");
+    assert_eq!(cluster.nodes[victim].wait(Duration::from_secs(10)), Some(0));
     std::thread::sleep(Duration::from_millis(500));
     stop.store(true, Ordering::Relaxed);
     let written: Vec<Written> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
     let gap = written.iter().map(|written| written.longest_gap).max().expect("clients");
-    println!("longest gap during a planned stop: {gap:?}");
+    println!("longest gap during planned stops: {gap:?}");
     let errors: Vec<&String> = written.iter().flat_map(|written| &written.errors).collect();
     assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(written.iter().map(|written| written.unknown).sum::<usize>(), 0, "requests without an answer");
     check_nothing_lost(&cluster, &written);
+}
+
+#[test]
+fn a_stopping_leader_redirects_its_clients_and_closes_quiet_connections() {
+    let mut cluster = Cluster::start(3, &[]);
+    let leader = cluster.leader_of("k");
+    let mut connection = cluster.nodes[leader].connect();
+    let mut idle = cluster.nodes[leader].connect();
+    cluster.nodes[leader].signal("TERM");
+    let until = Instant::now() + Duration::from_millis(1_200);
+    let mut replies = Vec::new();
+    while Instant::now() < until {
+        replies.push(connection.call(&["SET", "k", "v"]).expect("answered for as long as it is used").text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let moved = replies.iter().position(|reply| reply.starts_with("MOVED ")).expect("leadership was handed over");
+    assert!(replies[..moved].iter().all(|reply| reply == "OK"), "{replies:?}");
+    assert!(replies[moved..].iter().all(|reply| reply.starts_with("MOVED ")), "{replies:?}");
+    // Those who come late are told, too.
+    let late = cluster.nodes[leader].ask(&["GET", "k"]).text();
+    assert!(late.starts_with("MOVED "), "{late}");
+    for quiet in [&mut connection, &mut idle] {
+        let end = quiet.receive().expect_err("closed");
+        assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "closed, not reset");
+    }
+    assert_eq!(cluster.nodes[leader].wait(Duration::from_secs(5)), Some(0));
 }
 
 #[test]

@@ -187,6 +187,10 @@ impl ClusterClient {
     }
 
     fn call_node<A: AsRef<[u8]>>(&mut self, port: u16, words: &[A]) -> Result<Reply, (bool, std::io::Error)> {
+        // What is sent to a connection that was closed meanwhile has an unknown outcome, for nothing.
+        if self.connections.get(&port).is_some_and(Connection::is_closed) {
+            self.connections.remove(&port);
+        }
         let connection = match self.connections.entry(port) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => place.insert(Connection::open(port).map_err(|error| (false, error))?),

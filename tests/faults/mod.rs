@@ -1,6 +1,7 @@
 //! Real nodes, real sockets, real faults: what the clients were told is checked for linearizability, key by key.
 
 mod clients;
+mod failover;
 mod history;
 mod linearizable;
 mod linearizable_tests;

@@ -74,12 +74,23 @@ impl Report {
         }
     }
 
+    pub fn longest_request(&self, fault: Fault) -> Duration {
+        self.rows.get(&fault).map_or(Duration::ZERO, |row| row.longest_request)
+    }
+
+    /// What an operator does on purpose must cost no client an answer.
+    pub fn unanswered(&self) -> Vec<String> {
+        let planned = self.rows.iter().filter(|(fault, row)| fault.is_planned() && row.unknown > 0);
+        planned.map(|(fault, row)| format!("{fault:?}: {} requests without an answer", row.unknown)).collect()
+    }
+
     /// Everything that is wrong, one text each; a run that must pass has none.
     pub fn objections(&self) -> Vec<String> {
         let sum = |count: fn(&Row) -> usize| self.rows.values().map(count).sum::<usize>();
         let (all, unknown) = (sum(|row| row.ok + row.refused + row.unknown), sum(|row| row.unknown));
         let mut objections: Vec<String> = self.violations.iter().take(VIOLATIONS_SHOWN).cloned().collect();
         objections.extend(self.troubles.iter().cloned());
+        objections.extend(self.unanswered());
         if unknown * 100 > all * UNKNOWN_PERCENT_MAX {
             objections.push(format!("{unknown} of {all} outcomes are unknown"));
         }
@@ -154,6 +165,9 @@ fn round(nodes: &[usize], unknown: usize) -> Report {
 fn a_run_counts_only_if_enough_was_tried_and_little_is_unknown() {
     assert_eq!(round(&[0, 1], 52).objections(), Vec::<String>::new());
     assert_eq!(round(&[0, 1], 53).objections(), ["53 of 1053 outcomes are unknown"]);
+    let mut planned = round(&[0, 1], 1);
+    planned.rows = [(Fault::RestartLeader, planned.rows.remove(&Fault::Nothing).unwrap())].into();
+    assert_eq!(planned.objections(), ["RestartLeader: 1 requests without an answer"]);
     assert_eq!(round(&[1], 0).objections(), ["1 of 1 keys saw no change of leader: too little was tried"]);
     let mut report = Report::default();
     report.add(Fault::KillAll, &[]);

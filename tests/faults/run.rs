@@ -23,8 +23,8 @@ const CALM: Duration = Duration::from_millis(400);
 /// For every client to be served again, once nothing is broken any more.
 pub const HEAL_WAIT: Duration = Duration::from_secs(40);
 
-struct Run {
-    nodes: Nodes,
+pub struct Run {
+    pub nodes: Nodes,
     clients: Clients,
     random: Random,
     report: Report,
@@ -83,16 +83,16 @@ fn the_control_finds_the_writes_that_a_redis_cluster_loses() {
 }
 
 impl Run {
-    fn new(nodes: Nodes, seed: u64) -> Self {
+    pub fn new(nodes: Nodes, seed: u64) -> Self {
         let clients = Clients::start(nodes.addresses(), seed, hot_keys(0));
         let (random, report) = (Random::new(seed), Report::default());
         Self { nodes, clients, random, report, checkers: HashMap::new(), rounds: 0 }
     }
 
     /// One fault, until all clients are served again.
-    fn round(&mut self, fault: Fault) {
+    pub fn round(&mut self, fault: Fault) {
         std::thread::sleep(CALM);
-        let leader = self.nodes.leader_of(&hot_keys(self.rounds).texts[0]);
+        let leader = self.nodes.leader_of(&self.victim_key());
         let started = self.clients.now();
         fault.strike(&mut self.nodes, leader, &mut self.random);
         let undone = self.clients.now();
@@ -102,6 +102,11 @@ impl Run {
         let (started, lasted) = (started.as_secs_f64(), (undone - started).as_secs_f64());
         let healed = (self.clients.now() - undone - CALM).as_secs_f64();
         println!("{started:8.2} s: {fault:?} of node {leader} for {lasted:.2} s, healed in {healed:.2} s");
+    }
+
+    /// A key of the group whose leader the next fault strikes.
+    pub fn victim_key(&self) -> Arc<str> {
+        hot_keys(self.rounds).texts[0].clone()
     }
 
     fn wait_served(&mut self, fault: Fault, since: Duration) {
@@ -130,7 +135,7 @@ impl Run {
     }
 
     /// Turns to other keys and checks those of this fault.
-    fn judge(&mut self, fault: Fault) {
+    pub fn judge(&mut self, fault: Fault) {
         self.rounds += 1;
         let calls = self.clients.rotate(hot_keys(self.rounds));
         self.report.add(fault, &calls);
@@ -149,7 +154,7 @@ impl Run {
     }
 
     /// Reads every key once more: what was acknowledged long ago is still there.
-    fn finish(mut self) -> Report {
+    pub fn finish(mut self) -> Report {
         let keys: Vec<Arc<str>> = self.checkers.keys().cloned().collect();
         for (key, call) in self.clients.finish(keys.into_iter()) {
             // Calls on the last keys, which no fault met, have no checker.
@@ -170,12 +175,12 @@ fn hot_keys(round: u64) -> HotKeys {
     HotKeys { texts, counters: vec![victim("count"), name("count:")] }
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970");
     from_environment("KVORUM_FAULT_SEED").unwrap_or(since.as_micros() as u64)
 }
 
-fn from_environment(name: &str) -> Option<u64> {
+pub fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 

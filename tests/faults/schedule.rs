@@ -97,6 +97,11 @@ impl Fault {
         }
     }
 
+    /// What an operator does on purpose.
+    pub fn is_planned(self) -> bool {
+        matches!(self, Self::RestartLeader | Self::RestartEach | Self::Transfers)
+    }
+
     /// Does it to the cluster and undoes it. `leader` leads the group of most hot keys.
     pub fn strike(self, nodes: &mut Nodes, leader: usize, random: &mut Random) {
         let others: Vec<usize> = (0..nodes.nodes.len()).filter(|node| *node != leader).collect();

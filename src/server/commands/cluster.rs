@@ -14,8 +14,8 @@ use crate::slot::KeySlot;
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     let (topology, hints) = (replication.topology(), replication.hints());
-    let failed = replication.failed_nodes();
-    let view = || ClusterView::new(&topology, &hints, &failed);
+    let absent = replication.absent_nodes();
+    let view = || ClusterView::new(&topology, &hints, &absent);
     let reply = &mut *context.reply;
     let outcome = match command {
         ClusterCommand::Info => {

@@ -1,14 +1,11 @@
 //! Tests of CLUSTER: replies as frames, from a fixture topology.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::{Hints, fixture_node as node_id, fixture_topology as topology};
+use crate::cluster::{Absent, Hints, fixture_node as node_id, fixture_topology as topology};
 use crate::protocol::Protocol;
 use crate::server::commands::fixture::args;
-
-static NONE_FAILED: BTreeSet<NodeId> = BTreeSet::new();
 
 fn written(protocol: Protocol, write: impl FnOnce(&mut Reply)) -> String {
     let mut reply = Reply::new(protocol);
@@ -18,8 +15,8 @@ fn written(protocol: Protocol, write: impl FnOnce(&mut Reply)) -> String {
 
 #[test]
 fn slots_of_one_node_are_one_range_with_its_address_and_id() {
-    let topology = topology(1, 1, 1);
-    let view = ClusterView::new(&topology, &Hints::default(), &NONE_FAILED);
+    let (topology, absent) = (topology(1, 1, 1), Absent::default());
+    let view = ClusterView::new(&topology, &Hints::default(), &absent);
     let id = node_id(1);
     let head = format!("*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$9\r\n127.0.0.1\r\n:7001\r\n$40\r\n{id}\r\n");
     assert_eq!(written(Protocol::Resp2, |reply| slots(&view, reply)), format!("{head}*0\r\n"));
@@ -28,8 +25,8 @@ fn slots_of_one_node_are_one_range_with_its_address_and_id() {
 
 #[test]
 fn shards_name_ranges_and_the_one_node_of_each() {
-    let topology = topology(1, 1, 1);
-    let view = ClusterView::new(&topology, &Hints::default(), &NONE_FAILED);
+    let (topology, absent) = (topology(1, 1, 1), Absent::default());
+    let view = ClusterView::new(&topology, &Hints::default(), &absent);
     let id = node_id(1);
     let expected = format!(
         "*1\r\n%2\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n%7\r\n$2\r\nid\r\n$40\r\n{id}\r\n$4\r\nport\r\n:7001\r\n\
@@ -37,7 +34,7 @@ fn shards_name_ranges_and_the_one_node_of_each() {
          $18\r\nreplication-offset\r\n:0\r\n$6\r\nhealth\r\n$6\r\nonline\r\n"
     );
     assert_eq!(written(Protocol::Resp3, |reply| shards(&view, reply)), expected);
-    let gone = BTreeSet::from([id]);
+    let gone = Absent { failed: [id].into(), ..Absent::default() };
     let failed = ClusterView::new(&topology, &Hints::default(), &gone);
     let shown = written(Protocol::Resp3, |reply| shards(&failed, reply));
     assert_eq!(shown, expected.replace("$6\r\nonline", "$4\r\nfail"));
@@ -47,9 +44,9 @@ fn shards_name_ranges_and_the_one_node_of_each() {
 
 #[test]
 fn hashslot_names_slot_group_and_leader() {
-    let topology = topology(1, 1, 1);
+    let (topology, absent) = (topology(1, 1, 1), Absent::default());
     let slot = KeySlot::of_key(b"foo").slot().to_string();
-    let view = ClusterView::new(&topology, &Hints::default(), &NONE_FAILED);
+    let view = ClusterView::new(&topology, &Hints::default(), &absent);
     let text = written(Protocol::Resp2, |reply| hash_slot(b"foo", &view, reply));
     let expected =
         format!("*6\r\n$4\r\nslot\r\n:{slot}\r\n$5\r\ngroup\r\n:1\r\n$6\r\nleader\r\n$14\r\n127.0.0.1:7001\r\n");

@@ -1,5 +1,8 @@
 //! 2,000 mixed operations each through redis-rs's synchronous and asynchronous cluster connections.
 //! Usage: redis-rs-check PORT. Panics, and so exits non-zero, at the first error or wrong answer.
+//! Usage: redis-rs-check load PORT... See `load.rs`.
+
+mod load;
 
 use std::collections::HashMap;
 
@@ -99,8 +102,15 @@ async fn asynchronous(client: &ClusterClient) {
 }
 
 fn main() {
-    let port = std::env::args().nth(1).expect("usage: redis-rs-check PORT");
-    let client = ClusterClient::new(vec![format!("redis://127.0.0.1:{port}/")]).expect("a client");
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let is_load = words.first().is_some_and(|word| word == "load");
+    let ports = &words[usize::from(is_load)..];
+    assert!(!ports.is_empty(), "usage: redis-rs-check [load] PORT...");
+    let nodes = ports.iter().map(|port| format!("redis://127.0.0.1:{port}/"));
+    let client = ClusterClient::new(nodes).expect("a client");
+    if is_load {
+        return load::run(&client);
+    }
     sync(&client);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(asynchronous(&client));

@@ -1,0 +1,104 @@
+//! Who leads after a leader: to whom one that stops hands over, and elections that begin when a leader's connection ends, not only when it
+//! has been silent for long.
+//!
+//! A killed process's connections end at once. openraft waits for the lease of the leader and then for a random time, so that
+//! replicas do not stand against each other; here they know of the loss at the same moment, and take turns instead.
+//!
+//! § Nothing is cut short that a lease depends on: it is a pre-vote, which openraft refuses for as long as this replica, or any it
+//! asks, has heard of a leader within the election timeout. A leader that is alive and has only lost this connection keeps its term.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+
+use crate::cluster::{GroupId, NodeId, ReplicaId};
+use crate::raft::machine::GroupRaft;
+use crate::raft::membership;
+use crate::raft::replica::Timers;
+
+/// An heir this close to the leader's log catches up in no time.
+const LAG_ENTRIES_MAX: u64 = 64;
+
+/// A voter that a group may be handed over to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heir {
+    pub replica: ReplicaId,
+    pub node: NodeId,
+    /// Entries of the leader's log that it is not known to have.
+    pub lag: u64,
+    /// The topology wants it to lead.
+    pub preferred: bool,
+}
+
+/// The best first: one that is ready, then the one that would be given the leadership anyway, then on the node that leads the fewest
+/// groups. Leaders on one node alone are to be avoided: some clients know only of nodes that lead, and have nobody to ask when it dies.
+pub fn rank(heirs: &mut [Heir], leaderships: &BTreeMap<NodeId, usize>) {
+    let led_by = |node: &NodeId| leaderships.get(node).copied().unwrap_or(0);
+    heirs.sort_by_key(|heir| (heir.lag > LAG_ENTRIES_MAX, !heir.preferred, led_by(&heir.node), heir.lag));
+}
+
+/// Stands for election once every voter's lease for `lost` has run out, unless somebody was elected meanwhile.
+pub async fn succeed(raft: GroupRaft, group: GroupId, own: ReplicaId, lost: ReplicaId, timers: Timers) {
+    let Some(turn) = turn_of(own, group, lost, &membership::status(&raft).voters) else { return };
+    tokio::time::sleep(wait_of(turn, timers)).await;
+    let leader = raft.server_metrics().borrow_watched().current_leader;
+    if leader.is_none_or(|leader| leader == lost.0) {
+        // A core that has stopped elects nobody.
+        let _ = raft.trigger().elect(true).await;
+    }
+}
+
+/// Another voter is the first in each group, or one node would lead all groups of the lost one. `None`: this is no voter.
+fn turn_of(own: ReplicaId, group: GroupId, lost: ReplicaId, voters: &BTreeSet<ReplicaId>) -> Option<u32> {
+    let mut heirs: Vec<ReplicaId> = voters.iter().copied().filter(|voter| *voter != lost).collect();
+    let first = group.0 as usize % heirs.len().max(1);
+    heirs.rotate_left(first);
+    heirs.iter().position(|heir| *heir == own).and_then(|turn| u32::try_from(turn).ok())
+}
+
+/// What the leader sent last may be read only after its connection has ended, so there is a little on top of the lease. The next in turn
+/// waits for longer than an election takes: two that stand at a time may both lose.
+fn wait_of(turn: u32, timers: Timers) -> Duration {
+    let turns = (timers.heartbeat * 2).saturating_mul(turn);
+    timers.election_max.saturating_add(timers.heartbeat / 2).saturating_add(turns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_in_turn_stands_after_the_lease_and_before_openraft_would() {
+        let ms = Duration::from_millis;
+        let timers = Timers { heartbeat: ms(60), election_min: ms(200), election_max: ms(400) };
+        assert_eq!([wait_of(0, timers), wait_of(1, timers)], [ms(430), ms(550)]);
+        assert!(wait_of(1, timers) < timers.election_max + timers.election_min);
+        assert!(wait_of(u32::MAX, timers) > timers.election_max, "no overflow");
+    }
+
+    #[test]
+    fn the_heir_is_ready_then_preferred_then_on_the_node_that_leads_least() {
+        let node = |number: u8| NodeId([number; 20]);
+        let heir =
+            |number: u8, lag, preferred| Heir { replica: ReplicaId(number.into()), node: node(number), lag, preferred };
+        let leaderships = [(node(1), 2), (node(2), 1)].into();
+        let first = |mut heirs: Vec<Heir>| {
+            rank(&mut heirs, &leaderships);
+            heirs[0].replica.0
+        };
+        assert_eq!(first(vec![heir(1, 0, false), heir(2, 5, false)]), 2);
+        assert_eq!(first(vec![heir(1, 0, false), heir(2, 5, false), heir(3, 9, false)]), 3);
+        assert_eq!(first(vec![heir(1, 9, true), heir(2, 0, false)]), 1);
+        assert_eq!(first(vec![heir(1, 65, true), heir(2, 64, false)]), 2, "clients would wait until it has caught up");
+    }
+
+    #[test]
+    fn every_heir_has_a_turn_of_its_own_and_groups_begin_with_different_ones() {
+        let voters: BTreeSet<ReplicaId> = [4, 5, 9].map(ReplicaId).into();
+        let turn = |group, own| turn_of(ReplicaId(own), GroupId(group), ReplicaId(5), &voters);
+        assert_eq!([turn(2, 4), turn(2, 9), turn(2, 5)], [Some(0), Some(1), None]);
+        assert_eq!([turn(3, 4), turn(3, 9), turn(3, 7)], [Some(1), Some(0), None]);
+        assert_eq!(turn_of(ReplicaId(5), GroupId(1), ReplicaId(5), &[ReplicaId(5)].into()), None);
+    }
+}

@@ -1,0 +1,110 @@
+"""Three nodes that are stopped, started and killed in turn, while twenty clients of a cluster library go on."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+# A busy machine and a debug build, of the clients too, take several times what it is otherwise.
+STOP_MS_MAX = 2000
+KILL_MS_MAX = 4000
+# For clients to work between two faults.
+CALM_S = 1
+READY_S = 60
+
+
+class Cluster:
+    def __init__(self, kvorum, base, directory):
+        self.kvorum, self.directory = kvorum, directory
+        self.ports = [base, base + 1, base + 2]
+        self.nodes = {}
+        for port in self.ports:
+            self.start(port)
+        self.wait_ready()
+
+    def start(self, port):
+        peers = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        data = os.path.join(self.directory, f"node-{port}")
+        log = open(data + ".log", "a")
+        self.nodes[port] = subprocess.Popen([self.kvorum, "server", "--port", str(port), "--data-dir", data, "--initial-cluster", peers],
+                                            stdout=log, stderr=subprocess.STDOUT)
+
+    def wait_ready(self):
+        deadline = time.monotonic() + READY_S
+        while not all(self.is_ready(port) for port in self.ports):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the nodes of {self.directory} did not become ready")
+            time.sleep(0.1)
+
+    def is_ready(self, port):
+        done = subprocess.run(["redis-cli", "-p", str(port), "CLUSTER", "INFO"], capture_output=True, text=True)
+        return "cluster_state:ok" in done.stdout
+
+    def end(self, port, how):
+        node = self.nodes.pop(port)
+        if how == "SHUTDOWN":
+            subprocess.run(["redis-cli", "-p", str(port), "SHUTDOWN"], capture_output=True)
+        else:
+            node.send_signal(signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL)
+        return node.wait(30)
+
+    def close(self):
+        for node in self.nodes.values():
+            node.kill()
+            node.wait()
+
+
+class Load:
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def phase(self):
+        """What the clients saw since the last call."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the clients ended")
+        return json.loads(line)
+
+    def settled(self):
+        """The first phase in which the clients do what they are there for."""
+        deadline = time.monotonic() + READY_S
+        while True:
+            time.sleep(CALM_S)
+            phase = self.phase()
+            if phase["requests"] > 100 or time.monotonic() > deadline:
+                return phase
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def restart_checks(check, name, cluster, command, faults):
+    """`check` prints and counts; `command` starts the clients; `faults` are pairs: how nodes end, and which."""
+    load = Load(command)
+    try:
+        calm = load.settled()
+        check(f"{name}: clients work", calm["requests"] > 100 and not calm["errors"], str(calm))
+        for how, ports in faults:
+            phases = [restart(check, name, cluster, load, how, port) for port in ports]
+            requests = sum(phase["requests"] for phase in phases)
+            longest = [phase["longest_ms"] for phase in phases]
+            errors = [error for phase in phases for error in phase["errors"]]
+            most_ms = KILL_MS_MAX if how == "SIGKILL" else STOP_MS_MAX
+            check(f"{name}, {how} of {len(ports)} of 3 nodes, one after the other: {requests} requests, {len(errors)} errors, "
+                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and max(longest) < most_ms, "\n".join(errors[:5]))
+    finally:
+        load.close()
+
+
+def restart(check, name, cluster, load, how, port):
+    code = cluster.end(port, how)
+    if how != "SIGKILL":
+        check(f"{name}: {how} ends a node with 0", code == 0, str(code))
+    time.sleep(CALM_S)
+    cluster.start(port)
+    cluster.wait_ready()
+    time.sleep(CALM_S)
+    return load.phase()
