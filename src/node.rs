@@ -21,7 +21,7 @@ use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
     self, Coordinator, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered, ReplicaSeed,
-    Replication, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -112,6 +112,8 @@ async fn serve(
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
     background.spawn(watch_health(replication.clone(), health));
+    let space = replication.space().clone();
+    background.spawn(raft::watch_space(space, config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
     background.spawn(follow_log_level(parameters.clone(), logs));
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
@@ -289,7 +291,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
         let _on_worker = runtimes[0].enter();
-        Transport::start(wire, transport_config(config, parameters.clone(), &file, &topology), Arc::new(inbox))?
+        Transport::start(wire, transport_config(config, parameters.clone(), &log, &file, &topology), Arc::new(inbox))?
     };
     let timers = Timers {
         heartbeat: config.heartbeat(),
@@ -297,6 +299,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         election_max: config.election_timeout_max(),
     };
     let founding = topology.clone();
+    let space = Arc::new(Space::new(log.room()));
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
         log,
@@ -306,6 +309,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         nonce: random::draw_u64(),
         started,
         log_bytes_max: config.log_bytes_max.0,
+        space,
         reads: match config.read_mode {
             ReadMode::Lease => Reads::ByLease,
             ReadMode::ReadIndex => Reads::ByReadIndex,
@@ -337,6 +341,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
 fn transport_config(
     config: &Config,
     parameters: Arc<ConfigTable>,
+    log: &NodeLog,
     file: &NodeFile,
     topology: &Topology,
 ) -> TransportConfig {
@@ -348,6 +353,7 @@ fn transport_config(
         hash_secret: HashSecret(topology.hash_secret()),
         hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
         parameters,
+        room: log.room(),
         settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
     }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
+    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, News, NodeId, ReplicaId, RouteTable,
     Topology,
 };
 use crate::config::{ConfigTable, Secret};
@@ -30,6 +30,7 @@ use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
+use crate::raft::space::{Space, is_full};
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
@@ -69,6 +70,7 @@ pub struct Replication {
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
     routes: ArcSwap<RouteTable>,
     changes: watch::Sender<u64>,
+    space: Arc<Space>,
 }
 
 impl std::fmt::Debug for Replication {
@@ -143,6 +145,11 @@ impl Replication {
 
     pub fn led_groups(&self) -> Vec<Arc<Group>> {
         self.groups.load().values().filter(|group| group.leads()).cloned().collect()
+    }
+
+    /// On this node's disk and its peers'.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     pub fn peers(&self) -> Vec<PeerState> {
@@ -233,7 +240,7 @@ pub struct Start {
     pub runtimes: Vec<Handle>,
     pub sightings: mpsc::Receiver<LeaderSighting>,
     /// Hints from peers, encoded.
-    pub hints: mpsc::Receiver<bytes::Bytes>,
+    pub hints: mpsc::Receiver<(NodeId, bytes::Bytes)>,
     /// Peers whose connection was made (true) or lost.
     pub connections: mpsc::Receiver<(NodeId, bool)>,
 }
@@ -253,6 +260,8 @@ pub struct Coordinator {
     starting: BTreeSet<GroupId>,
     proposals: JoinSet<()>,
     log_checked: Instant,
+    /// The newest topology is to be taken when the disk has space for it.
+    untaken: bool,
     started: (mpsc::Sender<StartedReplica>, mpsc::Receiver<StartedReplica>),
 }
 
@@ -261,7 +270,7 @@ struct StartRest {
     seed: ReplicaSeed,
     runtimes: Vec<Handle>,
     sightings: mpsc::Receiver<LeaderSighting>,
-    hint_messages: mpsc::Receiver<bytes::Bytes>,
+    hint_messages: mpsc::Receiver<(NodeId, bytes::Bytes)>,
     connections: mpsc::Receiver<(NodeId, bool)>,
 }
 
@@ -307,6 +316,7 @@ impl Coordinator {
             groups: ArcSwap::default(),
             routes: ArcSwap::from_pointee(routes),
             changes: watch::Sender::new(0),
+            space: start.seed.space.clone(),
         });
         Ok(Self {
             replication,
@@ -327,6 +337,7 @@ impl Coordinator {
             starting: BTreeSet::new(),
             proposals: JoinSet::new(),
             log_checked: Instant::now(),
+            untaken: false,
             started: mpsc::channel(STARTING_MAX),
         })
     }
@@ -353,9 +364,12 @@ impl Coordinator {
                     self.propose_founding();
                     self.forget_lost();
                     self.release_log();
+                    if std::mem::take(&mut self.untaken) {
+                        topologies.mark_changed();
+                    }
                 }
                 Some(sighting) = self.start.sightings.recv() => self.learn_sighting(sighting),
-                Some(bytes) = self.start.hint_messages.recv() => self.learn_hints(&bytes),
+                Some((from, bytes)) = self.start.hint_messages.recv() => self.learn_news(from, &bytes),
                 Some((node, connected)) = self.start.connections.recv() => self.learn_connection(node, connected),
                 Ok(()) = topologies.changed() => {
                     let topology = topologies.borrow_and_update().clone();
@@ -453,7 +467,8 @@ impl Coordinator {
     }
 
     fn announce(&self) {
-        let fits = self.replication.transport.broadcast_hint(self.hints.encode().into());
+        let news = News { hints: self.hints.clone(), short_of_space: self.replication.space.is_short() };
+        let fits = self.replication.transport.broadcast_hint(news.encode().into());
         debug_assert!(fits, "hints of every group fit a frame");
     }
 
@@ -462,6 +477,7 @@ impl Coordinator {
             self.lost.remove(&node);
         } else {
             self.lost.insert(node, Instant::now());
+            self.replication.space.forget(node);
         }
         self.publish();
     }
@@ -486,9 +502,10 @@ impl Coordinator {
         hints
     }
 
-    fn learn_hints(&mut self, bytes: &[u8]) {
-        match Hints::decode(bytes) {
-            Ok(hints) => {
+    fn learn_news(&mut self, from: NodeId, bytes: &[u8]) {
+        match News::decode(bytes) {
+            Ok(News { hints, short_of_space }) => {
+                self.replication.space.learn(from, short_of_space);
                 if self.hints.merge(&hints) {
                     self.publish();
                 }
@@ -537,6 +554,10 @@ impl Coordinator {
         let write = move || file.lock().update_topology(&record);
         let written = blocking(write).await;
         if let Err(error) = written.and_then(|written| written) {
+            if is_full(&error) {
+                self.untaken = true;
+                return;
+            }
             // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
             return self.fail(format!("cannot write the node file: {error}"));
         }
@@ -635,24 +656,26 @@ impl Coordinator {
 }
 
 impl Replication {
+    /// Tries one voter elsewhere after the other, who is closest first, on nodes that suit.
+    pub async fn hand_over(&self, group: &Group, deadline: Instant, suits: impl Fn(NodeId) -> bool) {
+        let status = self.membership(group);
+        let others = status.voters.iter().filter(|voter| **voter != group.replica());
+        let suiting = others.filter(|voter| status.members.get(voter).is_some_and(|node| suits(*node)));
+        let mut targets: Vec<(u64, ReplicaId)> =
+            suiting.map(|voter| (status.matched.get(voter).copied().unwrap_or(0), *voter)).collect();
+        targets.sort_unstable_by(|left, right| right.cmp(left));
+        for (_, target) in targets {
+            match tokio::time::timeout_at(deadline, group.transfer(target)).await {
+                Ok(Ok(()) | Err(TransferError::NotLeader)) | Err(_) => break,
+                Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
+            }
+        }
+    }
+
     /// Hands every leadership of this node to a caught-up voter elsewhere; returns when that is done or `deadline` has passed.
     pub async fn hand_over_leadership(&self, deadline: Instant) {
         for group in self.led_groups() {
-            let status = self.membership(&group);
-            let mut targets: Vec<(u64, ReplicaId)> = status
-                .voters
-                .iter()
-                .filter(|voter| **voter != group.replica())
-                .map(|voter| (status.matched.get(voter).copied().unwrap_or(0), *voter))
-                .collect();
-            targets.sort_unstable_by(|left, right| right.cmp(left));
-            for (_, target) in targets {
-                match tokio::time::timeout_at(deadline, group.transfer(target)).await {
-                    Ok(Ok(())) | Err(_) => break,
-                    Ok(Err(TransferError::NotLeader)) => break,
-                    Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
-                }
-            }
+            self.hand_over(&group, deadline, |_| true).await;
         }
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();

@@ -1,8 +1,10 @@
 //! Clusters of real nodes: formation, commands over real sockets, failures.
 
 mod commands;
+pub mod disks;
 mod failures;
 mod formation;
+mod full_disk;
 pub mod harness;
 mod power_loss;
 mod recovery;

@@ -92,12 +92,23 @@ pub struct LogEnd {
 #[derive(Debug, Default)]
 pub struct Room {
     ended: AtomicBool,
+    spent: AtomicBool,
 }
 
 impl Room {
+    #[cfg(test)]
+    pub fn spent() -> Self {
+        Self { ended: true.into(), spent: true.into() }
+    }
+
     /// What is written meanwhile takes up the reserve.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Half of the reserve is used up: the rest is for what keeps the group alive, votes above all.
+    pub fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Acquire)
     }
 }
 
@@ -203,6 +214,11 @@ impl Segments {
         Ok(())
     }
 
+    fn note_reserve(&self) {
+        let left = self.current.as_ref().map_or(0, |current| current.reserved.saturating_sub(current.written));
+        self.room.spent.store(self.room.has_ended() && left < RESERVE_BYTES / 2, Ordering::Release);
+    }
+
     /// False when the disk is full, which is no error, but noted.
     fn is_granted(&mut self, taken: Result<(), LogError>) -> Result<bool, LogError> {
         let granted = match taken {
@@ -212,6 +228,7 @@ impl Segments {
         };
         self.refused = (!granted).then(Instant::now);
         self.room.ended.store(!granted, Ordering::Release);
+        self.note_reserve();
         Ok(granted)
     }
 
@@ -250,6 +267,9 @@ impl Segments {
             }
         }
         current.written = end;
+        if self.room.has_ended() {
+            self.note_reserve();
+        }
         self.dirty_since.get_or_insert_with(Instant::now);
         self.metrics.write_bytes.increment(batch.len() as u64);
         self.metrics.batch_records.record(records as f64);
