@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -125,8 +126,11 @@ async fn serve(
     };
     let deadline = Instant::now() + config.shutdown_time_max();
     let orderly = async {
-        // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
-        replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close. Without a log there is nothing
+        // to hand over by, and the others elect another leader as soon as this one's connections are gone.
+        if log.failure().now_or_never().is_none() {
+            replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        }
         stop_clients.send_replace(true);
         let _ = serving.await;
         background.shutdown().await;

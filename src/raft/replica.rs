@@ -188,7 +188,13 @@ impl Replica {
             floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
-        tasks.spawn_on(watch_for_failure(raft, group, seed.failed.clone()), runtime);
+        let (failed, abandoned) = (seed.failed.clone(), handle.clone());
+        let watch = async move {
+            watch_for_failure(raft, group, failed).await;
+            // Rule (e): a fatal error. Whoever waits is told before the node is gone.
+            abandoned.state().pending.unknown_all();
+        };
+        tasks.spawn_on(watch, runtime);
         Ok(Self { group: handle, tasks })
     }
 

@@ -2,10 +2,12 @@
 
 mod commands;
 pub mod disks;
+mod failing_sync;
 mod failures;
 mod formation;
 mod full_disk;
 pub mod harness;
 mod power_loss;
 mod recovery;
+pub mod shim;
 mod transcripts;
