@@ -57,7 +57,7 @@
 //! | address announcer (`raft/peers.rs`) | node | topology | meta group |
 //! | membership driver (`rebalance/driver.rs`) | node | a timer | groups it leads |
 //! | accept loops and connections (`server/listener.rs`) | `Listener` | sockets | groups |
-//! | health, metrics, log level (`node.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | |
+//! | health, metrics, log level (`node.rs`), free space (`raft/space.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | leadership tasks, driver |
 //!
 //! # Departures from the design
 //!
@@ -73,6 +73,8 @@
 //!   (`raft/cohort.rs`): 33 instead of 44 us per SET at P=1, and 5.2 instead of 6.1 at P=16.
 //! * An append that carries only a commit index waits up to 5 ms for entries to travel with (`raft/transport/network.rs`): 3 us less per SET at P=1.
 //! * Segments of the log are prepared with zeros a mebibyte ahead, so that a small batch's fdatasync needs no journal commit.
+//! * A full disk does not stop the node: the log holds space in reserve (`raft/log/segments.rs`), leaderships go to nodes that have space, and without a
+//!   majority that has, writes are refused and reads go on (`raft/space.rs`).
 
 pub mod admin;
 pub mod clock;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
     self, Coordinator, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered, ReplicaSeed,
-    Replication, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -114,6 +115,8 @@ async fn serve(
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
     background.spawn(watch_health(replication.clone(), health));
+    let space = replication.space().clone();
+    background.spawn(raft::watch_space(space, config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
     background.spawn(follow_log_level(parameters.clone(), logs));
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
@@ -125,8 +128,11 @@ async fn serve(
     };
     let deadline = Instant::now() + config.shutdown_time_max();
     let orderly = async {
-        // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
-        replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close. Without a log there is nothing
+        // to hand over by, and the others elect another leader as soon as this one's connections are gone.
+        if log.failure().now_or_never().is_none() {
+            replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        }
         // They have nowhere to go if it could not be handed over, or if this node is broken.
         if outcome.is_ok() && replication.led_groups().is_empty() {
             shared.clients.leave(Instant::now() + LEAVE_MAX).await;
@@ -297,7 +303,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
         let _on_worker = runtimes[0].enter();
-        Transport::start(wire, transport_config(config, parameters.clone(), &file, &topology), Arc::new(inbox))?
+        Transport::start(wire, transport_config(config, parameters.clone(), &log, &file, &topology), Arc::new(inbox))?
     };
     let timers = Timers {
         heartbeat: config.heartbeat(),
@@ -305,6 +311,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         election_max: config.election_timeout_max(),
     };
     let founding = topology.clone();
+    let space = Arc::new(Space::new(log.room()));
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
         log,
@@ -314,6 +321,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         nonce: random::draw_u64(),
         started,
         log_bytes_max: config.log_bytes_max.0,
+        space,
         reads: match config.read_mode {
             ReadMode::Lease => Reads::ByLease,
             ReadMode::ReadIndex => Reads::ByReadIndex,
@@ -345,6 +353,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
 fn transport_config(
     config: &Config,
     parameters: Arc<ConfigTable>,
+    log: &NodeLog,
     file: &NodeFile,
     topology: &Topology,
 ) -> TransportConfig {
@@ -356,6 +365,7 @@ fn transport_config(
         hash_secret: HashSecret(topology.hash_secret()),
         hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
         parameters,
+        room: log.room(),
         settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
     }

@@ -38,6 +38,7 @@ pub fn table(status: &ClusterStatus) -> String {
         let state = match node.state {
             NodeState::Up => "up",
             NodeState::Down => "DOWN",
+            NodeState::Full => "DISK FULL",
             NodeState::Joining => "joining",
         };
         let asked = if node.id == status.asked { "*" } else { "" };
@@ -83,7 +84,8 @@ fn group_row(group: &GroupStatus, names: &BTreeMap<&str, &str>) -> Vec<String> {
 /// One phrase: ok, or what to look at.
 fn verdict(status: &ClusterStatus) -> String {
     let leaderless = status.groups.iter().filter(|group| group.leader.is_none()).count();
-    let down = status.nodes.iter().filter(|node| node.state == NodeState::Down).count();
+    let in_state = |state| status.nodes.iter().filter(|node| node.state == state).count();
+    let (down, full) = (in_state(NodeState::Down), in_state(NodeState::Full));
     let slots: u32 = status.groups.iter().map(|group| group.slot_count).sum();
     let mut troubles = Vec::new();
     if leaderless > 0 {
@@ -91,6 +93,9 @@ fn verdict(status: &ClusterStatus) -> String {
     }
     if down > 0 {
         troubles.push(format!("{down} node(s) DOWN"));
+    }
+    if full > 0 {
+        troubles.push(format!("{full} node(s) with a FULL DISK"));
     }
     if slots as usize != crate::slot::SLOT_COUNT {
         troubles.push(format!("{slots} of {} slots assigned", crate::slot::SLOT_COUNT));

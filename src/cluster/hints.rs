@@ -42,6 +42,14 @@ pub struct Hints {
     groups: BTreeMap<GroupId, Heard>,
 }
 
+/// What a node tells its peers, at every change and now and then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct News {
+    pub hints: Hints,
+    /// Its disk is full, or nearly so.
+    pub short_of_space: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HintsError {
     #[error("leader hints cannot be decoded: {0}")]
@@ -99,18 +107,18 @@ impl Hints {
             .get(&group)
             .is_some_and(|heard| heard.leader.is_some_and(|leader| leader.ballot() >= heard.election))
     }
+}
 
+impl News {
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("hints hold nothing that postcard cannot encode")
     }
 
     /// Never panics on damaged bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, HintsError> {
-        let hints: Self = postcard::from_bytes(bytes)?;
-        if hints.groups.len() > HINT_COUNT_MAX {
-            return Err(HintsError::Count(hints.groups.len()));
-        }
-        Ok(hints)
+        let news: Self = postcard::from_bytes(bytes)?;
+        let count = news.hints.groups.len();
+        if count > HINT_COUNT_MAX { Err(HintsError::Count(count)) } else { Ok(news) }
     }
 }
 
@@ -180,15 +188,16 @@ mod tests {
         let mut hints = Hints::default();
         hints.learn(GROUP, hint(4, 1));
         hints.learn_election(GROUP, ballot(5, 3));
-        let bytes = hints.encode();
-        assert_eq!(Hints::decode(&bytes), Ok(hints));
+        let news = News { hints, short_of_space: true };
+        let bytes = news.encode();
+        assert_eq!(News::decode(&bytes), Ok(news));
         for length in 0..bytes.len() {
-            assert!(Hints::decode(&bytes[..length]).is_err());
+            assert!(News::decode(&bytes[..length]).is_err());
         }
-        let mut crowd = Hints::default();
+        let mut crowd = News::default();
         for group in 0..=HINT_COUNT_MAX as u32 {
-            crowd.learn(GroupId(group), hint(1, 1));
+            crowd.hints.learn(GroupId(group), hint(1, 1));
         }
-        assert_eq!(Hints::decode(&crowd.encode()), Err(HintsError::Count(HINT_COUNT_MAX + 1)));
+        assert_eq!(News::decode(&crowd.encode()), Err(HintsError::Count(HINT_COUNT_MAX + 1)));
     }
 }

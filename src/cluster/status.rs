@@ -33,6 +33,8 @@ pub enum NodeState {
     Up,
     /// No connection to it stands.
     Down,
+    /// Connected, and its disk is full, or nearly so.
+    Full,
     /// Known to the cluster but not yet a member of its groups.
     Joining,
 }

@@ -110,6 +110,9 @@ pub enum WireError {
     TryAgain,
     #[error("LOADING Redis is loading the dataset in memory")]
     Loading,
+    /// As Redis when its log cannot be written, for the same reason. Clients show it to their caller and do not try again.
+    #[error("MISCONF Errors writing to the AOF file: No space left on device")]
+    DiskFull,
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
 

@@ -85,6 +85,9 @@ pub struct Config {
     /// Log bytes of one group since its last snapshot that trigger the next one.
     #[arg(long, default_value = "256mb", value_name = "SIZE", help_heading = "Storage")]
     pub log_bytes_max: ByteSize,
+    /// Free disk space below which this node leaves writes to the others, or refuses them.
+    #[arg(long, default_value = "64mb", value_name = "SIZE", help_heading = "Storage")]
+    pub disk_free_min: ByteSize,
 
     /// Client addresses of all founding nodes, the same list on each; with empty data directories they form a cluster
     /// by themselves, in any start order. Without it an empty node becomes a cluster of one.
@@ -310,6 +313,7 @@ impl Config {
         let bounds = [
             ("log-segment-bytes", self.log_segment_bytes, MB, 4 * GB),
             ("log-bytes-max", self.log_bytes_max, MB, 1024 * GB),
+            ("disk-free-min", self.disk_free_min, 0, 1024 * GB),
             ("park-bytes-max", self.park_bytes_max, 64 * KB, 64 * GB),
             ("proto-max-bulk-len", self.proto_max_bulk_len, MB, 512 * MB),
             ("client-query-buffer-limit", self.client_query_buffer_limit, MB, 1024 * GB),

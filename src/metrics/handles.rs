@@ -74,6 +74,10 @@ impl NodeMetrics {
         }
     }
 
+    pub fn disk_full() -> Gauge {
+        gauge!(names::DISK_FULL)
+    }
+
     /// The counter of a named limit ("maxclients", "peer_queue", ..); keep it where the limit is.
     pub fn limit_reached(limit: &'static str) -> Counter {
         counter!(names::LIMIT_REACHED, "limit" => limit)

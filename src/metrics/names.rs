@@ -20,6 +20,7 @@ pub(super) const LIMIT_REACHED: &str = "kvorum_limit_reached_total";
 pub(super) const UNKNOWN_OUTCOMES: &str = "kvorum_unknown_outcomes_total";
 pub(super) const MEMORY_RESIDENT_BYTES: &str = "kvorum_memory_resident_bytes";
 pub(super) const MEMORY_KEYSPACE_BYTES: &str = "kvorum_memory_keyspace_bytes";
+pub(super) const DISK_FULL: &str = "kvorum_disk_full";
 pub(super) const CPU_SECONDS: &str = "kvorum_cpu_seconds";
 pub(super) const UPTIME_SECONDS: &str = "kvorum_uptime_seconds";
 pub(super) const TOPOLOGY_EPOCH: &str = "kvorum_topology_epoch";
@@ -70,6 +71,7 @@ static METRICS: &[(&str, Described, &str)] = &[
     (UNKNOWN_OUTCOMES, Counter, "Writes whose outcome could not be told; their connections were closed."),
     (MEMORY_RESIDENT_BYTES, Gauge, "Resident memory of the process."),
     (MEMORY_KEYSPACE_BYTES, Gauge, "Memory of keys and values of all groups on this node."),
+    (DISK_FULL, Gauge, "1 while this node is short of disk space; see disk-free-min."),
     (CPU_SECONDS, Gauge, "User and system time of the process."),
     (UPTIME_SECONDS, Gauge, "Seconds since the process started."),
     (TOPOLOGY_EPOCH, Gauge, "Epoch of the topology this node knows."),

@@ -1,7 +1,7 @@
 //! One replica of one data group: what the rest of the node calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -46,6 +46,7 @@ pub struct GroupState {
     /// The log's last entry when this process started.
     found_last: Option<LogId>,
     applied: Mutex<Applied>,
+    refuses_writes: AtomicBool,
     #[cfg(test)]
     pub witnessed: Mutex<Vec<Witnessed>>,
 }
@@ -99,6 +100,7 @@ impl GroupState {
             stamp_seen: AtomicU64::new(0),
             found_last,
             applied: Mutex::default(),
+            refuses_writes: AtomicBool::new(false),
             #[cfg(test)]
             witnessed: Mutex::default(),
         }
@@ -141,6 +143,10 @@ impl GroupState {
     pub fn restore_stamp(&self, stamp: Timestamp) {
         self.stamp.store(stamp.0, Ordering::Release);
         self.stamp_seen.store(0, Ordering::Release);
+    }
+
+    pub fn refuse_writes(&self, refuse: bool) {
+        self.refuses_writes.store(refuse, Ordering::Release);
     }
 
     pub fn applied(&self) -> Applied {
@@ -263,6 +269,11 @@ impl Group {
     /// True while this replica leads and takes proposals.
     pub fn leads(&self) -> bool {
         *self.leads.borrow()
+    }
+
+    /// Too many of the group's nodes are short of disk space; see `raft/space.rs`. Meant for a leader.
+    pub fn refuses_writes(&self) -> bool {
+        self.state.refuses_writes.load(Ordering::Acquire)
     }
 
     /// Index of the last entry applied here; covers every write acknowledged here before the call.

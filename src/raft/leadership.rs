@@ -19,6 +19,7 @@ use crate::raft::lease::lease_of;
 use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
 use crate::raft::replica::Reads;
+use crate::raft::space::Space;
 use crate::raft::types::{LeaderId, StoredMembership};
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
@@ -49,6 +50,7 @@ pub struct LeadershipTask {
     pub election_timeout_max: Duration,
     pub reads: Reads,
     pub acks: Arc<Acks>,
+    pub space: Arc<Space>,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
     pub clock_warned: Option<Instant>,
@@ -94,6 +96,7 @@ impl LeadershipTask {
             Some(own) if first_entry_applied && is_voter => {
                 self.open(own);
                 self.prolong(own, &applied.membership);
+                self.state.refuse_writes(self.space.is_short_for(self.state.replica, &applied.membership));
             }
             Some(_) | None => {
                 if self.current.is_some() {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_
 use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
 use crate::raft::snapshot_files::{PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
+use crate::raft::space::{is_full, wait_for_more};
 use crate::raft::types::{Batch, Completion, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 
@@ -198,6 +199,12 @@ pub struct MetaSnapshotBuilder {
     files: SnapshotFiles,
 }
 
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut writer = SnapshotWriter::create(path)?;
+    writer.block(content)?;
+    writer.finish().map(|_| ())
+}
+
 impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
@@ -205,9 +212,12 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
         let meta = SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
         let path = self.files.temporary();
         let bytes = postcard::to_stdvec(&self.content).map_err(io::Error::other)?;
-        let mut writer = SnapshotWriter::create(&path)?;
-        writer.block(&bytes)?;
-        writer.finish()?;
+        while let Err(error) = write(&path, &bytes) {
+            if !is_full(&error) {
+                return Err(error);
+            }
+            wait_for_more(&path, || self.files.newer_than(&meta).is_none()).await?;
+        }
         self.log.flush().await?;
         match self.files.publish(meta, &path) {
             Ok(snapshot) => {

@@ -30,6 +30,7 @@ mod snapshot;
 mod snapshot_file;
 mod snapshot_files;
 mod snapshot_io;
+mod space;
 mod status;
 mod succession;
 mod transport;
@@ -54,6 +55,7 @@ pub use peers::{PeerInbox, Question, announce_address, answer_questions};
 pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
+pub use space::{Space, watch_space};
 pub use transport::{
     ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Tcp,
     Transport, TransportConfig, Wire,

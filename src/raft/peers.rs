@@ -31,7 +31,7 @@ pub struct Question {
 
 /// Gives what comes in from peers to the coordinator's channels; never blocks.
 pub struct PeerInbox {
-    pub hints: mpsc::Sender<Bytes>,
+    pub hints: mpsc::Sender<(NodeId, Bytes)>,
     pub questions: mpsc::Sender<Question>,
     pub connections: mpsc::Sender<(NodeId, bool)>,
     /// Nodes that the topology knows.
@@ -43,9 +43,9 @@ impl Receiver for PeerInbox {
         (self.known)(node)
     }
 
-    fn hint(&self, _from: NodeId, hint: Bytes) {
+    fn hint(&self, from: NodeId, hint: Bytes) {
         // Full: a newer one follows within half a second.
-        let _ = self.hints.try_send(hint);
+        let _ = self.hints.try_send((from, hint));
     }
 
     fn ask(&self, _from: NodeId, kind: u8, body: Bytes, reply: AskReply) {

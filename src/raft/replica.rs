@@ -22,6 +22,7 @@ use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
 use crate::raft::retention::replica_directory;
 use crate::raft::snapshot::SnapshotStore;
+use crate::raft::space::Space;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
 use crate::raft::{NodeLog, Transport};
@@ -40,6 +41,7 @@ pub struct ReplicaSeed {
     pub nonce: u64,
     pub started: tokio::time::Instant,
     pub log_bytes_max: u64,
+    pub space: Arc<Space>,
     pub reads: Reads,
     pub sightings: mpsc::Sender<LeaderSighting>,
     pub founding_slots: FoundingSlots,
@@ -171,6 +173,7 @@ impl Replica {
             election_timeout_max: seed.timers.election_max,
             reads: seed.reads,
             acks,
+            space: seed.space.clone(),
             current: None,
             last_sighting: None,
             clock_warned: None,
@@ -181,10 +184,17 @@ impl Replica {
             log,
             founding_slots: seed.founding_slots.clone(),
             log_bytes_max: seed.log_bytes_max,
+            space: seed.space.clone(),
             floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
-        tasks.spawn_on(watch_for_failure(raft, group, seed.failed.clone()), runtime);
+        let (failed, abandoned) = (seed.failed.clone(), handle.clone());
+        let watch = async move {
+            watch_for_failure(raft, group, failed).await;
+            // Rule (e): a fatal error. Whoever waits is told before the node is gone.
+            abandoned.state().pending.unknown_all();
+        };
+        tasks.spawn_on(watch, runtime);
         Ok(Self { group: handle, tasks })
     }
 

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{
-    self, Absent, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, NodeId, ReplicaId, RouteTable,
-    Topology,
+    self, Absent, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, MetaOutcome, News, NodeId, ReplicaId,
+    RouteTable, Topology,
 };
 use crate::config::{ConfigTable, Secret};
 use crate::keyspace::HashSecret;
@@ -31,6 +31,7 @@ use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
+use crate::raft::space::{Space, is_full};
 use crate::raft::succession::{self, Heir};
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
@@ -73,6 +74,7 @@ pub struct Replication {
     /// Peers whose connection was lost a moment ago.
     lost: ArcSwap<BTreeSet<NodeId>>,
     changes: watch::Sender<u64>,
+    space: Arc<Space>,
 }
 
 impl std::fmt::Debug for Replication {
@@ -147,6 +149,11 @@ impl Replication {
 
     pub fn led_groups(&self) -> Vec<Arc<Group>> {
         self.groups.load().values().filter(|group| group.leads()).cloned().collect()
+    }
+
+    /// On this node's disk and its peers'.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     pub fn peers(&self) -> Vec<PeerState> {
@@ -238,7 +245,7 @@ pub struct Start {
     pub runtimes: Vec<Handle>,
     pub sightings: mpsc::Receiver<LeaderSighting>,
     /// Hints from peers, encoded.
-    pub hints: mpsc::Receiver<bytes::Bytes>,
+    pub hints: mpsc::Receiver<(NodeId, bytes::Bytes)>,
     /// Peers whose connection was made (true) or lost.
     pub connections: mpsc::Receiver<(NodeId, bool)>,
 }
@@ -258,6 +265,8 @@ pub struct Coordinator {
     starting: BTreeSet<GroupId>,
     proposals: JoinSet<()>,
     log_checked: Instant,
+    /// The newest topology is to be taken when the disk has space for it.
+    untaken: bool,
     started: (mpsc::Sender<StartedReplica>, mpsc::Receiver<StartedReplica>),
 }
 
@@ -266,7 +275,7 @@ struct StartRest {
     seed: ReplicaSeed,
     runtimes: Vec<Handle>,
     sightings: mpsc::Receiver<LeaderSighting>,
-    hint_messages: mpsc::Receiver<bytes::Bytes>,
+    hint_messages: mpsc::Receiver<(NodeId, bytes::Bytes)>,
     connections: mpsc::Receiver<(NodeId, bool)>,
 }
 
@@ -313,6 +322,7 @@ impl Coordinator {
             routes: ArcSwap::from_pointee(routes),
             lost: ArcSwap::default(),
             changes: watch::Sender::new(0),
+            space: start.seed.space.clone(),
         });
         Ok(Self {
             replication,
@@ -333,6 +343,7 @@ impl Coordinator {
             starting: BTreeSet::new(),
             proposals: JoinSet::new(),
             log_checked: Instant::now(),
+            untaken: false,
             started: mpsc::channel(STARTING_MAX),
         })
     }
@@ -359,9 +370,12 @@ impl Coordinator {
                     self.propose_founding();
                     self.forget_lost();
                     self.release_log();
+                    if std::mem::take(&mut self.untaken) {
+                        topologies.mark_changed();
+                    }
                 }
                 Some(sighting) = self.start.sightings.recv() => self.learn_sighting(sighting),
-                Some(bytes) = self.start.hint_messages.recv() => self.learn_hints(&bytes),
+                Some((from, bytes)) = self.start.hint_messages.recv() => self.learn_news(from, &bytes),
                 Some((node, connected)) = self.start.connections.recv() => self.learn_connection(node, connected),
                 Ok(()) = topologies.changed() => {
                     let topology = topologies.borrow_and_update().clone();
@@ -459,7 +473,8 @@ impl Coordinator {
     }
 
     fn announce(&self) {
-        let fits = self.replication.transport.broadcast_hint(self.hints.encode().into());
+        let news = News { hints: self.hints.clone(), short_of_space: self.replication.space.is_short() };
+        let fits = self.replication.transport.broadcast_hint(news.encode().into());
         debug_assert!(fits, "hints of every group fit a frame");
     }
 
@@ -468,6 +483,7 @@ impl Coordinator {
             self.lost.remove(&node);
         } else {
             self.lost.insert(node, Instant::now());
+            self.replication.space.forget(node);
             self.succeed(node);
         }
         self.publish();
@@ -503,9 +519,10 @@ impl Coordinator {
         hints
     }
 
-    fn learn_hints(&mut self, bytes: &[u8]) {
-        match Hints::decode(bytes) {
-            Ok(hints) => {
+    fn learn_news(&mut self, from: NodeId, bytes: &[u8]) {
+        match News::decode(bytes) {
+            Ok(News { hints, short_of_space }) => {
+                self.replication.space.learn(from, short_of_space);
                 if self.hints.merge(&hints) {
                     self.publish();
                 }
@@ -555,6 +572,10 @@ impl Coordinator {
         let write = move || file.lock().update_topology(&record);
         let written = blocking(write).await;
         if let Err(error) = written.and_then(|written| written) {
+            if is_full(&error) {
+                self.untaken = true;
+                return;
+            }
             // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
             return self.fail(format!("cannot write the node file: {error}"));
         }
@@ -653,14 +674,28 @@ impl Coordinator {
 }
 
 impl Replication {
-    /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
-    /// has passed.
-    pub async fn hand_over_leadership(&self, deadline: Instant) {
-        let mut leaderships: BTreeMap<NodeId, usize> = BTreeMap::new();
+    /// Tries one voter elsewhere after the other, the best first, on nodes that suit.
+    pub async fn hand_over(&self, group: Arc<Group>, deadline: Instant, suits: impl Fn(NodeId) -> bool) {
+        let mut heirs = self.heirs(&group);
+        heirs.retain(|heir| suits(heir.node));
+        succession::rank(&mut heirs, &self.leaderships());
+        hand_over(group, heirs, deadline).await;
+    }
+
+    /// Groups led by each node that leads any.
+    fn leaderships(&self) -> BTreeMap<NodeId, usize> {
+        let mut leaderships = BTreeMap::new();
         let (topology, hints) = (self.topology(), self.hints());
         for leader in topology.groups().keys().filter_map(|group| hints.leader(*group)) {
             *leaderships.entry(leader.node).or_default() += 1;
         }
+        leaderships
+    }
+
+    /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
+    /// has passed.
+    pub async fn hand_over_leadership(&self, deadline: Instant) {
+        let mut leaderships = self.leaderships();
         let mut handed_over = Vec::new();
         for group in self.led_groups() {
             let mut heirs = self.heirs(&group);

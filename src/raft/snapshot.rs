@@ -18,6 +18,7 @@ use crate::raft::blocking::blocking;
 use crate::raft::group::GroupState;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
+use crate::raft::space::{is_full, wait_for_more};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::{KeySlot, Slot};
@@ -162,6 +163,14 @@ pub struct GroupSnapshotBuilder {
     files: SnapshotFiles,
 }
 
+impl GroupSnapshotBuilder {
+    async fn write(&self, path: &Path) -> io::Result<()> {
+        let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
+        let (target, meta) = (path.to_owned(), self.head.meta());
+        blocking(move || write(&head, &state.keyspace, &target, || files.newer_than(&meta).is_none())).await?
+    }
+}
+
 impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
@@ -169,10 +178,13 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         let started = std::time::Instant::now();
         let meta = self.head.meta();
         let path = self.files.temporary();
-        let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
-        let (target, own) = (path.clone(), meta.clone());
-        let write = move || write(&head, &state.keyspace, &target, || files.newer_than(&own).is_none());
-        blocking(write).await??;
+        // § An error would stop the node. The state was captured at S and may be written at any time: its log stays until then.
+        while let Err(error) = self.write(&path).await {
+            if !is_full(&error) {
+                return Err(error);
+            }
+            wait_for_more(&path, || self.files.newer_than(&meta).is_none()).await?;
+        }
         if let Some(newer) = self.files.newer_than(&meta) {
             let _ = std::fs::remove_file(&path);
             return Ok(newer);

@@ -84,11 +84,22 @@ impl Replication {
     fn node_statuses(&self, topology: &Topology) -> Vec<NodeStatus> {
         let connected: BTreeSet<NodeId> =
             self.peers().iter().filter(|peer| peer.connected_for.is_some()).map(|peer| peer.node).collect();
+        let state = |node: NodeId| {
+            let own = node == self.node();
+            match (
+                own || connected.contains(&node),
+                if own { self.space().is_short() } else { self.space().is_short_at(node) },
+            ) {
+                (false, _) => NodeState::Down,
+                (true, true) => NodeState::Full,
+                (true, false) => NodeState::Up,
+            }
+        };
         let status = |(node, info): (&NodeId, &crate::cluster::NodeInfo)| NodeStatus {
             id: node.to_string(),
             address: info.address().to_string(),
             peer_address: format!("{}:{}", info.host, info.peer_port),
-            state: if *node == self.node() || connected.contains(node) { NodeState::Up } else { NodeState::Down },
+            state: state(*node),
         };
         topology.nodes().iter().map(status).collect()
     }

@@ -13,6 +13,7 @@ use crate::protocol::Protocol;
 use crate::raft::GroupLog;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::group::Group;
+use crate::raft::space::Space;
 use crate::slot::{KeySlot, Slot};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -35,6 +36,7 @@ pub struct Upkeep {
     /// A snapshot is made when the log holds this many bytes that the last one does not cover. Half as many stay behind a snapshot, for
     /// followers that were away for a moment; one that is further behind is sent the snapshot.
     pub log_bytes_max: u64,
+    pub space: Arc<Space>,
     /// Index before which no follower is to be sent entries any more.
     pub floor: watch::Sender<u64>,
 }
@@ -45,7 +47,8 @@ impl Upkeep {
         let mut resume = KeySlot::new(0).expect("0 is a key slot");
         let mut snapshot_index = 0;
         loop {
-            let more_due = if self.group.leads() {
+            // What space is left is for what clients wait for.
+            let more_due = if self.group.leads() && !self.group.refuses_writes() {
                 self.found().await;
                 self.stamp().await;
                 self.expire(&mut resume).await
@@ -102,7 +105,8 @@ impl Upkeep {
     async fn snapshot(&self, snapshot_index: &mut u64) {
         self.group.state().metrics.log_bytes.set(self.log.bytes() as f64);
         let Some(applied) = self.group.state().applied_id() else { return };
-        if self.log.bytes_since_snapshot() < self.log_bytes_max || applied.index <= *snapshot_index {
+        let wanted = self.log.bytes_since_snapshot() >= self.log_bytes_max && applied.index > *snapshot_index;
+        if !wanted || self.space.is_short() {
             return;
         }
         *snapshot_index = applied.index;

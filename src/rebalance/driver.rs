@@ -32,7 +32,10 @@ pub async fn drive(replication: Arc<Replication>) {
         for group in led {
             let since = *led_since.entry(group.id()).or_insert_with(Instant::now);
             let done = step_group(&replication, &group).await;
-            if done && since.elapsed() > PREFERENCE_DELAY {
+            if replication.space().is_short() {
+                let deadline = Instant::now() + STEP_WAIT_MAX;
+                replication.hand_over(group, deadline, |node| replication.space().is_at(node)).await;
+            } else if done && since.elapsed() > PREFERENCE_DELAY {
                 return_leadership(&replication, &group).await;
             }
         }
@@ -96,7 +99,8 @@ async fn return_leadership(replication: &Replication, group: &Group) {
     }
     let status = replication.membership(group);
     let caught_up = status.matched.get(&info.preferred).is_some_and(|matched| matched + 8 >= status.last_log_index);
-    if status.voters.contains(&info.preferred) && caught_up {
+    let full = info.replicas.get(&info.preferred).is_some_and(|node| replication.space().is_short_at(*node));
+    if status.voters.contains(&info.preferred) && caught_up && !full {
         // Refused or late: the next round tries again.
         let _ = group.transfer(info.preferred).await;
     }

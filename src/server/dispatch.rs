@@ -67,6 +67,10 @@ pub fn dispatch(args: &Args<'_>, shared: &Shared, session: &Session, paused: Opt
     }
 }
 
+fn is_write(row: &Row) -> bool {
+    matches!(row.run, Run::Write { .. })
+}
+
 fn is_held_back(row: &Row, paused: Paused) -> bool {
     match paused {
         Paused::All => true,
@@ -84,6 +88,8 @@ fn dispatch_keyed(row: &'static Row, args: &Args<'_>, shared: &Shared) -> Dispat
         // Every row that reads or writes names a key; `resolve` has counted the words.
         Ok(None) => refused(WireError::WrongArity(row.name)),
         Ok(Some(key_slot)) => match shared.replication.route(key_slot) {
+            // § Refused before anything is proposed, so that it certainly does not happen.
+            Route::Local(group) if group.refuses_writes() && is_write(row) => refused(WireError::DiskFull),
             Route::Local(group) => Dispatch::Keyed(Keyed { row, key_slot, group }),
             Route::Moved(address) => refused(moved(key_slot, &address)),
             Route::Park => Dispatch::Park(key_slot),

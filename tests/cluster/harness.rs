@@ -365,7 +365,7 @@ impl Drop for Node {
 pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Removed with the cluster.
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -384,7 +384,7 @@ impl Cluster {
         let list = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
         let node = |port: u16| Self::node(directory.path(), port, count, &list, flags);
         let nodes = ports.iter().map(|port| node(*port)).collect();
-        Self { nodes, _directory: directory }
+        Self { nodes, directory }
     }
 
     fn node(directory: &Path, port: u16, count: usize, list: &str, flags: &[&str]) -> Node {
@@ -396,6 +396,11 @@ impl Cluster {
         }
         words.extend(flags.iter().map(|flag| (*flag).to_owned()));
         Node::new(port, data, words)
+    }
+
+    /// For what a test needs beside the nodes' own.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn ports(&self) -> Vec<u16> {

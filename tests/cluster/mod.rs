@@ -1,10 +1,14 @@
 //! Clusters of real nodes: formation, commands over real sockets, failures.
 
 mod commands;
+pub mod disks;
+mod failing_sync;
 mod failures;
 mod formation;
+mod full_disk;
 pub mod harness;
 mod power_loss;
 mod recovery;
 mod redisraft;
+pub mod shim;
 mod transcripts;

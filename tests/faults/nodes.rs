@@ -1,19 +1,17 @@
 //! Nodes to be harmed: three of Kvorum, or six of a Redis Cluster, each in a namespace and on a small disk of its own where root allows.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::net::Net;
+use crate::cluster::disks::Disk;
 use crate::cluster::harness::{Connection, Node, Reply, eventually, free_ports};
 
 const PORT: u16 = 6379;
 const READY_WAIT: Duration = Duration::from_secs(60);
 /// Holds what a run leaves after its snapshots several times over, and is soon full.
-const DISK_OPTIONS: &str = "size=128m";
-const DISK_NAME: &str = "kvf-disk-";
-const BALLAST: &str = "ballast";
+const DISK_SIZE: &str = "128m";
 /// Together several times the log's files.
 const BULK_VALUE: usize = 64 * 1024;
 const BULK_VALUES: usize = 192;
@@ -22,22 +20,10 @@ const REDIS_NODE_TIMEOUT_MS: &str = "1000";
 /// Dropped in this order: what runs, what it stands on.
 pub struct Nodes {
     pub nodes: Vec<Node>,
-    disks: Disks,
+    /// One for each node; none where mounting is not allowed.
+    pub disks: Vec<Disk>,
     pub net: Option<Net>,
     _directory: tempfile::TempDir,
-}
-
-/// Mounted disks, one for each node; none where mounting is not allowed.
-struct Disks {
-    mounted: Vec<PathBuf>,
-}
-
-impl Drop for Disks {
-    fn drop(&mut self) {
-        for disk in &self.mounted {
-            let _ = Command::new("umount").arg("--lazy").arg(disk).status();
-        }
-    }
 }
 
 impl Nodes {
@@ -46,7 +32,7 @@ impl Nodes {
         let flags = |address: SocketAddr, list: &str| {
             let (host, port) = (address.ip().to_string(), address.port().to_string());
             let flags = ["--bind", &host, "--port", &port, "--protected-mode", "no", "--initial-cluster", list];
-            let small = ["--log-bytes-max", "1mb", "--log-segment-bytes", "1mb"];
+            let small = ["--log-bytes-max", "1mb", "--log-segment-bytes", "1mb", "--disk-free-min", "16mb"];
             [&flags[..], &small].concat().into_iter().map(str::to_owned).collect()
         };
         let mut nodes = Self::place(3, "--data-dir", flags);
@@ -81,7 +67,6 @@ impl Nodes {
     }
 
     fn place(count: usize, directory_flag: &str, flags: impl Fn(SocketAddr, &str) -> Vec<String>) -> Self {
-        unmount_leftovers();
         let directory = tempfile::tempdir().expect("a directory");
         let net = Net::build(count);
         let addresses: Vec<SocketAddr> = match &net {
@@ -89,13 +74,11 @@ impl Nodes {
             None => free_ports(count).into_iter().map(|port| ([127, 0, 0, 1], port).into()).collect(),
         };
         let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        let mut disks = Disks { mounted: Vec::new() };
+        let mut disks = Vec::new();
         let mut nodes = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
             let place = directory.path().join(format!("node-{index}"));
-            if mount(&place) {
-                disks.mounted.push(place.clone());
-            }
+            disks.extend(Disk::mount(&place, DISK_SIZE));
             let mut words = flags(*address, &list);
             words.extend([directory_flag.to_owned(), place.display().to_string()]);
             let mut node = Node::new(address.port(), place, words);
@@ -113,7 +96,7 @@ impl Nodes {
     }
 
     pub fn has_disks(&self) -> bool {
-        self.disks.mounted.len() == self.nodes.len()
+        self.disks.len() == self.nodes.len()
     }
 
     pub fn wait_ready(&self) {
@@ -150,14 +133,6 @@ impl Nodes {
         eventually(READY_WAIT, || format!("node {node} leads"), || ask().is_ok_and(|reply| reply.text() == "OK"));
     }
 
-    /// Leaves no byte on the node's disk.
-    pub fn fill_disk(&self, node: usize) {
-        let path = self.disks.mounted[node].join(BALLAST);
-        let mut file = std::fs::File::create(path).expect("a file of no length");
-        let full = std::io::copy(&mut std::io::repeat(b'.'), &mut file).expect_err("no disk is endless");
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    }
-
     /// Large values, until they are more than the log has room for, or are refused.
     pub fn write_bulk(&self, node: usize) {
         let Ok(mut connection) = Connection::open_at(self.nodes[node].address()) else { return };
@@ -171,10 +146,6 @@ impl Nodes {
         }
     }
 
-    pub fn free_disk(&self, node: usize) {
-        std::fs::remove_file(self.disks.mounted[node].join(BALLAST)).expect("the ballast is there");
-    }
-
     /// Nodes whose process ended by itself, and those that panicked, with the end of their logs.
     pub fn broken(&mut self) -> Vec<String> {
         let ended = |(index, node): (usize, &mut Node)| {
@@ -184,26 +155,6 @@ impl Nodes {
         };
         self.nodes.iter_mut().enumerate().filter_map(ended).collect()
     }
-}
-
-/// Disks of runs whose process is gone.
-fn unmount_leftovers() {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    for mount in mounts.lines() {
-        let mut words = mount.split(' ');
-        let pid = words.next().and_then(|name| name.strip_prefix(DISK_NAME));
-        let is_left = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
-        if let Some(place) = words.next().filter(|_| is_left) {
-            let _ = Command::new("umount").arg("--lazy").arg(place).status();
-        }
-    }
-}
-
-fn mount(place: &Path) -> bool {
-    std::fs::create_dir_all(place).expect("a directory");
-    let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs", "-o", DISK_OPTIONS, &format!("{DISK_NAME}{}", std::process::id())]).arg(place);
-    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn tail(log: &str) -> String {

@@ -21,7 +21,7 @@ const CONTROL_SECONDS: u64 = 120;
 /// Before a fault, and after it, for clients to work in peace.
 const CALM: Duration = Duration::from_millis(400);
 /// For every client to be served again, once nothing is broken any more.
-pub const HEAL_WAIT: Duration = Duration::from_secs(40);
+const HEAL_WAIT: Duration = Duration::from_secs(40);
 
 pub struct Run {
     pub nodes: Nodes,

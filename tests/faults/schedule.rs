@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::nodes::Nodes;
 use super::random::Random;
-use super::run::HEAL_WAIT;
-use crate::cluster::harness::eventually;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -43,8 +41,6 @@ pub enum Fault {
 const SHORT_MS: (usize, usize) = (1_200, 3_000);
 const LONG_MS: usize = 6_500;
 const LONG_ONE_IN: usize = 8;
-/// For a node to notice that it cannot write, and to stop.
-const STOP_WAIT: Duration = Duration::from_millis(1_500);
 const FLAP_MS: (usize, usize) = (20, 250);
 
 impl Fault {
@@ -221,30 +217,11 @@ fn back_when_successor_dies(nodes: &mut Nodes, leader: usize, others: &[usize], 
     kill(nodes, &[successor], hold);
 }
 
-/// A node that stops for want of space is started again when there is some, as its operator would.
-fn fill(nodes: &mut Nodes, victims: &[usize], leader: usize, hold: Duration) {
-    victims.iter().for_each(|node| nodes.fill_disk(*node));
-    // The log's files are made ahead of need: without a load of their own, a short time would not find their end.
+/// A node without space goes on when it has some again.
+fn fill(nodes: &Nodes, victims: &[usize], leader: usize, hold: Duration) {
+    victims.iter().for_each(|node| nodes.disks[*node].fill());
+    // Space is taken ahead of need: without a load of their own, a short time would not find its end.
     nodes.write_bulk(leader);
     std::thread::sleep(hold);
-    victims.iter().for_each(|node| nodes.free_disk(*node));
-    let mut is_served = || {
-        let stopped = victims.iter().filter(|node| nodes.nodes[**node].has_ended()).copied().collect::<Vec<_>>();
-        for node in &stopped {
-            println!("           node {node} stopped for want of space");
-            nodes.nodes[*node].start();
-        }
-        stopped.is_empty() && victims.iter().all(|node| nodes.nodes[*node].is_ready())
-    };
-    eventually(
-        HEAL_WAIT,
-        || "the nodes with room again serve".to_owned(),
-        || {
-            // Twice: one that is about to stop may still answer.
-            is_served() && {
-                std::thread::sleep(STOP_WAIT);
-                is_served()
-            }
-        },
-    );
+    victims.iter().for_each(|node| nodes.disks[*node].free());
 }

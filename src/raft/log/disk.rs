@@ -8,6 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 pub trait Disk: Send + Sync {
     /// Files directly in the directory, in no order.
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
@@ -23,9 +26,12 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// All of `bytes`, or an error that leaves the range in an unknown state.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Takes space for these bytes of the file, so that writing them does not fail for want of it; what the file holds, and its length, stay.
+    /// Without effect where the file system cannot do that.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()>;
     /// Returns when everything written before the call is on the disk.
     fn sync(&self) -> io::Result<()>;
-    /// Cuts the file and makes its new length durable.
+    /// Cuts the file, gives back what was reserved behind, and makes its new length durable.
     fn cut(&self, length: u64) -> io::Result<()>;
 }
 
@@ -61,6 +67,13 @@ impl Disk for RealDisk {
 impl DiskFile for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)
+    }
+
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -10,10 +10,16 @@ pub enum LogError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "the disk is full: cannot {action} {}. The node has stopped and has lost nothing it acknowledged; make room and start it again",
+        "the disk is full: cannot {action} {}. Nothing that was acknowledged is lost: make room and start the node again",
         path.display()
     )]
     Full { action: &'static str, path: PathBuf },
+    #[error(
+        "the disk does not keep what is written: cannot sync {}: {source}. Nothing that was acknowledged is lost. Check the disk (dmesg), then \
+         start the node again; if its log is damaged it will say so",
+        path.display()
+    )]
+    Unsynced { path: PathBuf, source: io::Error },
     #[error("another process uses {}", path.display())]
     Locked { path: PathBuf },
     #[error(
@@ -55,11 +61,15 @@ impl LogError {
         }
     }
 
+    pub fn unsynced(path: &Path, source: io::Error) -> Self {
+        Self::Unsynced { path: path.to_owned(), source }
+    }
+
     /// The error as openraft's storage traits want it.
     pub fn to_io(&self) -> io::Error {
         let kind = match self {
             Self::Full { .. } => io::ErrorKind::StorageFull,
-            Self::Io { source, .. } => source.kind(),
+            Self::Io { source, .. } | Self::Unsynced { source, .. } => source.kind(),
             Self::Locked { .. }
             | Self::Corrupt { .. }
             | Self::Undecodable { .. }

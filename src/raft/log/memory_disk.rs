@@ -1,4 +1,4 @@
-//! A disk in memory for the tests: it fails the Nth operation, and loses what was not synced when the power goes.
+//! A disk in memory for the tests: it fails the Nth operation, gets full, and loses what was not synced when the power goes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +27,14 @@ struct Contents {
     written: Vec<u8>,
     /// Since the last sync: (offset, length).
     unsynced: Vec<(usize, usize)>,
+    /// Bytes taken from the disk, written or not.
+    taken: usize,
+}
+
+impl Contents {
+    fn synced(bytes: Vec<u8>) -> Self {
+        Self { taken: bytes.len(), synced: bytes.clone(), written: bytes, unsynced: Vec::new() }
+    }
 }
 
 type FileId = u64;
@@ -38,6 +46,8 @@ struct State {
     synced_names: BTreeMap<PathBuf, FileId>,
     operations: u64,
     fault: Option<(u64, Fault)>,
+    /// Without one there is no end.
+    capacity: Option<usize>,
 }
 
 /// Clones are the same disk.
@@ -55,7 +65,13 @@ impl MemoryDisk {
         self.0.lock().fault = Some((operation, fault));
     }
 
-    /// Writes, syncs, creations, removals and cuts so far.
+    /// From now on no more than this is to be had, beside what is taken already.
+    pub fn limit_free(&self, bytes: Option<usize>) {
+        let mut state = self.0.lock();
+        state.capacity = bytes.map(|bytes| state.taken() + bytes);
+    }
+
+    /// Writes, reservations, syncs, creations, removals and cuts so far.
     pub fn operations(&self) -> u64 {
         self.0.lock().operations
     }
@@ -109,7 +125,7 @@ impl MemoryDisk {
                     from = to;
                 }
             }
-            files.insert(*id, Contents { synced: kept.clone(), written: kept, unsynced: Vec::new() });
+            files.insert(*id, Contents::synced(kept));
         }
         Self(Arc::new(Mutex::new(State { files, synced_names: names.clone(), names, ..State::default() })))
     }
@@ -120,8 +136,7 @@ impl MemoryDisk {
         let id = state.names[path];
         let file = state.files.get_mut(&id).expect("named files exist");
         change(&mut file.written);
-        *file =
-            Contents { synced: file.written.clone(), written: std::mem::take(&mut file.written), unsynced: Vec::new() };
+        *file = Contents::synced(std::mem::take(&mut file.written));
     }
 }
 
@@ -134,6 +149,19 @@ impl State {
             Some((at, Fault::Dead)) if at <= self.operations => Err(io::ErrorKind::BrokenPipe.into()),
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn taken(&self) -> usize {
+        self.files.values().map(|file| file.taken).sum()
+    }
+
+    /// Makes the file take its first `end` bytes from the disk, or as many as there are.
+    fn take(&mut self, id: FileId, end: usize) -> io::Result<()> {
+        let free = self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.taken()));
+        let file = self.files.get_mut(&id).expect("open files exist");
+        let wanted = end.saturating_sub(file.taken);
+        file.taken += wanted.min(free);
+        if wanted > free { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn id(&self, path: &Path) -> io::Result<FileId> {
@@ -171,7 +199,9 @@ impl Disk for MemoryDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.count()?;
-        state.names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let id = state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        state.files.get_mut(&id).expect("named files exist").taken = 0;
+        Ok(())
     }
 
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
@@ -185,7 +215,7 @@ impl Disk for MemoryDisk {
 impl DiskFile for MemoryFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state.lock();
-        let fault = state.count();
+        let fault = state.count().and_then(|()| state.take(self.id, offset as usize + bytes.len()));
         let bytes = if fault.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
         let file = state.files.get_mut(&self.id).expect("open files exist");
         let (from, to) = (offset as usize, offset as usize + bytes.len());
@@ -193,6 +223,12 @@ impl DiskFile for MemoryFile {
         file.written[from..to].copy_from_slice(bytes);
         file.unsynced.push((from, bytes.len()));
         fault
+    }
+
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.count()?;
+        state.take(self.id, (offset + bytes) as usize)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -209,7 +245,7 @@ impl DiskFile for MemoryFile {
         state.count()?;
         let file = state.files.get_mut(&self.id).expect("open files exist");
         file.written.truncate(length as usize);
-        *file = Contents { synced: file.written.clone(), written: file.written.clone(), unsynced: Vec::new() };
+        *file = Contents::synced(std::mem::take(&mut file.written));
         Ok(())
     }
 }

@@ -38,6 +38,7 @@ mod writer;
 
 pub use error::LogError;
 pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};
+pub use segments::Room;
 #[cfg(test)]
 pub use simulated::{SimulatedLog, SimulatedWriter};
 pub use store::GroupLog;

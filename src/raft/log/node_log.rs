@@ -20,7 +20,7 @@ use crate::raft::log::error::LogError;
 use crate::raft::log::format::{LogKey, Record, StartMark};
 use crate::raft::log::queue::{Item, Queue};
 use crate::raft::log::recover::{DroppedTail, Replayed, replay};
-use crate::raft::log::segments::{Mark, Marks, OldContents, Segments, first_lsn};
+use crate::raft::log::segments::{Mark, Marks, OldContents, Room, Segments, first_lsn};
 use crate::raft::log::store::GroupLog;
 use crate::raft::log::tail::Tail;
 use crate::raft::log::writer::Writer;
@@ -89,6 +89,7 @@ type Tails = BTreeMap<LogKey, Arc<Mutex<Tail>>>;
 pub struct NodeLog {
     tails: Arc<Mutex<Tails>>,
     old_contents: OldContents,
+    room: Arc<Room>,
     segment_bytes: u64,
     queue: Arc<Queue>,
     failed: watch::Receiver<Option<Arc<LogError>>>,
@@ -154,7 +155,7 @@ impl NodeLog {
         let synced = options.fsync == Fsync::Always;
         let start = StartMark { synced, loss_suspected: power_loss_suspected, boot_id };
         let segments = Segments::new(disk, directory, options, start, end)?;
-        let old_contents = segments.old_contents();
+        let (old_contents, room) = (segments.old_contents(), segments.room());
         let queue = Arc::new(Queue::new());
         let (failed, failure) = watch::channel(None);
         let writer = Writer::new(segments, options.fsync, queue.clone(), failed, marks)?;
@@ -162,6 +163,7 @@ impl NodeLog {
         let log = Self {
             tails: Arc::new(Mutex::new(tails)),
             old_contents,
+            room,
             segment_bytes: options.segment_bytes,
             queue,
             failed: failure,
@@ -175,6 +177,10 @@ impl NodeLog {
         let key = (group, replica);
         let tail = self.tails.lock().entry(key).or_default().clone();
         GroupLog { key, tail, queue: self.queue.clone() }
+    }
+
+    pub fn room(&self) -> Arc<Room> {
+        self.room.clone()
     }
 
     /// The replicas that have a log here.

@@ -221,6 +221,10 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    pub fn is_closing(&self) -> bool {
+        !matches!(self.state.lock().status, Status::Open)
+    }
+
     /// Nothing is taken any more; whoever waits is told why.
     pub fn end(&self, mut held: Lanes, error: &Arc<LogError>) {
         let mut state = self.state.lock();

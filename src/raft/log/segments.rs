@@ -1,8 +1,14 @@
 //! The log's files: writing batches, syncing, beginning a new segment, deleting old ones.
+//!
+//! § A disk may be full for hours, and votes, memberships and what is under way must find a place all the same: space is taken from the file
+//! system before it is needed, with a reserve behind. Once no more is to be had, [`Room`] says so, upon which this node takes no more of
+//! clients and leaders; what is written then goes into the reserve, and a full segment is written on beyond its size.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -13,8 +19,7 @@ use crate::raft::log::background_sync::{BackgroundSync, Synced};
 use crate::raft::log::disk::{Disk, DiskFile};
 use crate::raft::log::error::LogError;
 use crate::raft::log::format::{
-    BATCH_HEADER_BYTES, BatchHeader, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, StartMark, put_record, seal,
-    segment_header,
+    BATCH_HEADER_BYTES, BatchHeader, LogKey, Record, Salt, StartMark, put_record, seal, segment_header,
 };
 use crate::raft::log::node_log::{Fsync, LogOptions};
 use crate::raft::types::{LogId, Vote};
@@ -29,6 +34,12 @@ const DELETED_AT_ONCE_MAX: usize = 8;
 static ZEROS: &[u8] = &[0; 1 << 20];
 /// Larger batches bring their own room: zeros ahead would double what is written.
 const SMALL_BATCH_BYTES: usize = 64 << 10;
+/// Space taken from the file system at a time, ...
+const AHEAD_BYTES: u64 = 4 << 20;
+/// ... and beyond it. More than what is under way when the space ends, but for huge values.
+pub const RESERVE_BYTES: u64 = 4 << 20;
+/// How often a full disk is asked whether it has space again.
+pub const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the segments say of one replica, in the order in which they say it. Segments begin with it.
 ///
@@ -77,11 +88,37 @@ pub struct LogEnd {
     pub crc: u32,
 }
 
+/// Whether the log has space for more, as its thread last found.
+#[derive(Debug, Default)]
+pub struct Room {
+    ended: AtomicBool,
+    spent: AtomicBool,
+}
+
+impl Room {
+    #[cfg(test)]
+    pub fn spent() -> Self {
+        Self { ended: true.into(), spent: true.into() }
+    }
+
+    /// What is written meanwhile takes up the reserve.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Half of the reserve is used up: the rest is for what keeps the group alive, votes above all.
+    pub fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Acquire)
+    }
+}
+
 struct Current {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     salt: Salt,
     written: u64,
+    /// Bytes of the file for which space is taken.
+    reserved: u64,
     /// Bytes of the file that are written, with batches or with zeros ahead of them.
     prepared: u64,
     highest: Highest,
@@ -102,6 +139,9 @@ pub struct Segments {
     dirty_since: Option<Instant>,
     /// In `Fsync::EverySec` only.
     background: Option<BackgroundSync>,
+    room: Arc<Room>,
+    /// When space was last asked for in vain.
+    refused: Option<Instant>,
     metrics: LogMetrics,
 }
 
@@ -133,6 +173,8 @@ impl Segments {
             durable_lsn: end.lsn,
             dirty_since: None,
             background,
+            room: Arc::default(),
+            refused: None,
             metrics: LogMetrics::new(),
         })
     }
@@ -141,8 +183,53 @@ impl Segments {
         self.old_contents.clone()
     }
 
+    pub fn room(&self) -> Arc<Room> {
+        self.room.clone()
+    }
+
+    /// The next batch should go into another one, if there is space for that.
     pub fn is_full(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.written >= self.options.segment_bytes)
+        let full = self.current.as_ref().is_some_and(|current| current.written >= self.options.segment_bytes);
+        full && self.may_ask_for_space()
+    }
+
+    fn may_ask_for_space(&self) -> bool {
+        self.refused.is_none_or(|refused| refused.elapsed() >= ROOM_INTERVAL)
+    }
+
+    /// Takes space for a batch of this size, with the reserve behind it. Without, the batch may still fit into the reserve.
+    pub fn take_space(&mut self, bytes: u64) -> Result<(), LogError> {
+        let current = self.current.as_ref().expect("a segment is open");
+        let end = current.written + bytes;
+        if end + RESERVE_BYTES <= current.reserved || !self.may_ask_for_space() {
+            return Ok(());
+        }
+        let ahead = self.options.segment_bytes.saturating_sub(end).min(AHEAD_BYTES);
+        let more = end + ahead + RESERVE_BYTES - current.reserved;
+        let taken = current.file.reserve(current.reserved, more);
+        let taken = taken.map_err(|error| LogError::io("take space for", &current.path, error));
+        if self.is_granted(taken)? {
+            self.current.as_mut().expect("a segment is open").reserved += more;
+        }
+        Ok(())
+    }
+
+    fn note_reserve(&self) {
+        let left = self.current.as_ref().map_or(0, |current| current.reserved.saturating_sub(current.written));
+        self.room.spent.store(self.room.has_ended() && left < RESERVE_BYTES / 2, Ordering::Release);
+    }
+
+    /// False when the disk is full, which is no error, but noted.
+    fn is_granted(&mut self, taken: Result<(), LogError>) -> Result<bool, LogError> {
+        let granted = match taken {
+            Ok(()) => true,
+            Err(LogError::Full { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        self.refused = (!granted).then(Instant::now);
+        self.room.ended.store(!granted, Ordering::Release);
+        self.note_reserve();
+        Ok(granted)
     }
 
     /// The next batch holds at least a part of this entry.
@@ -152,26 +239,37 @@ impl Segments {
     }
 
     /// Writes a batch: `batch` has room for its header at the start, then its records.
+    ///
+    /// § After `LogError::Full` it may be written again: what is in the file behind the last batch counts for nothing, and nothing of it was
+    /// synced. That is unlike a sync that failed, after which nobody knows what is on the disk.
     pub fn write(&mut self, batch: &mut [u8], records: u64) -> Result<(), LogError> {
-        self.lsn += 1;
+        self.take_space(batch.len() as u64)?;
         let current = self.current.as_mut().expect("a segment is open");
-        let header = BatchHeader { lsn: self.lsn, previous_crc: self.crc, durable_lsn: self.durable_lsn };
-        self.crc = seal(batch, current.salt, header);
+        let header = BatchHeader { lsn: self.lsn + 1, previous_crc: self.crc, durable_lsn: self.durable_lsn };
+        let crc = seal(batch, current.salt, header);
         let failed = |error| LogError::io("write", &current.path, error);
         let end = current.written + batch.len() as u64;
         current.file.write_at(batch, current.written).map_err(failed)?;
+        (self.lsn, self.crc) = (self.lsn + 1, crc);
         let prepare = match self.options.fsync {
             Fsync::Always => end > current.prepared && batch.len() <= SMALL_BATCH_BYTES,
             Fsync::EverySec | Fsync::No => false,
         };
-        let room = self.options.segment_bytes.saturating_sub(end).min(ZEROS.len() as u64);
+        let room = self.options.segment_bytes.min(current.reserved).saturating_sub(end).min(ZEROS.len() as u64);
         if prepare && room > 0 {
             // Room for later batches is written now, as zeros: fdatasync of a batch that changes neither the file's length nor its
             // extents needs no journal commit, which took most of a small batch's time.
-            current.file.write_at(&ZEROS[..room as usize], end).map_err(failed)?;
-            current.prepared = end + room;
+            match current.file.write_at(&ZEROS[..room as usize], end).map_err(failed) {
+                Ok(()) => current.prepared = end + room,
+                // A file system that cannot reserve. The batch is written, and zeros or none behind it are the same.
+                Err(LogError::Full { .. }) => (),
+                Err(error) => return Err(error),
+            }
         }
         current.written = end;
+        if self.room.has_ended() {
+            self.note_reserve();
+        }
         self.dirty_since.get_or_insert_with(Instant::now);
         self.metrics.write_bytes.increment(batch.len() as u64);
         self.metrics.batch_records.record(records as f64);
@@ -181,7 +279,7 @@ impl Segments {
     /// Returns when everything written is on the disk.
     pub fn sync(&mut self) -> Result<(), LogError> {
         let current = self.current.as_ref().expect("a segment is open");
-        let failed = |error| LogError::io("sync", &current.path, error);
+        let failed = |error| LogError::unsynced(&current.path, error);
         if let Some(background) = &mut self.background {
             background.finish().map_err(failed)?;
         }
@@ -199,13 +297,15 @@ impl Segments {
     /// How long the writer may wait for work before `sync_in_turn` has something to do.
     pub fn patience(&self) -> Option<Duration> {
         let waits = self.background.as_ref().and(self.dirty_since);
-        waits.map(|since| (since + SYNC_INTERVAL).saturating_duration_since(Instant::now()))
+        let sync = waits.map(|since| (since + SYNC_INTERVAL).saturating_duration_since(Instant::now()));
+        let room = self.refused.map(|refused| (refused + ROOM_INTERVAL).saturating_duration_since(Instant::now()));
+        sync.into_iter().chain(room).min()
     }
 
     /// In `Fsync::EverySec`: starts a sync when one is due, and takes note of one that has finished.
     pub fn sync_in_turn(&mut self) -> Result<(), LogError> {
         let (Some(background), Some(current)) = (&mut self.background, &self.current) else { return Ok(()) };
-        let finished = background.poll().map_err(|error| LogError::io("sync", &current.path, error))?;
+        let finished = background.poll().map_err(|error| LogError::unsynced(&current.path, error))?;
         if let Some(Synced { lsn, took }) = finished {
             self.metrics.fsync_seconds.record(took.as_secs_f64());
             self.durable_lsn = self.durable_lsn.max(lsn);
@@ -222,39 +322,75 @@ impl Segments {
 
     /// § The old segment is synced first: that a later segment exists proves that the earlier ones were whole. The new one starts with
     /// every replica's vote, purge point, snapshot id and last log id, and is durable, directory entry included, before an older one goes.
+    /// Without space for a new one, the log goes on in the old one.
     pub fn begin(&mut self, marks: &Marks) -> Result<(), LogError> {
         if self.current.is_some() {
             self.sync()?;
         }
-        if let Some(full) = self.current.take() {
+        let path = segment_path(&self.directory, self.lsn + 1);
+        let created = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error));
+        let begun = created.and_then(|file| self.start_segment(file, path.clone(), marks));
+        let (segment, crc) = match begun {
+            Err(error @ LogError::Full { .. }) if self.current.is_some() => {
+                self.is_granted(Err(error))?;
+                return self.withdraw(&path);
+            }
+            begun => begun?,
+        };
+        (self.lsn, self.crc) = (self.lsn + 1, crc);
+        if let Some(full) = self.current.replace(segment) {
+            // Only now: until the new one was there, the old one's reserve was all there was.
+            full.file.cut(full.written).map_err(|error| LogError::io("cut", &full.path, error))?;
             self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: Arc::new(full.highest) });
         }
-        let path = segment_path(&self.directory, self.lsn + 1);
-        let file = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error))?;
-        let salt = Salt::random();
-        let failed = |error| LogError::io("write", &path, error);
-        file.write_at(&segment_header(salt), 0).map_err(failed)?;
-        let written = SEGMENT_HEADER_BYTES as u64;
-        self.current = Some(Current { file, path: path.clone(), salt, written, prepared: 0, highest: BTreeMap::new() });
-        let mut batch = BytesMut::zeroed(BATCH_HEADER_BYTES);
-        put_record(&mut batch, LogKey::default(), &Record::Start(self.start.clone()));
-        for (key, mark) in marks {
-            let records = [
-                mark.vote.map(Record::Vote),
-                mark.purged.map(Record::Purge),
-                mark.snapshot.map(Record::Snapshot),
-                mark.last.map(Record::Last),
-            ];
-            records.iter().flatten().for_each(|record| put_record(&mut batch, *key, record));
-        }
-        self.write(&mut batch, 1 + marks.len() as u64)?;
+        self.dirty_since.get_or_insert_with(Instant::now);
         self.sync()?;
         self.sync_directory()?;
         self.delete_old(marks)
     }
 
+    /// A segment with its first batch, not yet synced, and that batch's checksum.
+    fn start_segment(
+        &mut self,
+        file: Arc<dyn DiskFile>,
+        path: PathBuf,
+        marks: &Marks,
+    ) -> Result<(Current, u32), LogError> {
+        let salt = Salt::random();
+        let mut batch = start_batch(&self.start, marks);
+        let header = BatchHeader { lsn: self.lsn + 1, previous_crc: self.crc, durable_lsn: self.durable_lsn };
+        let crc = seal(&mut batch, salt, header);
+        let bytes = [&segment_header(salt)[..], &batch].concat();
+        let written = bytes.len() as u64;
+        let mut reserved =
+            written + self.options.segment_bytes.saturating_sub(written).min(AHEAD_BYTES) + RESERVE_BYTES;
+        let taken = file.reserve(0, reserved).map_err(|error| LogError::io("take space for", &path, error));
+        if self.current.is_some() {
+            taken?;
+            self.is_granted(Ok(()))?;
+        } else if !self.is_granted(taken)? {
+            // A node that is started with a full disk may yet serve reads.
+            reserved = 0;
+        }
+        file.write_at(&bytes, 0).map_err(|error| LogError::io("write", &path, error))?;
+        Ok((Current { file, path, salt, written, reserved, prepared: 0, highest: BTreeMap::new() }, crc))
+    }
+
+    /// § The name of a segment says where the one before it ends: what was not begun must be gone, durably, before the log goes on in the one
+    /// before.
+    fn withdraw(&self, path: &Path) -> Result<(), LogError> {
+        match self.disk.remove(path) {
+            // Its creation failed already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => {
+                removed.map_err(|error| LogError::io("remove", path, error))?;
+                self.sync_directory()
+            }
+        }
+    }
+
     fn sync_directory(&self) -> Result<(), LogError> {
-        self.disk.sync_directory(&self.directory).map_err(|error| LogError::io("sync", &self.directory, error))
+        self.disk.sync_directory(&self.directory).map_err(|error| LogError::unsynced(&self.directory, error))
     }
 
     /// § Oldest first, each removal durable before the next, so that what a power loss leaves is always a whole end of the log. `marks` is
@@ -279,6 +415,22 @@ impl Segments {
         self.metrics.bytes.set((self.old.iter().map(|segment| segment.bytes).sum::<u64>() + current) as f64);
         Ok(())
     }
+}
+
+/// What a segment starts with, with room for the batch's header.
+fn start_batch(start: &StartMark, marks: &Marks) -> BytesMut {
+    let mut batch = BytesMut::zeroed(BATCH_HEADER_BYTES);
+    put_record(&mut batch, LogKey::default(), &Record::Start(start.clone()));
+    for (key, mark) in marks {
+        let records = [
+            mark.vote.map(Record::Vote),
+            mark.purged.map(Record::Purge),
+            mark.snapshot.map(Record::Snapshot),
+            mark.last.map(Record::Last),
+        ];
+        records.iter().flatten().for_each(|record| put_record(&mut batch, *key, record));
+    }
+    batch
 }
 
 pub fn segment_path(directory: &Path, first_lsn: u64) -> PathBuf {

@@ -17,6 +17,7 @@ use openraft::{EntryPayload, Membership};
 use super::disk::Disk;
 use super::format::{LogKey, payload};
 use super::memory_disk::{Fault, MemoryDisk};
+use super::segments::{RESERVE_BYTES, ROOM_INTERVAL};
 use super::writer::PART_BYTES;
 use super::*;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
@@ -285,7 +286,7 @@ fn live_thrice(fsync: Fsync, fail_at: u64, fault: Fault, end: End, seed: u64) ->
                 before = runtime.block_on(work(&node_log, fsync, &mut chance));
                 node_log.close();
             }
-            Err(LogError::Io { .. } | LogError::Full { .. }) if life < 2 => (),
+            Err(LogError::Io { .. } | LogError::Unsynced { .. } | LogError::Full { .. }) if life < 2 => (),
             Err(error) => panic!("{context}: life {life}: {error}"),
         }
         if life == 0 {
@@ -339,24 +340,115 @@ fn without_fsync_a_power_loss_takes_no_vote_no_membership_and_nothing_flushed() 
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_the_log_for_good_and_says_so() {
+async fn a_failed_sync_stops_the_log_for_good_and_says_so() {
     let disk = MemoryDisk::default();
     let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
     let mut replica = Replica::new(&node_log, KEYS[0]);
     replica.append(vec![entry(log_id(1, 0), vec![1])], Fsync::Always).await.expect("queued");
     replica.listen_to_all().await;
-    let full_at = disk.operations() + 1;
-    disk.fail_at(full_at, Fault::Error(io::ErrorKind::StorageFull));
+    // After the write. Some file systems notice only now that they are full.
+    let sync = disk.operations() + 2;
+    disk.fail_at(sync, Fault::Error(io::ErrorKind::StorageFull));
     let (callback, told) = TypeConfig::oneshot();
     replica.log.append(vec![entry(log_id(1, 1), vec![1])], IOFlushed::signal(callback)).await.expect("queued");
-    let told = told.await.expect("called").expect_err("not written");
+    let told = told.await.expect("called").expect_err("not synced");
     assert_eq!(told.kind(), io::ErrorKind::StorageFull);
-    assert!(matches!(*node_log.failure().await, LogError::Full { .. }));
+    assert!(matches!(*node_log.failure().await, LogError::Unsynced { .. }));
     let refused = replica.log.save_vote(&Vote::new(9, 1)).await.expect_err("the log has failed");
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     node_log.close();
     // § No retry on the same file.
-    assert_eq!(disk.operations(), full_at);
+    assert_eq!(disk.operations(), sync);
+}
+
+/// Appends small entries until the log has no more space for segments; the next index.
+async fn fill(node_log: &NodeLog, replica: &mut Replica) -> u64 {
+    for index in 0.. {
+        if node_log.room().has_ended() {
+            return index;
+        }
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+    }
+    unreachable!("indexes do not end")
+}
+
+#[tokio::test]
+async fn on_a_full_disk_votes_and_what_is_under_way_find_a_place_and_later_entries_wait_for_space() {
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    disk.limit_free(Some(0));
+    let next = fill(&node_log, &mut replica).await;
+    let vote = Vote::new(9, 1);
+    replica.passes(|holds| holds.vote = Some(vote));
+    replica.log.save_vote(&vote).await.expect("there is the reserve");
+    replica.is_durable();
+    // What a power loss leaves now is a whole log.
+    let after = disk.after_power_loss(&mut Chance(7));
+    let (found, _) = open(&after, Fsync::Always).expect("opens");
+    check(&found, std::slice::from_ref(&replica), End::PowerLoss, "while the disk is full");
+    found.close();
+
+    let huge = vec![7; RESERVE_BYTES as usize + 1];
+    replica.append(vec![entry(log_id(1, next), huge)], Fsync::Always).await.expect("queued");
+    tokio::time::sleep(3 * ROOM_INTERVAL).await;
+    replica.listen();
+    assert_eq!(replica.waiting.len(), 1, "it waits for space, and has not failed");
+    disk.limit_free(None);
+    replica.listen_to_all().await;
+    assert!(replica.durable + 1 == replica.states.len(), "written when there was space");
+    while node_log.room().has_ended() {
+        tokio::task::yield_now().await;
+    }
+    node_log.close();
+    let (found, _) = open(&disk.after_kill(), Fsync::Always).expect("opens");
+    check(&found, &[replica], End::Kill, "with space again");
+}
+
+#[tokio::test]
+async fn a_log_that_waits_for_space_can_be_closed() {
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    disk.limit_free(Some(0));
+    let next = fill(&node_log, &mut replica).await;
+    let (callback, told) = TypeConfig::oneshot();
+    let huge = entry(log_id(1, next), vec![7; 2 * RESERVE_BYTES as usize]);
+    replica.log.append(vec![huge], IOFlushed::signal(callback)).await.expect("queued");
+    tokio::task::spawn_blocking(move || node_log.close()).await.expect("closes");
+    told.await.expect("called").expect_err("not written");
+}
+
+/// The disk is full half of the time, now and then.
+#[test]
+fn a_disk_that_gets_full_again_and_again_loses_nothing_acknowledged() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for seed in 0..8 {
+        let (disk, mut chance) = (MemoryDisk::default(), Chance(seed));
+        let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let filled = disk.clone();
+        let filling = std::thread::spawn(move || {
+            let mut pauses = Chance(seed + 100);
+            let mut pause = || stopped.recv_timeout(Duration::from_micros(pauses.below(3000))).is_err_and(is_timeout);
+            while pause() {
+                filled.limit_free(Some(0));
+                pause();
+                filled.limit_free(None);
+            }
+        });
+        let before = runtime.block_on(work(&node_log, Fsync::Always, &mut chance));
+        drop(stop);
+        filling.join().expect("no panic");
+        let context = format!("seed {seed}");
+        let (found, _) = open(&disk.after_power_loss(&mut chance), Fsync::Always).expect("opens");
+        check(&found, &before, End::PowerLoss, &context);
+    }
+}
+
+fn is_timeout(error: std::sync::mpsc::RecvTimeoutError) -> bool {
+    error == std::sync::mpsc::RecvTimeoutError::Timeout
 }
 
 #[tokio::test]

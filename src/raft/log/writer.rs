@@ -1,7 +1,7 @@
 //! The writer thread: drains the queue, writes one batch, syncs once, then calls back. Hot path.
 //!
 //! § A write or fsync error stops the node. There is no retry on the same file: the kernel may have dropped the pages it could not write and
-//! report success the next time (PostgreSQL's lesson of 2018).
+//! report success the next time (PostgreSQL's lesson of 2018). A full disk alone is waited out: see `segments.rs`.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use crate::raft::log::format::{
 };
 use crate::raft::log::node_log::Fsync;
 use crate::raft::log::queue::{Item, Lanes, Next, Queue, Waiter};
-use crate::raft::log::segments::{Marks, Segments};
+use crate::raft::log::segments::{Marks, ROOM_INTERVAL, Segments};
 use crate::raft::log::tail::entry_bytes;
 use crate::raft::types::Entry;
 
@@ -119,8 +119,22 @@ impl Writer {
         self.segments.sync()?;
         self.begin_batch();
         put_record(&mut self.batch, LogKey::default(), &Record::Stop);
-        self.segments.write(&mut self.batch, 1)?;
-        self.segments.sync()
+        match self.segments.write(&mut self.batch, 1) {
+            // Without it the next start has more to check.
+            Err(LogError::Full { .. }) => Ok(()),
+            written => written.and_then(|()| self.segments.sync()),
+        }
+    }
+
+    /// § With the reserve used up too, everything waits for space and nobody is told anything: what was not acknowledged may still be written.
+    /// Only a node that is told to stop gives up.
+    fn write_when_there_is_space(&mut self) -> Result<(), LogError> {
+        loop {
+            match self.segments.write(&mut self.batch, self.records) {
+                Err(LogError::Full { .. }) if !self.queue.is_closing() => std::thread::sleep(ROOM_INTERVAL),
+                written => return written,
+            }
+        }
     }
 
     fn begin_batch(&mut self) {
@@ -144,7 +158,9 @@ impl Writer {
         keys.drain(..).for_each(|key| self.take_turn(key, share));
         self.keys = keys;
         if self.records > 0 {
-            self.segments.write(&mut self.batch, self.records)?;
+            self.write_when_there_is_space()?;
+        } else {
+            self.segments.take_space(0)?;
         }
         let acknowledges = self.entry_bytes > 0 || !self.waiters.is_empty();
         let promised = self.fsync == Fsync::Always && !planted::is(Bug::AcknowledgeBeforeSync);

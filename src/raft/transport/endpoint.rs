@@ -30,6 +30,7 @@ use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
 use crate::config::ConfigTable;
 use crate::keyspace::HashSecret;
 use crate::raft::acks::Acks;
+use crate::raft::log::Room;
 use crate::raft::{SnapshotFile, TypeConfig};
 
 /// Largest body of `ask`, its answer, and a hint: they travel in one frame each.
@@ -51,6 +52,8 @@ pub struct TransportConfig {
     pub settings_fingerprint: u64,
     /// For the password as it is at the time.
     pub parameters: Arc<ConfigTable>,
+    /// Of this node's log.
+    pub room: Arc<Room>,
     /// A connection that brings nothing for so long, pings included, is dropped and dialled again.
     pub silent_max: Duration,
 }
@@ -92,6 +95,7 @@ pub struct Shared {
     pub(super) hello: Hello,
     hash_secret: HashSecret,
     parameters: Arc<ConfigTable>,
+    pub(super) room: Arc<Room>,
     pub(super) silent_max: Duration,
     pub(super) receiver: Arc<dyn Receiver>,
     pub(super) registry: Registry,
@@ -122,6 +126,7 @@ impl Transport {
             hello,
             hash_secret: config.hash_secret,
             parameters: config.parameters,
+            room: config.room,
             silent_max: config.silent_max,
             receiver,
             registry: Registry::default(),

@@ -65,7 +65,7 @@ impl CallError {
             Self::TimedOut | Self::Lost | Self::Unreadable(_) | Self::Behind => true,
             Self::NotConnected | Self::QueueFull | Self::TooLarge => false,
             Self::Refused(refusal) => match refusal {
-                Refusal::NoSuchReplica | Refusal::Busy => false,
+                Refusal::NoSuchReplica | Refusal::Busy | Refusal::NoSpace => false,
                 Refusal::Stopped | Refusal::NoTransfer | Refusal::SnapshotDamaged | Refusal::Storage => true,
             },
         }
@@ -88,6 +88,8 @@ pub enum Refusal {
     SnapshotDamaged = 5,
     #[error("storage error")]
     Storage = 6,
+    #[error("no space on the disk there")]
+    NoSpace = 7,
 }
 
 impl Refusal {
@@ -99,6 +101,7 @@ impl Refusal {
             4 => Self::NoTransfer,
             5 => Self::SnapshotDamaged,
             6 => Self::Storage,
+            7 => Self::NoSpace,
             _ => return None,
         })
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
+use openraft::EntryPayload;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
@@ -22,6 +23,7 @@ use super::peer::Peer;
 use super::receive_snapshot::{Step, Transfer};
 use super::registry::Registered;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
+use crate::raft::Entry;
 
 /// Votes, transfers and asks of one peer being served at once.
 const CALLS_MAX: usize = 256;
@@ -63,6 +65,13 @@ impl Drop for AskReply {
         if !self.answered {
             self.link.refuse(self.request, Refusal::Stopped);
         }
+    }
+}
+
+fn holds_ops(entry: &Entry) -> bool {
+    match entry.payload {
+        EntryPayload::Normal(_) => true,
+        EntryPayload::Blank | EntryPayload::Membership(_) => false,
     }
 }
 
@@ -137,7 +146,16 @@ impl<'a> Inbound<'a> {
     fn dispatch_to(&mut self, registered: Arc<Registered>, header: Header, body: Bytes) -> Result<(), LinkError> {
         let request = header.request;
         match header.kind {
-            Kind::Append | Kind::Heartbeat => self.append(registered, header, codec::decode_append(body)?),
+            Kind::Append | Kind::Heartbeat => {
+                let append = codec::decode_append(body)?;
+                // § On a full disk they could only wait for space, and whatever this replica is to write behind them, its vote above all,
+                // would wait with them. Refused, the leader tries again; what elects a leader passes.
+                if self.shared.room.is_spent() && append.entries.iter().any(holds_ops) {
+                    self.link.refuse(request, Refusal::NoSpace);
+                } else {
+                    self.append(registered, header, append);
+                }
+            }
             Kind::Vote => self.call(&registered, request, &body, |port, vote| port.vote(vote))?,
             Kind::PreVote => self.call(&registered, request, &body, |port, vote| port.pre_vote(vote))?,
             Kind::TransferLeader => self.call(&registered, request, &body, |port, to| port.transfer_leader(to))?,

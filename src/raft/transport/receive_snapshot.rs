@@ -14,6 +14,8 @@ use super::link::Link;
 use super::registry::Registered;
 use super::tasks::Tasks;
 use crate::raft::SnapshotFile;
+use crate::raft::blocking::blocking;
+use crate::raft::space::free_bytes;
 
 /// Steps that wait for the disk; twice what a sender may have in flight.
 const STEPS_WAITING_MAX: usize = 2 * super::send_snapshot::CHUNKS_IN_FLIGHT_MAX;
@@ -83,6 +85,12 @@ struct Incoming {
 
 impl Incoming {
     async fn run(mut self, request: u64) {
+        // Not begun: it would take what space there is, to be given up, again and again.
+        let directory = self.registered.snapshot_directory.clone();
+        let free = blocking(move || free_bytes(&directory)).await.flatten();
+        if free.is_ok_and(|free| free < self.begin.len) {
+            return self.fail(request, None, Refusal::NoSpace);
+        }
         let mut file = match File::create(&self.path.0).await {
             Ok(file) => file,
             Err(error) => return self.fail(request, Some(&error), Refusal::Storage),

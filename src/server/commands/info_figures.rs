@@ -23,6 +23,7 @@ pub struct Figures {
     pub node: String,
     pub epoch: u64,
     pub leads_meta: bool,
+    pub disk_full: bool,
     /// This node's replicas, in the order of their groups.
     pub groups: Vec<GroupFigures>,
     /// Empty unless a section wants them: adding the threads' counters up takes a while.
@@ -120,6 +121,7 @@ impl Figures {
             node: shared.replication.node().to_string(),
             epoch: topology.epoch().0,
             leads_meta: shared.replication.leads_meta(),
+            disk_full: shared.replication.space().is_short(),
             groups,
             commands: if wants_commands { shared.stats.commands.used().collect() } else { Vec::new() },
             errors: shared.stats.errors.counts(),

@@ -67,8 +67,6 @@ const PERSISTENCE_REST: &[(&str, &str)] = &[
     ("aof_last_bgrewrite_status", "ok"),
     ("aof_rewrites", "0"),
     ("aof_rewrites_consecutive_failures", "0"),
-    // A log that cannot be written ends the node.
-    ("aof_last_write_status", "ok"),
     ("aof_last_cow_size", "0"),
     ("module_fork_in_progress", "0"),
     ("module_fork_last_cow_size", "0"),
@@ -270,6 +268,8 @@ fn persistence(figures: &Figures, text: &mut Text) {
     // There are no dumps; as LASTSAVE, when the process started.
     text.field("rdb_last_save_time", figures.server.started.as_ms() / 1000);
     text.fields(PERSISTENCE_REST);
+    // A log that cannot be written for another reason ends the node.
+    text.field("aof_last_write_status", if figures.disk_full { "err" } else { "ok" });
 }
 
 fn stats(figures: &Figures, text: &mut Text) {

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::nodes::*;
 use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::log::Room;
 use crate::raft::transport::codec::{AppendRequest, AppendResult, SnapshotBegin, SnapshotChunk, SnapshotEnd};
 use crate::raft::transport::frame::Kind;
 use crate::raft::transport::handshake::{self, Hello, PROTOCOL_VERSION};
@@ -287,6 +288,26 @@ async fn requests_in_flight_fail_when_the_connection_breaks() {
         nodes[1].transport.shutdown().await;
     });
     assert!(answer.unwrap_err().to_string().contains("connection broke"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_space_takes_no_ops_but_heartbeats_votes_and_what_elects_a_leader() {
+    let nodes = [config(1), TransportConfig { room: Arc::new(Room::spent()), ..config(2) }]
+        .map(|config| start_with(config, Seen::default()));
+    introduce(&nodes[0], &nodes[1]);
+    introduce(&nodes[1], &nodes[0]);
+    until("they are connected", || nodes[0].transport.is_connected(nodes[1].id)).await;
+    let fake = FakeReplica::register(&nodes[1]);
+    let mut network = client(&nodes[0], &nodes[1], REPLICA.0).await;
+    let error = network.append_entries(append(1, 10), option()).await.unwrap_err();
+    assert!(error.to_string().contains("no space"), "{error}");
+    assert_eq!(fake.count(), 0);
+    let mut elects = append(1, 0);
+    elects.entries[0].payload = EntryPayload::Blank;
+    network.append_entries(elects, option()).await.unwrap();
+    network.append_entries(AppendRequest { entries: Vec::new(), ..append(1, 0) }, option()).await.unwrap();
+    network.vote(VoteRequest::new(vote(), None), option()).await.unwrap();
+    assert_eq!(fake.calls.lock().as_slice(), ["append", "heartbeat", "vote"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

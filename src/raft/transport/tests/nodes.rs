@@ -61,6 +61,7 @@ pub(super) fn config(number: u8) -> TransportConfig {
         settings_fingerprint: 2,
         hash_secret: HashSecret([1; 4]),
         parameters: Arc::new(ConfigTable::new(&Config::default())),
+        room: Arc::default(),
         silent_max: Duration::from_secs(5),
     }
 }

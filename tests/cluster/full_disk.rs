@@ -1,0 +1,156 @@
+//! Full disks: reads go on, writes are done or refused, nothing acknowledged is lost, and no node has to be restarted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::disks::Disk;
+use super::harness::{Cluster, ClusterClient, Node, Reply, eventually};
+
+const WAIT: Duration = Duration::from_secs(30);
+const SIZE: &str = "48m";
+const FLAGS: &[&str] = &["--disk-free-min", "8mb", "--log-segment-bytes", "1mb", "--log-bytes-max", "2mb"];
+const REFUSED: &str = "MISCONF Errors writing to the AOF file: No space left on device";
+
+/// `None` where mounting is not allowed.
+fn start() -> Option<(Cluster, Vec<Disk>)> {
+    let mut cluster = Cluster::prepare(3, FLAGS);
+    let disks: Option<Vec<Disk>> = cluster.nodes.iter().map(|node| Disk::mount(&node.directory, SIZE)).collect();
+    let Some(disks) = disks else {
+        println!("skipped: mounting is not allowed here");
+        return None;
+    };
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.wait_ready();
+    Some((cluster, disks))
+}
+
+/// A client that remembers what it was told.
+struct Writer {
+    client: ClusterClient,
+    acknowledged: BTreeMap<String, String>,
+    written: usize,
+}
+
+impl Writer {
+    fn new(cluster: &Cluster) -> Self {
+        Self { client: cluster.client(), acknowledged: BTreeMap::new(), written: 0 }
+    }
+
+    /// A large value under one of 20 keys; false if it was refused.
+    fn write(&mut self) -> bool {
+        self.written += 1;
+        let (key, value) = (format!("key:{}", self.written % 20), format!("{}-{}", self.written, "x".repeat(60_000)));
+        match self.client.call(&["SET", &key, &value]) {
+            Ok(Reply::Simple(_)) => {
+                self.acknowledged.insert(key, value);
+                true
+            }
+            Ok(Reply::Error(text)) => {
+                assert!(text == REFUSED || text.starts_with("CLUSTERDOWN"), "{text}");
+                false
+            }
+            Ok(other) => panic!("{other:?}"),
+            // It may have been done.
+            Err(_) => {
+                self.acknowledged.remove(&key);
+                false
+            }
+        }
+    }
+
+    fn read_all(&mut self) {
+        for (key, value) in &self.acknowledged {
+            let found = self.client.call(&["GET", key]).expect("answers").text();
+            assert!(found == *value, "{key} is {:.20} of {} bytes and not {value:.20}", found, found.len());
+        }
+    }
+}
+
+fn states(node: &Node) -> Vec<String> {
+    let status = node.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    status.split("\"state\":\"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
+}
+
+fn leads_something(node: &Node) -> bool {
+    (0..20).any(|key| matches!(node.ask(&["GET", &format!("key:{key}")]), Reply::Bulk(_) | Reply::Null))
+}
+
+#[test]
+fn a_node_with_a_full_disk_leaves_its_groups_to_the_others_and_catches_up_by_itself() {
+    let Some((mut cluster, disks)) = start() else { return };
+    let mut writer = Writer::new(&cluster);
+    (0..20).for_each(|_| assert!(writer.write()));
+    disks[0].fill();
+    let full = || format!("the others lead: {:?}\n{}", states(&cluster.nodes[1]), cluster.nodes[0].log());
+    eventually(WAIT, full, || {
+        writer.write();
+        !leads_something(&cluster.nodes[0]) && states(&cluster.nodes[1]).contains(&"full".to_owned())
+    });
+    // Several times what the node's log has in reserve, and more than the others keep for it.
+    (0..300).for_each(|_| assert!(writer.write(), "a majority has space"));
+    writer.read_all();
+    assert!(!leads_something(&cluster.nodes[0]), "it is not handed back what it cannot write");
+
+    disks[0].free();
+    let caught_up = || {
+        let status = cluster.nodes[1].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+        !status.contains("\"full\"") && !status.replace("\"lag_entries\":0", "").contains("\"lag_entries\"")
+    };
+    eventually(WAIT, || format!("the node has caught up\n{}", cluster.nodes[0].log()), caught_up);
+    cluster.nodes[1].kill();
+    let mut survivors = ClusterClient::new(&[cluster.nodes[0].port, cluster.nodes[2].port]);
+    eventually(
+        WAIT,
+        || "two nodes serve".to_owned(),
+        || (0..20).all(|key| matches!(survivors.call(&["GET", &format!("key:{key}")]), Ok(Reply::Bulk(_)))),
+    );
+    writer.client = survivors;
+    writer.read_all();
+    let log = cluster.nodes[0].log();
+    assert_eq!(log.matches("the disk is full").count(), 1, "said once: {log}");
+    assert!(!cluster.nodes[0].has_ended() && !cluster.nodes[2].has_ended());
+}
+
+#[test]
+fn with_every_disk_full_reads_go_on_and_writes_are_refused_until_there_is_space() {
+    let Some((mut cluster, disks)) = start() else { return };
+    let mut writer = Writer::new(&cluster);
+    (0..40).for_each(|_| assert!(writer.write()));
+    disks.iter().for_each(Disk::fill);
+    let mut refused_in_a_row = 0;
+    eventually(
+        WAIT,
+        || format!("writes are refused\n{}", cluster.nodes[0].log()),
+        || {
+            refused_in_a_row = if writer.write() { 0 } else { refused_in_a_row + 1 };
+            refused_in_a_row == 60
+        },
+    );
+    writer.read_all();
+    let infos: Vec<String> = cluster.nodes.iter().map(|node| node.ask(&["INFO"]).text()).collect();
+    assert!(infos.iter().all(|info| info.contains("aof_last_write_status:err")), "{infos:?}");
+    assert!(infos.iter().any(|info| info.contains("errorstat_MISCONF")), "{infos:?}");
+    // An election needs votes and an entry to be written: there is the reserve.
+    for taker in [1, 2] {
+        let told = cluster.nodes[taker].ask(&["CLUSTER", "FAILOVER"]).text();
+        assert_eq!(told, "OK");
+        let follows =
+            || (0..20).all(|key| matches!(writer.client.call(&["GET", &format!("key:{key}")]), Ok(Reply::Bulk(_))));
+        eventually(WAIT, || format!("node {taker} leads\n{}", cluster.nodes[taker].log()), follows);
+    }
+    writer.read_all();
+    assert!(!writer.write(), "still full");
+
+    disks.iter().for_each(Disk::free);
+    let mut done_in_a_row = 0;
+    eventually(
+        WAIT,
+        || format!("writes are done again\n{}", cluster.nodes[0].log()),
+        || {
+            done_in_a_row = if writer.write() { done_in_a_row + 1 } else { 0 };
+            done_in_a_row == 60
+        },
+    );
+    writer.read_all();
+    assert!(!cluster.nodes.iter_mut().any(Node::has_ended), "nothing was restarted");
+}
