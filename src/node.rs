@@ -128,16 +128,9 @@ async fn serve(
     };
     let deadline = Instant::now() + config.shutdown_time_max();
     let orderly = async {
-        // Leadership first: clients that are still here follow a MOVED instead of seeing their connection close. Without a log there is nothing
-        // to hand over by, and the others elect another leader as soon as this one's connections are gone.
+        // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
         if log.failure().now_or_never().is_none() {
-            replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
-        }
-        // They have nowhere to go if it could not be handed over, or if this node is broken.
-        if outcome.is_ok() && replication.led_groups().is_empty() {
-            shared.clients.leave(Instant::now() + LEAVE_MAX).await;
-            // Another node may have handed its own over meanwhile.
-            replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+            leave(&replication, &shared, outcome.is_ok()).await;
         }
         stop_clients.send_replace(true);
         let _ = serving.await;
@@ -152,6 +145,17 @@ async fn serve(
     log.close();
     tracing::info!("stopped");
     outcome
+}
+
+/// Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
+async fn leave(replication: &Replication, shared: &Shared, healthy: bool) {
+    replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+    // They have nowhere to go if it could not be handed over, or if this node is broken.
+    if healthy && replication.led_groups().is_empty() {
+        shared.clients.leave(Instant::now() + LEAVE_MAX).await;
+        // Another node may have handed its own over meanwhile.
+        replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+    }
 }
 
 /// SHUTDOWN, or a reason why this node cannot go on.

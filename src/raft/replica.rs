@@ -17,7 +17,7 @@ use crate::raft::acks::Acks;
 use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
-use crate::raft::machine::GroupMachine;
+use crate::raft::machine::{GroupMachine, GroupRaft};
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
 use crate::raft::retention::replica_directory;
@@ -25,7 +25,7 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::space::Space;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
-use crate::raft::{NodeLog, Transport};
+use crate::raft::{GroupLog, NodeLog, Transport};
 
 const TRANSFERS_MAX: usize = 8;
 
@@ -147,7 +147,20 @@ impl Replica {
             seed.transport.register(group, replica, raft.clone(), received);
         }
         initialize(&raft, replica, &founding).await?;
+        Ok(Self::run(seed, runtime, state, raft, log, acks, floor))
+    }
 
+    /// Starts the tasks beside openraft's own.
+    fn run(
+        seed: &ReplicaSeed,
+        runtime: &Handle,
+        state: Arc<GroupState>,
+        raft: GroupRaft,
+        log: GroupLog,
+        acks: Arc<Acks>,
+        floor: watch::Sender<u64>,
+    ) -> Self {
+        let group = state.id;
         let (queue, queued) = mpsc::channel(QUEUE_CHUNKS_MAX);
         let (transfers, transfer_requests) = mpsc::channel(TRANSFERS_MAX);
         let (intake, intake_seen) = watch::channel(Intake::Closed);
@@ -195,7 +208,7 @@ impl Replica {
             abandoned.state().pending.unknown_all();
         };
         tasks.spawn_on(watch, runtime);
-        Ok(Self { group: handle, tasks })
+        Self { group: handle, tasks }
     }
 
     /// Stops the Raft task; clients still waiting get "unknown".
