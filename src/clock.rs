@@ -4,7 +4,7 @@
 //! stamp says so (see `command/`), never when a local clock does.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,9 @@ impl Timestamp {
         if let Some(clocks) = simulated::clocks() {
             return clocks.wall;
         }
-        let now = clock_gettime(ClockId::Realtime);
-        Self(now.tv_sec * 1000 + now.tv_nsec / 1_000_000)
+        // By the C library, so that the fault tests can turn it.
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(SystemTime::UNIX_EPOCH.elapsed().map_or_else(|before| -ms(before.duration()), ms))
     }
 
     /// Milliseconds.

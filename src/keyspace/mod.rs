@@ -5,6 +5,7 @@
 
 mod access;
 mod bucket;
+mod digest;
 mod entry;
 mod expiry;
 mod export;

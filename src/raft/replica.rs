@@ -160,7 +160,6 @@ impl Replica {
         acks: Arc<Acks>,
         floor: watch::Sender<u64>,
     ) -> Self {
-        let group = state.id;
         let (queue, queued) = mpsc::channel(QUEUE_CHUNKS_MAX);
         let (transfers, transfer_requests) = mpsc::channel(TRANSFERS_MAX);
         let (intake, intake_seen) = watch::channel(Intake::Closed);
@@ -201,13 +200,7 @@ impl Replica {
             floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
-        let (failed, abandoned) = (seed.failed.clone(), handle.clone());
-        let watch = async move {
-            watch_for_failure(raft, group, failed).await;
-            // Rule (e): a fatal error. Whoever waits is told before the node is gone.
-            abandoned.state().pending.unknown_all();
-        };
-        tasks.spawn_on(watch, runtime);
+        tasks.spawn_on(end_with_failure(handle.clone(), seed.failed.clone()), runtime);
         Self { group: handle, tasks }
     }
 
@@ -233,6 +226,12 @@ pub async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::Typ
     let members: BTreeMap<u64, Member> =
         founding.members.iter().map(|(replica, node)| (replica.0, Member { node: *node })).collect();
     raft.initialize(members).await.map_err(io::Error::other)
+}
+
+async fn end_with_failure(group: Arc<Group>, failed: mpsc::Sender<String>) {
+    watch_for_failure(group.raft().clone(), group.id(), failed).await;
+    // Rule (e): a fatal error. Whoever waits is told before the node is gone.
+    group.state().pending.unknown_all();
 }
 
 /// A replica whose core has stopped by itself (a failed log, a panic while applying) takes the node with it.

@@ -303,6 +303,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_snapshot_that_finds_no_space_is_written_when_there_is_some() {
+        let replica = Replica::new("k", 50);
+        let directory = replica.directory.path().join("groups");
+        // Where the first attempt is written.
+        std::os::unix::fs::symlink("/dev/full", directory.join("building-0.tmp")).expect("links");
+        let snapshot = replica.snapshot().await;
+        assert_eq!(snapshot.meta.last_log_id, Some(log_id(50)));
+        verify(&snapshot.snapshot.path).expect("whole");
+        assert_eq!(std::fs::read_dir(directory).expect("reads").count(), 1, "no leftovers");
+    }
+
+    #[tokio::test]
     async fn buckets_stay_absent_until_the_whole_snapshot_is_in_place() {
         let source = Replica::new("k", 50);
         let snapshot = source.snapshot().await;

@@ -12,7 +12,7 @@
 
 struct control {
     volatile int64_t syncs_fail;
-    volatile int64_t wall_offset_ms;
+    volatile int64_t wall_ahead_seconds;
 };
 
 static const struct control *control(void) {
@@ -53,6 +53,6 @@ int fdatasync(int file) {
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = syscall(SYS_clock_gettime, clock, now);
     if (result == 0 && clock == CLOCK_REALTIME)
-        now->tv_sec += control()->wall_offset_ms / 1000;
+        now->tv_sec += control()->wall_ahead_seconds;
     return result;
 }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use super::harness::Node;
 
@@ -30,7 +29,7 @@ impl Shim {
         let control = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let shim = Self { control: control.expect("a file"), path, library };
         shim.fail_syncs(false);
-        shim.shift_wall_clock(Duration::ZERO);
+        shim.shift_wall_clock(0);
         Some(shim)
     }
 
@@ -44,9 +43,9 @@ impl Shim {
         self.set(0, i64::from(fail));
     }
 
-    /// To this much ahead of the machine's.
-    pub fn shift_wall_clock(&self, ahead: Duration) {
-        self.set(8, ahead.as_millis() as i64);
+    /// To so much ahead of the machine's.
+    pub fn shift_wall_clock(&self, ahead_seconds: i64) {
+        self.set(8, ahead_seconds);
     }
 
     fn set(&self, offset: u64, value: i64) {

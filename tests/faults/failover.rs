@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::nodes::Nodes;
-use super::run::{Run, from_environment, seed};
+use super::run::{Digests, Run, from_environment, seed};
 use super::schedule::Fault;
 use crate::cluster::harness::{Connection, Reply};
 
@@ -84,7 +84,7 @@ fn failover_table() {
         };
         outages.push((0..trials).map(|_| trial()).collect());
     }
-    let report = run.finish();
+    let report = run.finish(Digests::Compared);
     println!("{report}\n\n{:<10} {:>7} {:>7} {:>16}  outages, ms", "cause", "median", "worst", "longest request");
     for ((cause, fault, _), outages) in possible.iter().zip(&mut outages) {
         outages.sort();

@@ -8,7 +8,7 @@
 //!
 //! Each node's namespace hangs on the router's by a link of its own, and the router forwards. A cut from A to B is a policy rule of the
 //! router that drops what A sends to B without an answer, so one direction can be cut alone, and connections made before feel it as
-//! those made after do. Only `ip` and root are needed. Everything made is removed on drop; names carry the pid, and what a killed run
+//! those made after do. A bad link is a token bucket at both of its ends. Only `ip`, `tc` and root are needed. Everything made is removed on drop; names carry the pid, and what a killed run
 //! left behind is removed by the next.
 
 use std::io::Write;
@@ -20,6 +20,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const PREFIX: &str = "kvf";
 /// Two blocks of 256 networks that are set aside for measurements, so nobody's own.
 const NETWORKS: u32 = 512;
+
+#[derive(Debug, Clone, Copy)]
+pub enum BadLink {
+    Slow,
+    Lossy,
+}
 
 pub struct Net {
     name: String,
@@ -79,6 +85,33 @@ impl Net {
             && (namespace.is_none() || ip(own, &["link", "set", "lo", "up"]))
             && ip(own, &["route", "add", &gateway, "dev", &far, "src", &address])
             && ip(own, &["route", "add", destination, "via", &gateway, "src", &address])
+    }
+
+    /// From now on the node's link carries little, with a long queue, or drops what comes in bursts. False where the kernel cannot do that.
+    pub fn spoil(&self, node: usize, link: BadLink) -> bool {
+        let (rate, queue) = match link {
+            BadLink::Slow => ("1mbit", "100kb"),
+            BadLink::Lossy => ("4mbit", "6kb"),
+        };
+        let bucket = ["root", "tbf", "rate", rate, "burst", "6kb", "limit", queue];
+        let ends = self.ends(node).map(|(namespace, device)| {
+            tc(&[&["-n", &namespace, "qdisc", "replace", "dev", &device], &bucket[..]].concat())
+        });
+        ends == [true, true]
+    }
+
+    pub fn repair(&self, node: usize) {
+        for (namespace, device) in self.ends(node) {
+            tc(&["-n", &namespace, "qdisc", "del", "dev", &device, "root"]);
+        }
+    }
+
+    fn ends(&self, node: usize) -> [(String, String); 2] {
+        let [_, _, third, last] = self.node(node).octets();
+        [
+            (self.router(), format!("{PREFIX}r{third}-{last}")),
+            (self.namespace(node), format!("{PREFIX}n{third}-{last}")),
+        ]
     }
 
     fn router(&self) -> String {
@@ -144,6 +177,16 @@ fn ip(namespace: &str, words: &[&str]) -> bool {
         command.args(["-n", namespace]);
     }
     command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// As `ip`.
+fn tc(words: &[&str]) -> bool {
+    Command::new("tc")
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Namespaces of runs whose process is gone.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use super::net::Net;
+use super::net::{BadLink, Net};
 use crate::cluster::disks::Disk;
 use crate::cluster::harness::{Connection, Node, Reply, eventually, free_ports};
+use crate::cluster::shim::Shim;
 
 const PORT: u16 = 6379;
 const READY_WAIT: Duration = Duration::from_secs(60);
@@ -23,7 +24,9 @@ pub struct Nodes {
     /// One for each node; none where mounting is not allowed.
     pub disks: Vec<Disk>,
     pub net: Option<Net>,
-    _directory: tempfile::TempDir,
+    /// One for each node; none where there is no compiler.
+    pub shims: Vec<Shim>,
+    directory: tempfile::TempDir,
 }
 
 impl Nodes {
@@ -36,7 +39,12 @@ impl Nodes {
             [&flags[..], &small].concat().into_iter().map(str::to_owned).collect()
         };
         let mut nodes = Self::place(3, "--data-dir", flags);
-        nodes.nodes.iter_mut().for_each(Node::start);
+        for (index, node) in nodes.nodes.iter_mut().enumerate() {
+            let shim = Shim::build(nodes.directory.path(), &format!("shim-{index}"));
+            shim.iter().for_each(|shim| shim.load_into(node));
+            nodes.shims.extend(shim);
+            node.start();
+        }
         nodes.wait_ready();
         nodes
     }
@@ -88,11 +96,17 @@ impl Nodes {
             }
             nodes.push(node);
         }
-        Self { nodes, disks, net, _directory: directory }
+        Self { nodes, disks, net, shims: Vec::new(), directory }
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(Node::address).collect()
+    }
+
+    pub fn can_spoil_links(&self) -> bool {
+        let spoilt = self.net.as_ref().is_some_and(|net| net.spoil(0, BadLink::Slow));
+        self.net.iter().for_each(|net| net.repair(0));
+        spoilt
     }
 
     pub fn has_disks(&self) -> bool {

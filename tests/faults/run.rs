@@ -14,6 +14,7 @@ use super::nodes::Nodes;
 use super::random::Random;
 use super::report::Report;
 use super::schedule::{Fault, Schedule};
+use crate::cluster::harness::Reply;
 
 const DEFAULT_SECONDS: u64 = 30;
 /// A Redis Cluster has lost a write long before.
@@ -22,6 +23,14 @@ const CONTROL_SECONDS: u64 = 120;
 const CALM: Duration = Duration::from_millis(400);
 /// For every client to be served again, once nothing is broken any more.
 const HEAL_WAIT: Duration = Duration::from_secs(40);
+
+/// What the nodes say of their data in the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Digests {
+    Compared,
+    /// A Redis Cluster's replicas lag.
+    Unknown,
+}
 
 pub struct Run {
     pub nodes: Nodes,
@@ -42,7 +51,7 @@ fn every_key_is_linearizable_through_every_fault() {
     let (kinds, left_out): (Vec<Fault>, Vec<Fault>) =
         chosen_kinds().into_iter().partition(|kind| kind.is_possible(&nodes));
     if !left_out.is_empty() {
-        println!("left out, for want of root, `ip` or `mount`: {left_out:?}");
+        println!("left out, for want of root, `ip`, `tc`, `mount` or `cc`: {left_out:?}");
     }
     let mut run = Run::new(nodes, seed);
     let mut schedule = Schedule::new(kinds);
@@ -53,7 +62,7 @@ fn every_key_is_linearizable_through_every_fault() {
         run.change_every_leader();
         run.judge(fault);
     }
-    let report = run.finish();
+    let report = run.finish(Digests::Compared);
     println!("{report}");
     let objections = report.objections();
     assert!(objections.is_empty(), "KVORUM_FAULT_SEED={seed}\n{}", objections.join("\n\n"));
@@ -77,7 +86,7 @@ fn the_control_finds_the_writes_that_a_redis_cluster_loses() {
         run.round(fault);
         run.judge(fault);
     }
-    let report = run.finish();
+    let report = run.finish(Digests::Unknown);
     println!("{report}\n{}", report.violations.join("\n\n"));
     assert!(!report.violations.is_empty(), "the check found nothing in {CONTROL_SECONDS} s, so it proves nothing");
 }
@@ -154,7 +163,7 @@ impl Run {
     }
 
     /// Reads every key once more: what was acknowledged long ago is still there.
-    pub fn finish(mut self) -> Report {
+    pub fn finish(mut self, digests: Digests) -> Report {
         let keys: Vec<Arc<str>> = self.checkers.keys().cloned().collect();
         for (key, call) in self.clients.finish(keys.into_iter()) {
             // Calls on the last keys, which no fault met, have no checker.
@@ -163,7 +172,26 @@ impl Run {
                 self.report.add_failure(*fault, &format!("{key}, read at the end"), failure);
             }
         }
+        if digests == Digests::Compared {
+            self.report.violations.extend(difference(&self.nodes));
+        }
         self.report
+    }
+}
+
+/// Each node has a replica of every group: once nothing is written any more, and all of it applied, all say the same.
+fn difference(nodes: &Nodes) -> Option<String> {
+    let deadline = Instant::now() + HEAL_WAIT;
+    loop {
+        let said: Vec<Reply> = nodes.nodes.iter().map(|node| node.ask(&["DEBUG", "DIGEST"])).collect();
+        if said.iter().all(|reply| *reply == said[0] && matches!(reply, Reply::Simple(_))) {
+            println!("every replica has the same data: {}", said[0].text());
+            return None;
+        }
+        if Instant::now() > deadline {
+            return Some(format!("the replicas' data differ: {said:?}"));
+        }
+        std::thread::sleep(CALM);
     }
 }
 

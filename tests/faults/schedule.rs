@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::net::BadLink;
 use super::nodes::Nodes;
 use super::random::Random;
 
@@ -33,6 +34,12 @@ pub enum Fault {
     LeaderBackSuccessorKilled,
     DiskFull,
     AllDisksFull,
+    /// The leader's disk cannot sync.
+    SyncFails,
+    /// Two nodes' wall clocks jump, one ahead and one back, and later both again.
+    ClocksJump,
+    SlowLink,
+    LossyLink,
     /// Planned transfers, one after the other.
     Transfers,
 }
@@ -42,9 +49,12 @@ const SHORT_MS: (usize, usize) = (1_200, 3_000);
 const LONG_MS: usize = 6_500;
 const LONG_ONE_IN: usize = 8;
 const FLAP_MS: (usize, usize) = (20, 250);
+/// For a node to notice that its disk cannot sync, and to end.
+const STOP_WAIT: Duration = Duration::from_secs(20);
+const JUMP_SECONDS_MAX: usize = 7200;
 
 impl Fault {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Nothing,
         Self::KillLeader,
         Self::KillTwo,
@@ -64,6 +74,10 @@ impl Fault {
         Self::LeaderBackSuccessorKilled,
         Self::DiskFull,
         Self::AllDisksFull,
+        Self::SyncFails,
+        Self::ClocksJump,
+        Self::SlowLink,
+        Self::LossyLink,
         Self::Transfers,
     ];
     /// What a Redis Cluster loses acknowledged writes by.
@@ -80,6 +94,8 @@ impl Fault {
             | Self::Flapping
             | Self::LeaderBackSuccessorKilled => nodes.net.is_some(),
             Self::DiskFull | Self::AllDisksFull => nodes.has_disks(),
+            Self::SyncFails | Self::ClocksJump => !nodes.shims.is_empty(),
+            Self::SlowLink | Self::LossyLink => nodes.can_spoil_links(),
             Self::Nothing
             | Self::KillLeader
             | Self::KillTwo
@@ -127,6 +143,10 @@ impl Fault {
             Self::LeaderBackSuccessorKilled => back_when_successor_dies(nodes, leader, &others, hold, random),
             Self::DiskFull => fill(nodes, &[leader], leader, hold),
             Self::AllDisksFull => fill(nodes, &all, leader, hold),
+            Self::SyncFails => fail_syncs(nodes, leader, hold),
+            Self::ClocksJump => jump(nodes, leader, other, hold, random),
+            Self::SlowLink => spoil(nodes, leader, BadLink::Slow, hold),
+            Self::LossyLink => spoil(nodes, leader, BadLink::Lossy, hold),
             Self::Transfers => [other, leader, other].into_iter().for_each(|node| {
                 nodes.take_leadership(node);
                 std::thread::sleep(hold / 3);
@@ -224,4 +244,33 @@ fn fill(nodes: &Nodes, victims: &[usize], leader: usize, hold: Duration) {
     nodes.write_bulk(leader);
     std::thread::sleep(hold);
     victims.iter().for_each(|node| nodes.disks[*node].free());
+}
+
+/// A node whose disk does not keep what is written ends by itself, and is started again on another day.
+fn fail_syncs(nodes: &mut Nodes, victim: usize, hold: Duration) {
+    nodes.shims[victim].fail_syncs(true);
+    let code = nodes.nodes[victim].wait(STOP_WAIT);
+    assert!(code.is_some_and(|code| code > 0), "the node ended with {code:?}\n{}", nodes.nodes[victim].log());
+    std::thread::sleep(hold);
+    nodes.shims[victim].fail_syncs(false);
+    nodes.nodes[victim].start();
+}
+
+fn jump(nodes: &Nodes, one: usize, other: usize, hold: Duration, random: &mut Random) {
+    let mut seconds = || (1 + random.below(JUMP_SECONDS_MAX)) as i64;
+    let (ahead, back) = (seconds(), seconds());
+    nodes.shims[one].shift_wall_clock(ahead);
+    nodes.shims[other].shift_wall_clock(-back);
+    let wall =
+        |node: usize| nodes.nodes[node].ask(&["LASTSAVE"]).text().parse::<i64>().expect("the present, in seconds");
+    assert!(wall(one) - wall(other) >= ahead + back - 2, "the clocks differ");
+    std::thread::sleep(hold);
+    [one, other].iter().for_each(|node| nodes.shims[*node].shift_wall_clock(0));
+}
+
+fn spoil(nodes: &Nodes, victim: usize, link: BadLink, hold: Duration) {
+    let net = nodes.net.as_ref().expect("only where it is possible");
+    assert!(net.spoil(victim, link), "as before");
+    std::thread::sleep(hold);
+    net.repair(victim);
 }

@@ -15,7 +15,7 @@ use super::registry::Registered;
 use super::tasks::Tasks;
 use crate::raft::SnapshotFile;
 use crate::raft::blocking::blocking;
-use crate::raft::space::free_bytes;
+use crate::raft::space::{free_bytes, is_full};
 
 /// Steps that wait for the disk; twice what a sender may have in flight.
 const STEPS_WAITING_MAX: usize = 2 * super::send_snapshot::CHUNKS_IN_FLIGHT_MAX;
@@ -145,7 +145,11 @@ impl Incoming {
 
     fn fail(&self, request: u64, error: Option<&std::io::Error>, refusal: Refusal) {
         let path: &Path = &self.path.0;
-        tracing::warn!(group = %self.registered.group, path = %path.display(), ?error, %refusal, "a snapshot could not be received");
+        let refusal = if error.is_some_and(is_full) { Refusal::NoSpace } else { refusal };
+        // The sender tries again twice a second, for as long as the disk is full, which has been said.
+        if refusal != Refusal::NoSpace {
+            tracing::warn!(group = %self.registered.group, path = %path.display(), ?error, %refusal, "a snapshot could not be received");
+        }
         self.link.refuse(request, refusal);
     }
 }

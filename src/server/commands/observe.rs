@@ -1,4 +1,4 @@
-//! SLOWLOG, LATENCY, DEBUG SLEEP and SHUTDOWN.
+//! SLOWLOG, LATENCY, DEBUG SLEEP and DIGEST, and SHUTDOWN.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::command::{LatencyCommand, SlowlogCommand, WireError, integer_argument};
 use crate::metrics::LatencyCounts;
 use crate::protocol::{Args, Reply};
+use crate::raft;
 use crate::server::commands::CommandContext;
 use crate::server::latency::{LatencyEvent, LatencySeries};
 use crate::server::session::Flow;
@@ -163,22 +164,44 @@ fn histogram_of(counts: &LatencyCounts, reply: &mut Reply) {
 
 /// SLEEP holds up its own connection only: a node that stood still would lose its leaderships.
 pub async fn debug(args: &Args<'_>, context: &mut CommandContext<'_>) {
-    match debug_sleep(args) {
-        Ok(duration) => {
+    match parse_debug(args) {
+        Ok(Debug::Sleep(duration)) => {
             tokio::time::sleep(duration).await;
             context.reply.ok();
         }
+        Ok(Debug::Digest) => digest(context).await,
         Err(error) => error.reply(context.reply),
     }
 }
 
-/// As in Redis, what is no number, or none that can be slept, is zero.
-fn debug_sleep(args: &Args<'_>) -> Result<Duration, WireError> {
-    if !args[1].eq_ignore_ascii_case(b"sleep") || args.len() != 3 {
-        return Err(WireError::subcommand_or_arity("DEBUG", &args[1]));
+/// Of all that is stored here, led or not: nodes with replicas of the same groups that have applied the same entries say the same.
+async fn digest(context: &mut CommandContext<'_>) {
+    let groups = context.shared.replication.groups();
+    let sum = move || groups.iter().fold(0u64, |sum, group| sum.wrapping_add(group.keyspace().digest()));
+    match raft::blocking(sum).await {
+        // As many digits as Redis's SHA-1 has.
+        Ok(digest) => context.reply.simple(&format!("{digest:040x}")),
+        // A panic ends the process; a runtime that is being stopped leaves the work.
+        Err(_) => WireError::ClusterDown.reply(context.reply),
     }
-    let seconds = str::from_utf8(&args[2]).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-    Ok(Duration::from_secs_f64(seconds.max(0.0).min(SLEEP_MAX.as_secs_f64())))
+}
+
+#[derive(Debug, PartialEq)]
+enum Debug {
+    Sleep(Duration),
+    Digest,
+}
+
+/// As in Redis, what is no number, or none that can be slept, is zero.
+fn parse_debug(args: &Args<'_>) -> Result<Debug, WireError> {
+    match (args[1].to_ascii_lowercase().as_slice(), args.len()) {
+        (b"sleep", 3) => {
+            let seconds = str::from_utf8(&args[2]).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+            Ok(Debug::Sleep(Duration::from_secs_f64(seconds.max(0.0).min(SLEEP_MAX.as_secs_f64()))))
+        }
+        (b"digest", 2) => Ok(Debug::Digest),
+        _ => Err(WireError::subcommand_or_arity("DEBUG", &args[1])),
+    }
 }
 
 /// What SHUTDOWN asks for.
@@ -277,15 +300,16 @@ mod tests {
     }
 
     #[test]
-    fn debug_sleeps_within_bounds_and_does_nothing_else() {
+    fn debug_sleeps_within_bounds_and_digests_and_does_nothing_else() {
         for (line, seconds) in
             [("debug sleep 1.5", 1.5), ("DEBUG SLEEP x", 0.0), ("debug sleep -1", 0.0), ("debug sleep nan", 0.0)]
         {
-            assert_eq!(debug_sleep(&words(line).args()), Ok(Duration::from_secs_f64(seconds)), "{line}");
+            assert_eq!(parse_debug(&words(line).args()), Ok(Debug::Sleep(Duration::from_secs_f64(seconds))), "{line}");
         }
-        assert_eq!(debug_sleep(&words("debug sleep 1e300").args()), Ok(SLEEP_MAX));
-        for line in ["debug segfault", "debug sleep", "debug sleep 1 2"] {
-            let error = debug_sleep(&words(line).args()).unwrap_err().to_string();
+        assert_eq!(parse_debug(&words("debug sleep 1e300").args()), Ok(Debug::Sleep(SLEEP_MAX)));
+        assert_eq!(parse_debug(&words("DEBUG digest").args()), Ok(Debug::Digest));
+        for line in ["debug segfault", "debug digest x", "debug sleep", "debug sleep 1 2"] {
+            let error = parse_debug(&words(line).args()).unwrap_err().to_string();
             assert!(error.starts_with("ERR unknown subcommand or wrong number of arguments for "), "{error}");
         }
     }
