@@ -656,11 +656,11 @@ impl Coordinator {
 }
 
 impl Replication {
-    /// Tries one voter elsewhere after the other, who is closest first, on nodes that suit.
-    pub async fn hand_over(&self, group: &Group, deadline: Instant, suits: impl Fn(NodeId) -> bool) {
+    /// Tries one suiting voter elsewhere after the other, the closest first.
+    pub async fn hand_over(&self, group: &Group, deadline: Instant, suits: impl Fn(ReplicaId, NodeId) -> bool) {
         let status = self.membership(group);
         let others = status.voters.iter().filter(|voter| **voter != group.replica());
-        let suiting = others.filter(|voter| status.members.get(voter).is_some_and(|node| suits(*node)));
+        let suiting = others.filter(|voter| status.members.get(voter).is_some_and(|node| suits(**voter, *node)));
         let mut targets: Vec<(u64, ReplicaId)> =
             suiting.map(|voter| (status.matched.get(voter).copied().unwrap_or(0), *voter)).collect();
         targets.sort_unstable_by(|left, right| right.cmp(left));
@@ -675,7 +675,7 @@ impl Replication {
     /// Hands every leadership of this node to a caught-up voter elsewhere; returns when that is done or `deadline` has passed.
     pub async fn hand_over_leadership(&self, deadline: Instant) {
         for group in self.led_groups() {
-            self.hand_over(&group, deadline, |_| true).await;
+            self.hand_over(&group, deadline, |_, _| true).await;
         }
         if let Ok(leader) = self.meta_raft.as_leader() {
             let status = self.meta_membership();
