@@ -675,9 +675,9 @@ impl Coordinator {
 
 impl Replication {
     /// Tries one voter elsewhere after the other, the best first, on nodes that suit.
-    pub async fn hand_over(&self, group: Arc<Group>, deadline: Instant, suits: impl Fn(NodeId) -> bool) {
+    pub async fn hand_over(&self, group: Arc<Group>, deadline: Instant, suits: impl Fn(&Heir) -> bool) {
         let mut heirs = self.heirs(&group);
-        heirs.retain(|heir| suits(heir.node));
+        heirs.retain(suits);
         succession::rank(&mut heirs, &self.leaderships());
         hand_over(group, heirs, deadline).await;
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaRole};
-use crate::raft::{ChangeError, Group, Replication};
+use crate::cluster::{GroupId, MetaRole, ReplicaId};
+use crate::raft::{ChangeError, Group, Heir, MembershipStatus, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -18,6 +18,9 @@ const PREFERENCE_DELAY: Duration = Duration::from_secs(12);
 
 /// One group that cannot commit must not hold up the others. What was proposed goes on, and half a change is finished later.
 const STEP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Entries that a voter may lack when it is to lead: those under way.
+const CLOSE_ENTRIES: u64 = 8;
 
 /// Runs until aborted.
 pub async fn drive(replication: Arc<Replication>) {
@@ -33,8 +36,7 @@ pub async fn drive(replication: Arc<Replication>) {
             let since = *led_since.entry(group.id()).or_insert_with(Instant::now);
             let done = step_group(&replication, &group).await;
             if replication.space().is_short() {
-                let deadline = Instant::now() + STEP_WAIT_MAX;
-                replication.hand_over(group, deadline, |node| replication.space().is_at(node)).await;
+                leave(&replication, group).await;
             } else if done && since.elapsed() > PREFERENCE_DELAY {
                 return_leadership(&replication, &group).await;
             }
@@ -90,6 +92,16 @@ async fn change(replication: &Replication, group: GroupId, step: &Step) -> Resul
     }
 }
 
+/// From a node that is short of disk space to one that is not. A voter far behind would only hold writes up.
+async fn leave(replication: &Replication, group: Arc<Group>) {
+    let suits = |heir: &Heir| replication.space().is_at(heir.node) && heir.lag <= CLOSE_ENTRIES;
+    replication.hand_over(group, Instant::now() + STEP_WAIT_MAX, suits).await;
+}
+
+fn is_close(status: &MembershipStatus, replica: ReplicaId) -> bool {
+    status.matched.get(&replica).is_some_and(|matched| matched + CLOSE_ENTRIES >= status.last_log_index)
+}
+
 /// Spreads leaders: the topology prefers one node per group, and this hands leadership back to it once it has caught up.
 async fn return_leadership(replication: &Replication, group: &Group) {
     let topology = replication.topology();
@@ -98,9 +110,8 @@ async fn return_leadership(replication: &Replication, group: &Group) {
         return;
     }
     let status = replication.membership(group);
-    let caught_up = status.matched.get(&info.preferred).is_some_and(|matched| matched + 8 >= status.last_log_index);
     let full = info.replicas.get(&info.preferred).is_some_and(|node| replication.space().is_short_at(*node));
-    if status.voters.contains(&info.preferred) && caught_up && !full {
+    if status.voters.contains(&info.preferred) && is_close(&status, info.preferred) && !full {
         // Refused or late: the next round tries again.
         let _ = group.transfer(info.preferred).await;
     }

@@ -16,8 +16,8 @@ use super::history::{Answer, Call, Op, Outcome, Value, shown_value};
 
 const CLIENTS_MAX: usize = 64;
 const UNKNOWN_MAX: usize = 64;
-/// States tried in one walk; more is given up, and the run does not count.
-const STATES_MAX: usize = 2_000_000;
+/// States tried in one walk; more is given up, and the key counts as undecided.
+const STATES_MAX: usize = 500_000;
 /// Calls shown before the one that cannot be placed.
 const SHOWN_CALLS: usize = 16;
 

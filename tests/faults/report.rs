@@ -12,6 +12,8 @@ use super::schedule::Fault;
 
 /// More unknown outcomes would leave too much that nobody can be blamed for.
 const UNKNOWN_PERCENT_MAX: usize = 5;
+/// Keys whose history has too many orders to try them all.
+const UNDECIDED_PERCENT_MAX: usize = 1;
 /// Fewer answers around one fault would mean that clients were not really there.
 const OK_PER_FAULT_MIN: usize = 200;
 const VIOLATIONS_SHOWN: usize = 3;
@@ -34,6 +36,8 @@ pub struct Report {
     rows: BTreeMap<Fault, Row>,
     keys: usize,
     keys_without_change: usize,
+    /// Too many calls of unknown outcome at a time, and so too many orders to try.
+    undecided: usize,
     pub violations: Vec<String>,
     /// Why the run does not count, or fails for another reason than a violation.
     pub troubles: Vec<String>,
@@ -70,7 +74,10 @@ impl Report {
                 self.rows.entry(fault).or_default().violations += 1;
                 self.violations.push(text);
             }
-            Failure::Undecided(_) => self.troubles.push(text),
+            Failure::Undecided(_) => {
+                self.undecided += 1;
+                println!("{text}");
+            }
         }
     }
 
@@ -93,6 +100,9 @@ impl Report {
         objections.extend(self.unanswered());
         if unknown * 100 > all * UNKNOWN_PERCENT_MAX {
             objections.push(format!("{unknown} of {all} outcomes are unknown"));
+        }
+        if self.undecided > 1 + self.keys * UNDECIDED_PERCENT_MAX / 100 {
+            objections.push(format!("{} of {} keys are undecided", self.undecided, self.keys));
         }
         if self.keys_without_change > 0 {
             let (without, keys) = (self.keys_without_change, self.keys);
@@ -144,7 +154,8 @@ impl fmt::Display for Report {
             total.violations += row.violations;
         }
         line(cells("all".to_owned(), &total))?;
-        write!(out, "{} keys, {} of them without a change of leader", self.keys, self.keys_without_change)
+        let (keys, without, undecided) = (self.keys, self.keys_without_change, self.undecided);
+        write!(out, "{keys} keys, {without} of them without a change of leader, {undecided} undecided")
     }
 }
 
