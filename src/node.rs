@@ -129,7 +129,7 @@ async fn serve(
         replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
         // They have nowhere to go if it could not be handed over, or if this node is broken.
         if outcome.is_ok() && replication.led_groups().is_empty() {
-            shared.clients.leave(Instant::now() + LEAVE_MAX).await;
+            shared.clients.leave(Instant::now() + LEAVE_MAX.min(config.shutdown_time_max() / 3)).await;
             // Another node may have handed its own over meanwhile.
             replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
         }
