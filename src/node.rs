@@ -130,7 +130,7 @@ async fn serve(
     let orderly = async {
         // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
         if log.failure().now_or_never().is_none() {
-            leave(&replication, &shared, outcome.is_ok()).await;
+            leave(&replication, &shared, outcome.is_ok(), &config).await;
         }
         stop_clients.send_replace(true);
         let _ = serving.await;
@@ -148,11 +148,11 @@ async fn serve(
 }
 
 /// Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
-async fn leave(replication: &Replication, shared: &Shared, healthy: bool) {
+async fn leave(replication: &Replication, shared: &Shared, healthy: bool, config: &Config) {
     replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
     // They have nowhere to go if it could not be handed over, or if this node is broken.
     if healthy && replication.led_groups().is_empty() {
-        shared.clients.leave(Instant::now() + LEAVE_MAX).await;
+        shared.clients.leave(Instant::now() + LEAVE_MAX.min(config.shutdown_time_max() / 3)).await;
         // Another node may have handed its own over meanwhile.
         replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
     }
