@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Timestamp;
 use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_meta};
 use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
+use crate::raft::log::Disk;
 use crate::raft::snapshot_files::{PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::types::{Batch, Completion, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -137,10 +138,10 @@ pub struct MetaMachine {
 
 impl MetaMachine {
     /// Loads the newest snapshot, if there is one.
-    pub fn open(state: Arc<MetaState>, log: GroupLog, directory: PathBuf) -> io::Result<Self> {
-        let mut files = SnapshotFiles::open(directory)?;
+    pub fn open(disk: Arc<dyn Disk>, state: Arc<MetaState>, log: GroupLog, directory: PathBuf) -> io::Result<Self> {
+        let mut files = SnapshotFiles::open(disk, directory)?;
         if let Some(path) = files.newest() {
-            let content = read(&path)?;
+            let content = read(files.disk(), &path)?;
             let meta = SnapshotMeta { last_log_id: content.log_id, last_membership: content.membership.clone() };
             files.adopt(meta, path)?;
             state.publish(content.topology.as_ref());
@@ -181,8 +182,8 @@ impl MetaMachine {
     }
 }
 
-fn read(path: &std::path::Path) -> io::Result<MetaContent> {
-    let mut reader = SnapshotReader::open(path)?;
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<MetaContent> {
+    let mut reader = SnapshotReader::open(disk, path)?;
     let (mut block, mut rest) = (Vec::new(), Vec::new());
     if !reader.next(&mut block)? || reader.next(&mut rest)? {
         return Err(reader.damaged("a meta snapshot has exactly one block"));
@@ -205,7 +206,7 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
         let meta = SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
         let path = self.files.temporary();
         let bytes = postcard::to_stdvec(&self.content).map_err(io::Error::other)?;
-        let mut writer = SnapshotWriter::create(&path)?;
+        let mut writer = SnapshotWriter::create(self.files.disk(), &path)?;
         writer.block(&bytes)?;
         writer.finish()?;
         self.log.flush().await?;
@@ -251,7 +252,7 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        let mut content = read(&snapshot.path)?;
+        let mut content = read(self.files.disk(), &snapshot.path)?;
         content.log_id = meta.last_log_id;
         content.membership = meta.last_membership.clone();
         match self.files.publish(meta.clone(), &snapshot.path) {

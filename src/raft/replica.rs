@@ -17,6 +17,7 @@ use crate::raft::acks::Acks;
 use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
+use crate::raft::log::Disk;
 use crate::raft::machine::GroupMachine;
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
@@ -33,6 +34,8 @@ const TRANSFERS_MAX: usize = 8;
 pub struct ReplicaSeed {
     pub data_directory: PathBuf,
     pub log: NodeLog,
+    /// Where snapshots are.
+    pub disk: Arc<dyn Disk>,
     pub transport: Transport,
     pub raft_config: Arc<openraft::Config>,
     pub timers: Timers,
@@ -129,7 +132,8 @@ impl Replica {
         let keyspace = Keyspace::new(secret);
         let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
-        let open = move || SnapshotStore::open(directory, &loading, &opening);
+        let disk = seed.disk.clone();
+        let open = move || SnapshotStore::open(disk, directory, &loading, &opening);
         let snapshots = blocking(open).await??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
@@ -272,7 +276,7 @@ impl MetaReplica {
         let group = GroupId::META;
         let log = seed.log.group(group, replica);
         let state = Arc::new(MetaState::new(replica, seed.nonce, Some(known)));
-        let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
+        let machine = MetaMachine::open(seed.disk.clone(), state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
         // Nothing is read under a lease of the meta group, and its log stays small.

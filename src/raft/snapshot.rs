@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::keyspace::{Keyspace, SlotState};
 use crate::raft::blocking::blocking;
 use crate::raft::group::GroupState;
+use crate::raft::log::Disk;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -72,10 +73,10 @@ pub struct SnapshotStore {
 
 impl SnapshotStore {
     /// Loads the newest snapshot into the empty `state`, if there is one. An error if `log` does not continue it.
-    pub fn open(directory: PathBuf, state: &GroupState, log: &GroupLog) -> io::Result<Self> {
-        let mut files = SnapshotFiles::open(directory)?;
+    pub fn open(disk: Arc<dyn Disk>, directory: PathBuf, state: &GroupState, log: &GroupLog) -> io::Result<Self> {
+        let mut files = SnapshotFiles::open(disk, directory)?;
         if let Some(path) = files.newest() {
-            let head = load(&path, &state.keyspace)?;
+            let head = load(files.disk(), &path, &state.keyspace)?;
             files.adopt(head.meta(), path)?;
             head.restore(state);
         }
@@ -108,11 +109,11 @@ impl SnapshotStore {
         let last = meta.last_log_id;
         let install = move || {
             // Read to its end first: a damaged file must not leave half a keyspace.
-            verify(&received.path)?;
+            verify(files.disk(), &received.path)?;
             match files.publish(meta, &received.path) {
                 Ok(snapshot) => {
                     state.keyspace.clear_for_import();
-                    load(&snapshot.snapshot.path, &state.keyspace)?.restore(&state);
+                    load(files.disk(), &snapshot.snapshot.path, &state.keyspace)?.restore(&state);
                     Ok(())
                 }
                 Err(PublishError::Older(_)) => Ok(()),
@@ -127,15 +128,15 @@ impl SnapshotStore {
     }
 }
 
-fn verify(path: &Path) -> io::Result<()> {
-    let mut reader = SnapshotReader::open(path)?;
+fn verify(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut reader = SnapshotReader::open(disk, path)?;
     let mut block = Vec::new();
     while reader.next(&mut block)? {}
     Ok(())
 }
 
-fn load(path: &Path, keyspace: &Keyspace) -> io::Result<Head> {
-    let mut reader = SnapshotReader::open(path)?;
+fn load(disk: &dyn Disk, path: &Path, keyspace: &Keyspace) -> io::Result<Head> {
+    let mut reader = SnapshotReader::open(disk, path)?;
     let mut block = Vec::new();
     if !reader.next(&mut block)? {
         return Err(reader.damaged("it has no header"));
@@ -164,10 +165,13 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         let path = self.files.temporary();
         let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
         let (target, own) = (path.clone(), meta.clone());
-        let write = move || write(&head, &state.keyspace, &target, || files.newer_than(&own).is_none());
+        let write = move || {
+            let wanted = || files.newer_than(&own).is_none();
+            write(files.disk(), &head, &state.keyspace, &target, wanted)
+        };
         blocking(write).await??;
         if let Some(newer) = self.files.newer_than(&meta) {
-            let _ = std::fs::remove_file(&path);
+            let _ = self.files.disk().remove(&path);
             return Ok(newer);
         }
         // § Buckets may hold ops past S: the log must be durable through the highest of them, in every fsync mode, or a power
@@ -190,8 +194,8 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
 }
 
 /// Writes and fsyncs the file; stops half-way when it is not wanted any more.
-fn write(head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
-    let mut writer = SnapshotWriter::create(path)?;
+fn write(disk: &dyn Disk, head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
+    let mut writer = SnapshotWriter::create(disk, path)?;
     writer.block(&postcard::to_stdvec(head).map_err(io::Error::other)?)?;
     let mut piece = Vec::new();
     for key_slot in KeySlot::all() {
@@ -212,7 +216,7 @@ mod tests {
     use super::*;
     use crate::cluster::{GroupId, ReplicaId};
     use crate::keyspace::{Applied, HashSecret, Position, Value};
-    use crate::raft::log::{Fsync, LogOptions, NodeLog};
+    use crate::raft::log::{Fsync, LogOptions, NodeLog, RealDisk};
     use crate::raft::types::LeaderId;
 
     struct Replica {
@@ -236,7 +240,8 @@ mod tests {
             let (group, replica) = (GroupId(1), ReplicaId(1));
             let log = node_log.group(group, replica);
             let state = Arc::new(GroupState::new(group, replica, 7, Keyspace::new(HashSecret([1; 4])), None));
-            let store = SnapshotStore::open(directory.path().join("groups"), &state, &log).expect("opens");
+            let store =
+                SnapshotStore::open(Arc::new(RealDisk), directory.path().join("groups"), &state, &log).expect("opens");
             Slot::all().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
             for number in 0..5000 {
                 let key = format!("{{{number}}}{key}");
@@ -289,7 +294,7 @@ mod tests {
         let snapshot = source.snapshot().await;
         let target = Replica::new("old", 5);
         target.state.keyspace.clear_for_import();
-        let head = load(&snapshot.snapshot.path, &target.state.keyspace).expect("loads");
+        let head = load(&RealDisk, &snapshot.snapshot.path, &target.state.keyspace).expect("loads");
         assert_eq!(target.state.keyspace.counters(), source.state.keyspace.counters());
         for key_slot in KeySlot::all() {
             let state = target.state.keyspace.read(key_slot, crate::keyspace::Bucket::state);

@@ -17,7 +17,7 @@ use crate::clock::{self, Boottime, Timestamp};
 use crate::cluster::{Action, Address, FormingNode, NodeId, PlanSeed, Probe};
 use crate::config::{Config, ConfigTable};
 use crate::node::{self, Ground};
-use crate::raft::{Fsync, LogOptions, NodeFile, SimulatedLog, SimulatedWriter, Wire};
+use crate::raft::{Disk, Fsync, LogOptions, NodeFile, SimulatedLog, SimulatedWriter, Wire};
 use crate::random;
 use crate::random::simulated::Chance;
 use crate::rebalance;
@@ -88,7 +88,8 @@ impl Machine {
         let (log, _, writer) = self.log.open(options).expect("the log is sound");
         let wire = Arc::new(SimulatedWire { network: self.network.clone(), node: self.index });
         self.network.start(self.index);
-        let boot = boot(self.config(), self.file(), log, wire, runtime.handle().clone(), shared.clone());
+        let boot =
+            boot(self.config(), self.file(), log, wire, self.log.disk(), runtime.handle().clone(), shared.clone());
         runtime.spawn(boot);
         runtime.spawn(write_log(writer, Chance(random::draw_u64())));
         self.process = Some(Process { runtime, shared, missed: 0, paused: false });
@@ -138,6 +139,7 @@ async fn boot(
     file: NodeFile,
     log: crate::raft::NodeLog,
     wire: Arc<dyn Wire>,
+    disk: Arc<dyn Disk>,
     runtime: tokio::runtime::Handle,
     slot: Arc<Mutex<Option<Arc<Shared>>>>,
 ) {
@@ -156,6 +158,7 @@ async fn boot(
         started: Instant::now(),
         runtimes: vec![runtime],
         wire,
+        disk,
     };
     let (coordinator, replication, _transport, mut tasks) =
         node::start_replication(&config, ground).await.expect("replication starts");

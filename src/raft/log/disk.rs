@@ -1,6 +1,6 @@
-//! The file operations the log makes, so that tests can fail each one and lose what was not synced (`memory_disk.rs`).
+//! The file operations of the log and of snapshots, so that tests can fail each one and lose what was not synced (`memory_disk.rs`).
 //!
-//! Every operation blocks; they run on the log's own threads.
+//! Every operation blocks: the log's run on its own threads, those of snapshots under `raft/blocking.rs`.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,7 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub trait Disk: Send + Sync {
+use crate::raft::directory::{create_directory, sync_directory};
+
+pub trait Disk: std::fmt::Debug + Send + Sync {
+    /// With those above it that are missing; returns when it is durable.
+    fn create_directory(&self, directory: &Path) -> io::Result<()>;
     /// Files directly in the directory, in no order.
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -16,13 +20,18 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes creations and removals in the directory durable.
+    /// In place of what `to` was, if there was anything.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in the directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 }
 
 pub trait DiskFile: Send + Sync {
     /// All of `bytes`, or an error that leaves the range in an unknown state.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Bytes read; fewer than `bytes` has room for only at the end of the file.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    fn length(&self) -> io::Result<u64>;
     /// Returns when everything written before the call is on the disk.
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file and makes its new length durable.
@@ -30,9 +39,14 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// The file system.
+#[derive(Debug)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        create_directory(directory)
+    }
+
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(directory)?.map(|file| Ok(file?.path())).collect()
     }
@@ -46,21 +60,42 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::options().write(true).open(path)?))
+        Ok(Arc::new(File::options().read(true).write(true).open(path)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        sync_directory(directory)
     }
 }
 
 impl DiskFile for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match FileExt::read_at(self, &mut bytes[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::Disk;
 use super::error::LogError;
 use super::memory_disk::MemoryDisk;
 use super::node_log::{LogOptions, NodeLog, Recovered};
@@ -20,9 +21,14 @@ pub struct SimulatedLog {
 pub struct SimulatedWriter(Writer);
 
 impl SimulatedLog {
+    /// As this life of the machine's processes sees it.
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
+    }
+
     pub fn open(&self, options: LogOptions) -> Result<(NodeLog, Recovered, SimulatedWriter), LogError> {
-        let (disk, boot_id) = (Arc::new(self.disk.clone()), self.boots.to_le_bytes().to_vec());
-        let (log, recovered, writer) = NodeLog::recover(disk, Path::new("/log"), options, boot_id, None)?;
+        let boot_id = self.boots.to_le_bytes().to_vec();
+        let (log, recovered, writer) = NodeLog::recover(self.disk(), Path::new("/log"), options, boot_id, None)?;
         Ok((log, recovered, SimulatedWriter(writer)))
     }
 

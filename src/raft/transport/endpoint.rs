@@ -22,7 +22,7 @@ use super::inbound::Receiver;
 use super::link::Link;
 use super::network::GroupNetwork;
 use super::peer::{self, Peer};
-use super::registry::{RaftPort, Registry};
+use super::registry::{RaftPort, Registry, SnapshotPlace};
 use super::tasks::Tasks;
 use super::throttle::Throttle;
 use super::wire::Wire;
@@ -30,6 +30,7 @@ use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
 use crate::config::ConfigTable;
 use crate::keyspace::HashSecret;
 use crate::raft::acks::Acks;
+use crate::raft::log::Disk;
 use crate::raft::{SnapshotFile, TypeConfig};
 
 /// Largest body of `ask`, its answer, and a hint: they travel in one frame each.
@@ -53,6 +54,8 @@ pub struct TransportConfig {
     pub parameters: Arc<ConfigTable>,
     /// A connection that brings nothing for so long, pings included, is dropped and dialled again.
     pub silent_max: Duration,
+    /// Where snapshots are.
+    pub disk: Arc<dyn Disk>,
 }
 
 /// A peer as CLUSTER LINKS shows it.
@@ -93,6 +96,7 @@ pub struct Shared {
     hash_secret: HashSecret,
     parameters: Arc<ConfigTable>,
     pub(super) silent_max: Duration,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) receiver: Arc<dyn Receiver>,
     pub(super) registry: Registry,
     pub(super) wire: Arc<dyn Wire>,
@@ -123,6 +127,7 @@ impl Transport {
             hash_secret: config.hash_secret,
             parameters: config.parameters,
             silent_max: config.silent_max,
+            disk: config.disk,
             receiver,
             registry: Registry::default(),
             wire,
@@ -225,7 +230,8 @@ impl Transport {
         port: Arc<dyn RaftPort>,
         snapshot_directory: PathBuf,
     ) {
-        self.shared.registry.register(group, replica, port, snapshot_directory);
+        let place = SnapshotPlace { disk: Arc::clone(&self.shared.disk), directory: snapshot_directory };
+        self.shared.registry.register(group, replica, port, place);
     }
 
     pub fn deregister(&self, group: GroupId, replica: ReplicaId) {
