@@ -246,6 +246,7 @@ async fn report_meta_leader(raft: MetaRaft, own: ReplicaId, sightings: mpsc::Sen
             let leader = metrics.current_leader.map(ReplicaId);
             LeaderSighting {
                 group: GroupId::META,
+                replica: own,
                 term: metrics.vote.leader_id.term,
                 leader,
                 leads_here: leader == Some(own),
