@@ -46,6 +46,29 @@ impl Keyspace {
     }
 }
 
+/// For the simulation: equal when everything replicated is. Access marks are not.
+#[cfg(test)]
+impl Keyspace {
+    pub fn digest(&self) -> u32 {
+        let mut digest = crc32fast::Hasher::new();
+        let mut value = Vec::new();
+        for export in KeySlot::all().map(|key_slot| self.export(key_slot)) {
+            digest.update(&export.position.index.to_le_bytes());
+            digest.update(&[export.position.op as u8, (export.state == SlotState::Owned).into()]);
+            for record in export.tables.iter().flat_map(|table| table.records()) {
+                value.clear();
+                encode_value(record, &mut value);
+                let traits = record.traits();
+                digest.update(&traits.expire_at.map_or(0, |at| at.0).to_le_bytes());
+                digest.update(&[traits.edited.into()]);
+                digest.update(record.key());
+                digest.update(&value);
+            }
+        }
+        digest.finalize()
+    }
+}
+
 impl BucketExport {
     pub fn key_slot(&self) -> KeySlot {
         self.key_slot
@@ -120,7 +143,11 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
         out.extend_from_slice(&at.0.to_le_bytes());
     }
     out.extend_from_slice(key);
-    match value {
+    encode_value(record, out);
+}
+
+fn encode_value(record: &Record, out: &mut Vec<u8>) {
+    match record.value() {
         Value::Slice(bytes) => out.extend_from_slice(bytes),
         Value::Shared(value) => value.pieces(0..value.len()).for_each(|piece| out.extend_from_slice(&piece)),
     }

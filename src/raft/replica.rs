@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
+use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
 use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
@@ -86,7 +87,7 @@ impl Timers {
             max_payload_entries: 64,
             enable_pre_vote: Some(true),
             // A restarted leader must win an election: it could otherwise serve what it had not applied.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(planted::is(Bug::PendingKeyWithoutNonce)),
             // Snapshots and purges go by bytes: see `raft/upkeep.rs`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
@@ -105,7 +106,7 @@ impl ReplicaSeed {
     /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any
     /// non-empty vote it takes no part until 1.2 election timeouts after process start.
     async fn wait_out_lost_leases(&self, has_voted: bool) {
-        if has_voted {
+        if has_voted && !planted::is(Bug::NoWaitAfterRestart) {
             tokio::time::sleep_until(self.started + self.timers.election_max.mul_f32(1.2)).await;
         }
     }

@@ -36,6 +36,8 @@ mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::LogError;
+#[cfg(test)]
+pub use memory_disk::{Fault, MemoryDisk};
 pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};
 #[cfg(test)]
 pub use simulated::{SimulatedLog, SimulatedWriter};
