@@ -21,8 +21,8 @@ use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
-    self, Coordinator, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, Recovered, ReplicaSeed,
-    Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, RealDisk,
+    Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -103,9 +103,10 @@ async fn serve(
     check_settings(&formation, &formed.topology)?;
 
     let (failed, mut failures) = mpsc::channel(INBOX_MAX);
-    let (topology, runtimes, wire) = (formed.topology, workers.handles().to_vec(), Arc::new(Tcp));
+    let (topology, runtimes, wire, disk) =
+        (formed.topology, workers.handles().to_vec(), Arc::new(Tcp), Arc::new(RealDisk));
     let (known, log_used) = (parameters.clone(), log.clone());
-    let ground = Ground { file, parameters: known, topology, log: log_used, failed, started, runtimes, wire };
+    let ground = Ground { file, parameters: known, topology, log: log_used, failed, started, runtimes, wire, disk };
     let (coordinator, replication, transport, tasks) = start_replication(&config, ground).await?;
     let coordinating = tokio::spawn(coordinator.run(stopped.clone()));
     let shared = Arc::new(Shared::new(replication.clone(), config.clone(), config_file, parameters.clone()));
@@ -284,10 +285,12 @@ pub struct Ground {
     pub started: Instant,
     pub runtimes: Vec<Handle>,
     pub wire: Arc<dyn Wire>,
+    /// Where snapshots are.
+    pub disk: Arc<dyn Disk>,
 }
 
 pub async fn start_replication(config: &Config, ground: Ground) -> Result<Running, NodeError> {
-    let Ground { file, parameters, topology, log, failed, started, runtimes, wire } = ground;
+    let Ground { file, parameters, topology, log, failed, started, runtimes, wire, disk } = ground;
     let (hints, hints_received) = mpsc::channel(INBOX_MAX);
     let (questions, questions_received) = mpsc::channel(INBOX_MAX);
     let (connections, connections_received) = mpsc::channel(INBOX_MAX);
@@ -307,7 +310,11 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
         let _on_worker = runtimes[0].enter();
-        Transport::start(wire, transport_config(config, parameters.clone(), &log, &file, &topology), Arc::new(inbox))?
+        Transport::start(
+            wire,
+            transport_config(config, parameters.clone(), &log, &file, &topology, disk.clone()),
+            Arc::new(inbox),
+        )?
     };
     let timers = Timers {
         heartbeat: config.heartbeat(),
@@ -319,6 +326,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
         log,
+        disk,
         transport: transport.clone(),
         raft_config: Arc::new(timers.raft_config()?),
         timers,
@@ -360,6 +368,7 @@ fn transport_config(
     log: &NodeLog,
     file: &NodeFile,
     topology: &Topology,
+    disk: Arc<dyn Disk>,
 ) -> TransportConfig {
     let Settings { groups, replicas, hash_check: _ } = topology.settings();
     TransportConfig {
@@ -372,6 +381,7 @@ fn transport_config(
         room: log.room(),
         settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
+        disk,
     }
 }
 

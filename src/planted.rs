@@ -14,11 +14,22 @@ pub enum Bug {
     /// The old leader's lease is not revoked.
     LeaseKeptAcrossTransfer,
     RestartForgetsVote,
+    /// A restarted voter votes at once, also while a leader that it has forgotten holds a lease.
+    NoWaitAfterRestart,
     /// What is pending when leadership is lost is taken for what did not happen.
     LostLeadershipIsRefused,
+    /// An entry that another leader truncates is taken for one that cannot come back (Raft's figure 8).
+    TruncatedIsRefused,
+    /// A restarted leader goes on in its term without an election, and what it proposes is not told from what it proposed before. After an
+    /// election the leader's id alone tells it.
+    PendingKeyWithoutNonce,
     PositionWithoutOpNumber,
+    /// A snapshot is published before the log is durable through its buckets' positions.
+    SnapshotAheadOfLog,
     ExpiryByLocalClock,
     ReadOvertakesWrite,
+    /// A node with an empty directory founds a cluster although its peers have one.
+    WipedNodeFounds,
 }
 
 /// Whether the guarantee is left out.

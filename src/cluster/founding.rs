@@ -20,6 +20,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
+
 use super::{Address, ClusterId, Founder, FoundingPlan, Intent, NodeId, NodeInfo, PlanError, PlanSeed};
 
 /// A forming node: what it was started with and what it has made durable.
@@ -131,7 +133,10 @@ impl FormingNode {
     /// Decides what to do after one round of probes of the listed addresses. `seed` is used only for `Found`. Its own
     /// address's answer, if there is one, is ignored.
     pub fn step(&self, probes: &BTreeMap<Address, Probe>, seed: PlanSeed) -> Action {
-        let answers = self.answers(probes);
+        let mut answers = self.answers(probes);
+        if planted::is(Bug::WipedNodeFounds) {
+            answers.retain(|(_, answer)| matches!(answer, Probe::Empty { .. } | Probe::Planned { .. }));
+        }
         // § A peer with a cluster id: never bootstrap.
         let mut members = answers.iter().filter_map(|(address, answer)| match answer {
             Probe::Member { cluster } => Some((*address, *cluster)),

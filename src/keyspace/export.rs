@@ -120,7 +120,11 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
         out.extend_from_slice(&at.0.to_le_bytes());
     }
     out.extend_from_slice(key);
-    match value {
+    encode_value(record, out);
+}
+
+fn encode_value(record: &Record, out: &mut Vec<u8>) {
+    match record.value() {
         Value::Slice(bytes) => out.extend_from_slice(bytes),
         Value::Shared(value) => value.pieces(0..value.len()).for_each(|piece| out.extend_from_slice(&piece)),
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::log::RealDisk;
 use super::snapshot;
 use super::snapshot_io::SnapshotWriter;
 use crate::clock::Timestamp;
@@ -52,14 +53,15 @@ fn copy(path: &Path, loaded: &Keyspace, again: &Keyspace, header: Vec<u8>) {
 }
 
 fn write<'a>(path: &Path, blocks: impl Iterator<Item = &'a [u8]>) {
-    let mut writer = SnapshotWriter::create(path).expect("creates");
+    let _ = std::fs::remove_file(path);
+    let mut writer = SnapshotWriter::create(&RealDisk, path).expect("creates");
     blocks.for_each(|block| writer.block(block).expect("writes"));
     writer.finish().expect("finishes");
 }
 
 fn load(path: &Path, keyspace: &Keyspace) -> bool {
     keyspace.clear_for_import();
-    snapshot::load(path, keyspace).is_ok()
+    snapshot::load(&RealDisk, path, keyspace).is_ok()
 }
 
 /// The input's blocks: each a length of two bytes, then that many; and what is left behind them.

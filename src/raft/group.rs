@@ -86,6 +86,7 @@ impl std::fmt::Debug for GroupState {
 impl GroupState {
     /// `found_last` is the log's last entry, found at start.
     pub fn new(id: GroupId, replica: ReplicaId, nonce: u64, keyspace: Keyspace, found_last: Option<LogId>) -> Self {
+        let nonce = if planted::is(Bug::PendingKeyWithoutNonce) { 0 } else { nonce };
         Self {
             id,
             replica,
@@ -254,6 +255,12 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let vote = metrics.borrow_watched().vote;
         vote.committed.then_some((vote.leader_id.term, vote.leader_id.node_id))
+    }
+
+    /// The last entry that the replica's own snapshot covers.
+    #[cfg(test)]
+    pub fn snapshot_index(&self) -> u64 {
+        self.log.snapshot().map_or(0, |log_id| log_id.index)
     }
 
     /// What was applied since the last call.

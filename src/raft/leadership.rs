@@ -33,6 +33,8 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderSighting {
     pub group: GroupId,
+    /// Who saw it.
+    pub replica: ReplicaId,
     pub term: u64,
     /// `None` while an election is on.
     pub leader: Option<ReplicaId>,
@@ -162,7 +164,8 @@ impl LeadershipTask {
             let metrics = metrics.borrow_watched();
             (metrics.vote.leader_id.term, metrics.current_leader.map(ReplicaId))
         };
-        let sighting = LeaderSighting { group: self.state.id, term, leader, leads_here: self.current.is_some() };
+        let GroupState { id: group, replica, .. } = *self.state;
+        let sighting = LeaderSighting { group, replica, term, leader, leads_here: self.current.is_some() };
         if self.last_sighting != Some(sighting) && self.sightings.send(sighting).await.is_ok() {
             self.last_sighting = Some(sighting);
         }

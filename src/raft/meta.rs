@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Timestamp;
 use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_meta};
 use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
+use crate::raft::log::Disk;
 use crate::raft::snapshot_files::{PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::space::{is_full, wait_for_more};
@@ -138,10 +139,10 @@ pub struct MetaMachine {
 
 impl MetaMachine {
     /// Loads the newest snapshot, if there is one.
-    pub fn open(state: Arc<MetaState>, log: GroupLog, directory: PathBuf) -> io::Result<Self> {
-        let mut files = SnapshotFiles::open(directory)?;
+    pub fn open(disk: Arc<dyn Disk>, state: Arc<MetaState>, log: GroupLog, directory: PathBuf) -> io::Result<Self> {
+        let mut files = SnapshotFiles::open(disk, directory)?;
         if let Some(path) = files.newest() {
-            let content = read(&path)?;
+            let content = read(files.disk(), &path)?;
             let meta = SnapshotMeta { last_log_id: content.log_id, last_membership: content.membership.clone() };
             files.adopt(meta, path)?;
             state.publish(content.topology.as_ref());
@@ -182,8 +183,8 @@ impl MetaMachine {
     }
 }
 
-fn read(path: &std::path::Path) -> io::Result<MetaContent> {
-    let mut reader = SnapshotReader::open(path)?;
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<MetaContent> {
+    let mut reader = SnapshotReader::open(disk, path)?;
     let (mut block, mut rest) = (Vec::new(), Vec::new());
     if !reader.next(&mut block)? || reader.next(&mut rest)? {
         return Err(reader.damaged("a meta snapshot has exactly one block"));
@@ -199,8 +200,8 @@ pub struct MetaSnapshotBuilder {
     files: SnapshotFiles,
 }
 
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut writer = SnapshotWriter::create(path)?;
+fn write(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut writer = SnapshotWriter::create(disk, path)?;
     writer.block(content)?;
     writer.finish().map(|_| ())
 }
@@ -212,11 +213,11 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
         let meta = SnapshotMeta { last_log_id: self.content.log_id, last_membership: self.content.membership.clone() };
         let path = self.files.temporary();
         let bytes = postcard::to_stdvec(&self.content).map_err(io::Error::other)?;
-        while let Err(error) = write(&path, &bytes) {
+        while let Err(error) = write(self.files.disk(), &path, &bytes) {
             if !is_full(&error) {
                 return Err(error);
             }
-            wait_for_more(&path, || self.files.newer_than(&meta).is_none()).await?;
+            wait_for_more(&self.files, &path, || self.files.newer_than(&meta).is_none()).await?;
         }
         self.log.flush().await?;
         match self.files.publish(meta, &path) {
@@ -261,7 +262,7 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        let mut content = read(&snapshot.path)?;
+        let mut content = read(self.files.disk(), &snapshot.path)?;
         content.log_id = meta.last_log_id;
         content.membership = meta.last_membership.clone();
         match self.files.publish(meta.clone(), &snapshot.path) {

@@ -45,7 +45,7 @@ pub use formation::{FormationConfig, FormationError, Formed, form};
 pub use group::Witnessed;
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
 pub use lease::LeaseGuard;
-pub use log::{Fsync, GroupLog, LogError, LogOptions, NodeLog, Recovered};
+pub use log::{Disk, Fsync, GroupLog, LogError, LogOptions, NodeLog, RealDisk, Recovered};
 #[cfg(test)]
 pub use log::{SimulatedLog, SimulatedWriter};
 pub use membership::{ChangeError, MembershipStatus};

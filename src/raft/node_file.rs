@@ -66,6 +66,11 @@ impl NodeFile {
         Ok(Self { directory: directory.to_owned(), record })
     }
 
+    #[cfg(test)]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What the file says, if there is one. Changes nothing.
     pub fn read(directory: &Path) -> io::Result<Option<NodeRecord>> {
         let path = directory.join(FILE_NAME);

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Boottime, Timestamp};
+use crate::planted::{self, Bug};
 use crate::raft::batch::{self, BatchHeader, BatchKind};
 use crate::raft::chunk::ChunkOutcome;
 use crate::raft::cohort::Cohorts;
@@ -215,6 +216,9 @@ impl Proposer {
             Ok(_) => (),
             // Rule (a).
             Err(ClientWriteError::ForwardToLeader(_)) => state.pending.never_appended(leader, seq),
+            Err(ClientWriteError::LogEntryDiscarded(_)) if planted::is(Bug::TruncatedIsRefused) => {
+                state.pending.never_appended(leader, seq);
+            }
             // Rule (d): nothing is known yet.
             Err(
                 ClientWriteError::LogEntryDiscarded(_)

@@ -13,10 +13,12 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId, Topology};
 use crate::keyspace::{HashSecret, Keyspace};
+use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
 use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
 use crate::raft::leadership::{LeaderSighting, LeadershipTask};
+use crate::raft::log::Disk;
 use crate::raft::machine::{GroupMachine, GroupRaft};
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
 use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
@@ -34,6 +36,8 @@ const TRANSFERS_MAX: usize = 8;
 pub struct ReplicaSeed {
     pub data_directory: PathBuf,
     pub log: NodeLog,
+    /// Where snapshots are.
+    pub disk: Arc<dyn Disk>,
     pub transport: Transport,
     pub raft_config: Arc<openraft::Config>,
     pub timers: Timers,
@@ -85,7 +89,7 @@ impl Timers {
             max_payload_entries: 64,
             enable_pre_vote: Some(true),
             // A restarted leader must win an election: it could otherwise serve what it had not applied.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(planted::is(Bug::PendingKeyWithoutNonce)),
             // Snapshots and purges go by bytes: see `raft/upkeep.rs`.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
@@ -104,7 +108,7 @@ impl ReplicaSeed {
     /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any
     /// non-empty vote it takes no part until 1.2 election timeouts after process start.
     async fn wait_out_lost_leases(&self, has_voted: bool) {
-        if has_voted {
+        if has_voted && !planted::is(Bug::NoWaitAfterRestart) {
             tokio::time::sleep_until(self.started + self.timers.election_max.mul_f32(1.2)).await;
         }
     }
@@ -131,7 +135,8 @@ impl Replica {
         let keyspace = Keyspace::new(secret);
         let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
-        let open = move || SnapshotStore::open(directory, &loading, &opening);
+        let disk = seed.disk.clone();
+        let open = move || SnapshotStore::open(disk, directory, &loading, &opening);
         let snapshots = blocking(open).await??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
@@ -264,6 +269,7 @@ async fn report_meta_leader(raft: MetaRaft, own: ReplicaId, sightings: mpsc::Sen
             let leader = metrics.current_leader.map(ReplicaId);
             LeaderSighting {
                 group: GroupId::META,
+                replica: own,
                 term: metrics.vote.leader_id.term,
                 leader,
                 leads_here: leader == Some(own),
@@ -294,7 +300,7 @@ impl MetaReplica {
         let group = GroupId::META;
         let log = seed.log.group(group, replica);
         let state = Arc::new(MetaState::new(replica, seed.nonce, Some(known)));
-        let machine = MetaMachine::open(state.clone(), log.clone(), seed.directory(group, replica))?;
+        let machine = MetaMachine::open(seed.disk.clone(), state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
         // Nothing is read under a lease of the meta group, and its log stays small.

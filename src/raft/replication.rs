@@ -263,6 +263,8 @@ pub struct Coordinator {
     start: StartRest,
     /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
     starting: BTreeSet<GroupId>,
+    /// What replicas have seen that this task has yet to hear of.
+    early: BTreeMap<GroupId, LeaderSighting>,
     proposals: JoinSet<()>,
     log_checked: Instant,
     /// The newest topology is to be taken when the disk has space for it.
@@ -341,6 +343,7 @@ impl Coordinator {
                 connections: start.connections,
             },
             starting: BTreeSet::new(),
+            early: BTreeMap::new(),
             proposals: JoinSet::new(),
             log_checked: Instant::now(),
             untaken: false,
@@ -393,6 +396,11 @@ impl Coordinator {
     }
 
     fn learn_sighting(&mut self, sighting: LeaderSighting) {
+        if self.own_replica(sighting.group) != Some(sighting.replica) {
+            // It is told once: dropped, it would leave the group without a known leader for as long as that one leads.
+            self.early.insert(sighting.group, sighting);
+            return;
+        }
         let was_leading = self.leads.contains(&sighting.group);
         if sighting.leads_here {
             self.leads.insert(sighting.group);
@@ -400,9 +408,8 @@ impl Coordinator {
             self.leads.remove(&sighting.group);
         }
         let mut changed = was_leading != sighting.leads_here;
-        let own = self.own_replica(sighting.group);
         // A leader hears of itself before its first entry is applied; it is announced when it can serve.
-        match sighting.leader.filter(|leader| Some(*leader) != own || sighting.leads_here) {
+        match sighting.leader.filter(|leader| *leader != sighting.replica || sighting.leads_here) {
             Some(replica) => {
                 if let Some(node) = self.node_of(sighting.group, replica) {
                     let hint = LeaderHint { term: sighting.term, replica, node };
@@ -658,6 +665,9 @@ impl Coordinator {
             Ok(replica) => {
                 self.replicas.insert(group, (id, replica));
                 self.publish_groups();
+                if let Some(sighting) = self.early.remove(&group).filter(|sighting| sighting.replica == id) {
+                    self.learn_sighting(sighting);
+                }
                 // The topology may have moved on meanwhile, even to another replica of the same group here.
                 self.stop_removed().await;
                 self.arrange_replicas();

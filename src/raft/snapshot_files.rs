@@ -3,7 +3,6 @@
 //! Names: `snapshot-<index, 20 digits>.kvs`, `building-<n>.tmp`, and what the transport receives. A file becomes the snapshot by rename,
 //! followed by an fsync of the directory; older ones are deleted then (who still sends one has it open).
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +12,14 @@ use openraft::alias::SnapshotOf;
 use parking_lot::Mutex;
 
 use crate::raft::SnapshotFile;
-use crate::raft::directory::{create_directory, sync_directory};
+use crate::raft::log::Disk;
 use crate::raft::types::{SnapshotMeta, TypeConfig};
 
 pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 
 #[derive(Debug, Clone)]
 pub struct SnapshotFiles {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
     temporaries: Arc<AtomicU64>,
@@ -33,15 +33,18 @@ pub enum PublishError {
 
 impl SnapshotFiles {
     /// Creates the directory and removes what a crash left half-made.
-    pub fn open(directory: PathBuf) -> io::Result<Self> {
-        create_directory(&directory)?;
-        for file in fs::read_dir(&directory)? {
-            let path = file?.path();
+    pub fn open(disk: Arc<dyn Disk>, directory: PathBuf) -> io::Result<Self> {
+        disk.create_directory(&directory)?;
+        for path in disk.list(&directory)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(path)?;
+                disk.remove(&path)?;
             }
         }
-        Ok(Self { directory, current: Arc::default(), temporaries: Arc::default() })
+        Ok(Self { disk, directory, current: Arc::default(), temporaries: Arc::default() })
+    }
+
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
     }
 
     pub fn directory(&self) -> &Path {
@@ -50,14 +53,13 @@ impl SnapshotFiles {
 
     /// The newest published file, by the index in its name.
     pub fn newest(&self) -> Option<PathBuf> {
-        let files = fs::read_dir(&self.directory).ok()?;
-        let names = files.filter_map(|file| Some(file.ok()?.path()));
-        names.filter(|path| path.extension().is_some_and(|extension| extension == "kvs")).max()
+        let files = self.disk.list(&self.directory).ok()?;
+        files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "kvs")).max()
     }
 
     /// Makes a published file found at start the current one.
     pub fn adopt(&mut self, meta: SnapshotMeta, path: PathBuf) -> io::Result<()> {
-        let len = fs::metadata(&path)?.len();
+        let len = self.disk.open(&path)?.length()?;
         *self.current.lock() = Some((meta, SnapshotFile { path, len }));
         Ok(())
     }
@@ -83,7 +85,7 @@ impl SnapshotFiles {
     pub fn publish(&self, meta: SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
         let mut current = self.current.lock();
         if let Some((newer, snapshot)) = current.as_ref().filter(|(newer, _)| newer.last_log_id > meta.last_log_id) {
-            let _ = fs::remove_file(temporary);
+            let _ = self.disk.remove(temporary);
             return Err(PublishError::Older(Box::new(GroupSnapshot {
                 meta: newer.clone(),
                 snapshot: snapshot.clone(),
@@ -91,20 +93,20 @@ impl SnapshotFiles {
         }
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.directory.join(format!("snapshot-{index:020}.kvs"));
-        let len = move_durably(temporary, &path, &self.directory).map_err(PublishError::Io)?;
+        let len = self.move_durably(temporary, &path).map_err(PublishError::Io)?;
         let snapshot = SnapshotFile { path: path.clone(), len };
         if let Some((_, old)) = current.replace((meta.clone(), snapshot.clone()))
             && old.path != path
         {
             // A leftover costs disk space only, and the next start prefers the newer file.
-            let _ = fs::remove_file(old.path);
+            let _ = self.disk.remove(&old.path);
         }
         Ok(GroupSnapshot { meta, snapshot })
     }
-}
 
-fn move_durably(from: &Path, to: &Path, directory: &Path) -> io::Result<u64> {
-    fs::rename(from, to)?;
-    sync_directory(directory)?;
-    Ok(fs::metadata(to)?.len())
+    fn move_durably(&self, from: &Path, to: &Path) -> io::Result<u64> {
+        self.disk.rename(from, to)?;
+        self.disk.sync_directory(&self.directory)?;
+        self.disk.open(to)?.length()
+    }
 }

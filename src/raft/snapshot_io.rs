@@ -8,11 +8,12 @@
 //! Integers are little-endian. The first block is the postcard header of `raft/snapshot.rs` or `raft/meta.rs`; what the others hold is their
 //! writer's affair. A damaged or cut file is an error that names the offset, never a panic.
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::command::op::{ARGUMENT_BYTES_MAX, KEY_BYTES_MAX};
+use crate::raft::log::{Disk, DiskFile};
 
 const MAGIC: &[u8; 8] = b"KVSNAP01";
 /// A block holds at most one large value beside its key: 512 MB and change.
@@ -21,16 +22,41 @@ const BLOCK_BYTES_MAX: u32 = 600 * 1024 * 1024;
 const _: () = assert!(ARGUMENT_BYTES_MAX + KEY_BYTES_MAX + 1024 * 1024 < BLOCK_BYTES_MAX as usize);
 const BUFFER_BYTES: usize = 256 * 1024;
 
-#[derive(Debug)]
+/// A file from its start to its end.
+struct Stream {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
 pub struct SnapshotWriter {
-    file: BufWriter<File>,
+    file: BufWriter<Stream>,
     bytes: u64,
     blocks: u32,
 }
 
 impl SnapshotWriter {
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
+    pub fn create(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, Stream { file: disk.create(path)?, offset: 0 });
         file.write_all(MAGIC)?;
         Ok(Self { file, bytes: MAGIC.len() as u64, blocks: 0 })
     }
@@ -55,22 +81,21 @@ impl SnapshotWriter {
         self.file.write_all(&0u32.to_le_bytes())?;
         self.file.write_all(&self.blocks.to_le_bytes())?;
         self.file.flush()?;
-        self.file.get_ref().sync_all()?;
+        self.file.get_ref().file.sync()?;
         Ok(self.bytes + 8)
     }
 }
 
-#[derive(Debug)]
 pub struct SnapshotReader {
-    file: BufReader<File>,
+    file: BufReader<Stream>,
     path: PathBuf,
     offset: u64,
     blocks: u32,
 }
 
 impl SnapshotReader {
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+    pub fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, Stream { file: disk.open(path)?, offset: 0 });
         let mut magic = [0; MAGIC.len()];
         file.read_exact(&mut magic)?;
         let reader = Self { file, path: path.to_owned(), offset: MAGIC.len() as u64, blocks: 0 };
@@ -113,15 +138,16 @@ impl SnapshotReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::log::RealDisk;
 
     fn write(path: &Path, blocks: &[&[u8]]) -> u64 {
-        let mut writer = SnapshotWriter::create(path).expect("creates");
+        let mut writer = SnapshotWriter::create(&RealDisk, path).expect("creates");
         blocks.iter().for_each(|block| writer.block(block).expect("writes"));
         writer.finish().expect("finishes")
     }
 
     fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-        let mut reader = SnapshotReader::open(path)?;
+        let mut reader = SnapshotReader::open(&RealDisk, path)?;
         let (mut blocks, mut block) = (Vec::new(), Vec::new());
         while reader.next(&mut block)? {
             blocks.push(block.clone());

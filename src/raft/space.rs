@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use crate::cluster::{NodeId, ReplicaId};
 use crate::metrics::NodeMetrics;
 use crate::raft::blocking::blocking;
-use crate::raft::log::Room;
+use crate::raft::log::{Disk, RealDisk, Room};
+use crate::raft::snapshot_files::SnapshotFiles;
 use crate::raft::types::StoredMembership;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,7 +99,7 @@ pub async fn watch_space(space: Arc<Space>, directory: PathBuf, least: u64) {
     let mut was_short = false;
     loop {
         let looked = directory.clone();
-        let free = match blocking(move || free_bytes(&looked)).await.flatten() {
+        let free = match blocking(move || RealDisk.free_bytes(&looked)).await.flatten() {
             Ok(free) => free,
             Err(error) => {
                 tracing::warn!(%error, directory = %directory.display(), "the free space of the disk is not known");
@@ -124,28 +125,22 @@ pub async fn watch_space(space: Arc<Space>, directory: PathBuf, least: u64) {
     }
 }
 
-/// What is free for this process on the disk of a directory.
-pub fn free_bytes(directory: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(directory)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// After a file could not be written for want of space: removes it and waits until there is more than it found, or it is not wanted.
-pub async fn wait_for_more(path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
-    let found = std::fs::metadata(path).map_or(0, |file| file.len());
+pub async fn wait_for_more(files: &SnapshotFiles, path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
+    let found = files.disk().open(path).and_then(|file| file.length()).unwrap_or(0);
     // A leftover is removed at the next start.
-    let _ = std::fs::remove_file(path);
+    let _ = files.disk().remove(path);
     let needed = found.saturating_add((found / 4).max(RETRY_BYTES_MIN));
     let directory = path.parent().expect("a file in a directory").to_owned();
     tracing::warn!(path = %path.display(), needed, "a snapshot waits for space on the disk");
     while wanted() {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let looked = directory.clone();
-        if blocking(move || free_bytes(&looked)).await.flatten().is_ok_and(|free| free >= needed) {
+        let (files, looked) = (files.clone(), directory.clone());
+        if blocking(move || files.disk().free_bytes(&looked)).await.flatten().is_ok_and(|free| free >= needed) {
             break;
         }
     }

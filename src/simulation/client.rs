@@ -52,22 +52,31 @@ pub struct Client {
 pub struct Clients {
     clients: Vec<Client>,
     calls: u64,
+    /// How often all was given up.
+    era: u64,
     pub history: History,
     /// An owned value that was not there any more.
     pub expired: Option<String>,
 }
 
 impl Clients {
-    pub fn new(count: usize) -> Self {
+    pub fn new(count: usize, nodes: usize) -> Self {
         let client = |index| Client {
             index,
-            node: index % 3,
+            node: index % nodes,
             connection: None,
             waiting: None,
             calls: 0,
             owned: Owned::default(),
         };
-        Self { clients: (0..count).map(client).collect(), calls: 0, history: History::default(), expired: None }
+        Self { clients: (0..count).map(client).collect(), calls: 0, era: 0, history: History::default(), expired: None }
+    }
+
+    /// What was acknowledged may be gone: other keys from here on. No call is under way, since no node is up.
+    pub fn forget(&mut self) {
+        self.era += 1;
+        self.history = History::default();
+        self.clients.iter_mut().for_each(|client| client.owned.renew());
     }
 
     pub fn are_idle(&self) -> bool {
@@ -98,7 +107,7 @@ impl Clients {
             }
             if begin && client.waiting.is_none() && chance.below(4) == 0 {
                 self.calls += 1;
-                let key = format!("k{}", self.calls / KEY_CALLS + chance.below(KEYS));
+                let key = format!("{}k{}", self.era, self.calls / KEY_CALLS + chance.below(KEYS));
                 client.begin(key, machines, now_ms, chance);
             }
         }

@@ -93,6 +93,26 @@ impl Network {
         self.0.lock().cuts.insert((from, to));
     }
 
+    pub fn is_cut(&self, node: Node, other: Node) -> bool {
+        let state = self.0.lock();
+        state.cuts.contains(&(node, other)) || state.cuts.contains(&(other, node))
+    }
+
+    pub fn heal(&self, from: Node, to: Node) {
+        self.0.lock().cuts.remove(&(from, to));
+    }
+
+    /// Both ends of every connection between the two find it closed; of what was under way any part has come.
+    pub fn reset(&self, node: Node, other: Node) {
+        let mut state = self.0.lock();
+        let State { now_ms, chance, pipes, .. } = &mut *state;
+        for pipe in pipes.values_mut().filter(|pipe| [(node, other), (other, node)].contains(&(pipe.from, pipe.to))) {
+            pipe.under_way.truncate(chance.below(pipe.under_way.len() as u64 + 1) as usize);
+            pipe.under_way.push_back((*now_ms + 1, Vec::new()));
+            pipe.broken = true;
+        }
+    }
+
     pub fn mend(&self) {
         let mut state = self.0.lock();
         state.cuts.clear();

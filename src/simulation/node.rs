@@ -1,6 +1,6 @@
 //! One simulated machine: what it keeps over its lives, and the process that runs on it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,54 +14,92 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{self, Boottime, Timestamp};
-use crate::cluster::{Action, Address, FormingNode, NodeId, PlanSeed, Probe};
-use crate::config::{Config, ConfigTable};
+use crate::cluster::Address;
+use crate::config::{ByteSize, Config, ConfigTable};
 use crate::node::{self, Ground};
-use crate::raft::{Fsync, LogOptions, NodeFile, SimulatedLog, SimulatedWriter, Wire};
+use crate::raft::{Disk, LogOptions, Membership, NodeFile, NodeLog, SimulatedLog, SimulatedWriter, Wire};
 use crate::random;
 use crate::random::simulated::Chance;
 use crate::rebalance;
 use crate::server::Shared;
+use crate::simulation::forming::Forming;
 use crate::simulation::network::{Network, SimulatedWire, host_of};
+use crate::simulation::scenario::Scenario;
 
 const STEP: Duration = Duration::from_millis(1);
 /// The simulation begins at this wall clock.
 const WALL_START_MS: i64 = 1_700_000_000_000;
 const PORT: u16 = 7000;
+/// Small, so that snapshots, purges and installs are frequent, and segments begun and deleted.
+const LOG_BYTES_MAX: u64 = 16 << 10;
+const SEGMENT_BYTES: u64 = 32 << 10;
 
 pub struct Machine {
     pub index: usize,
-    pub directory: TempDir,
-    pub log: SimulatedLog,
     pub process: Option<Process>,
+    pub forming: Option<Forming>,
     /// Its clocks gain so many milliseconds on each thousand.
     pub drift: i64,
     pub wall_offset_ms: i64,
+    /// The operator's word for the next start: go on with what there is.
+    pub accept_loss: bool,
+    /// An operation of its disk was made to fail, so the node may stop by itself.
+    pub disk_fails: bool,
+    directory: TempDir,
+    log: SimulatedLog,
+    scenario: Scenario,
     network: Network,
 }
 
 pub struct Process {
     runtime: Runtime,
     shared: Arc<Mutex<Option<Arc<Shared>>>>,
+    /// Why it cannot go on.
+    failure: Arc<Mutex<Option<String>>>,
     /// Steps that it did not take while it was paused.
     missed: u64,
     pub paused: bool,
 }
 
 impl Machine {
-    pub fn new(index: usize, network: Network, drift: i64) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self { index, directory, log: SimulatedLog::default(), process: None, drift, wall_offset_ms: 0, network }
+    pub fn new(index: usize, scenario: Scenario, network: Network, drift: i64) -> Self {
+        Self {
+            index,
+            process: None,
+            forming: None,
+            drift,
+            wall_offset_ms: 0,
+            accept_loss: false,
+            disk_fails: false,
+            directory: tempfile::tempdir().expect("a directory"),
+            log: SimulatedLog::default(),
+            scenario,
+            network,
+        }
     }
 
     pub fn config(&self) -> Config {
-        let (host, port) = (host_of(self.index), PORT + self.index as u16);
-        let data_dir: PathBuf = self.directory.path().into();
-        Config { announce_host: Some(host), port, data_dir, threads: 1, ..Config::default() }
+        let Scenario { groups, replicas, election_ms_max, .. } = self.scenario;
+        Config {
+            announce_host: Some(host_of(self.index)),
+            port: PORT + self.index as u16,
+            data_dir: PathBuf::from(self.directory.path()),
+            threads: 1,
+            groups,
+            replicas,
+            election_timeout_max_ms: election_ms_max,
+            election_timeout_min_ms: election_ms_max / 2,
+            log_bytes_max: ByteSize(LOG_BYTES_MAX),
+            ..Config::default()
+        }
     }
 
-    pub fn file(&self) -> NodeFile {
-        NodeFile::open(self.directory.path()).expect("the node's file")
+    pub fn address(&self) -> Address {
+        address_of(self.index)
+    }
+
+    pub fn cluster_addresses(&self) -> BTreeSet<Address> {
+        (0..self.scenario.nodes).map(address_of).collect()
     }
 
     /// What this machine's clocks say at a moment of the simulation.
@@ -73,37 +111,83 @@ impl Machine {
         }));
     }
 
-    pub fn start(&mut self, now_ms: u64) {
+    /// Err if its disk fails at once.
+    pub fn start(&mut self, now_ms: u64) -> Result<(), String> {
         // A node that starts by a wrong wall clock has nothing to doubt it by: what is promised begins after that.
         self.wall_offset_ms = 0;
         self.set_clocks(now_ms);
+        let file = NodeFile::open(self.directory.path()).expect("the node's file");
+        if !file.record.is_member() {
+            self.forming = Some(Forming::new(self, file));
+            return Ok(());
+        }
+        let options = LogOptions {
+            fsync: self.scenario.fsync,
+            segment_bytes: SEGMENT_BYTES,
+            accept_loss: std::mem::take(&mut self.accept_loss),
+        };
+        let (log, recovered, writer) = self.log.open(options).map_err(|error| error.to_string())?;
+        if recovered.power_loss_suspected {
+            self.forming = Some(Forming::new(self, file));
+            return Ok(());
+        }
+        self.run(file, log, writer);
+        Ok(())
+    }
+
+    /// What a machine that is formed goes on with; see `Forming`.
+    pub fn join_anew(&mut self) {
+        (self.log, self.disk_fails) = (SimulatedLog::default(), false);
+    }
+
+    fn run(&mut self, file: NodeFile, log: NodeLog, writer: SimulatedWriter) {
         let mut builder = Builder::new_current_thread();
         builder.max_blocking_threads(1).enable_all().start_paused(true);
         // tokio wakes those who watch a channel in an order that it draws.
         #[cfg(tokio_unstable)]
         builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&random::draw_u64().to_le_bytes()));
         let runtime = builder.build().expect("a runtime");
-        let shared = Arc::new(Mutex::new(None));
-        let options = LogOptions { fsync: Fsync::Always, segment_bytes: 1 << 20, accept_loss: false };
-        let (log, _, writer) = self.log.open(options).expect("the log is sound");
+        let (shared, failure) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
         let wire = Arc::new(SimulatedWire { network: self.network.clone(), node: self.index });
         self.network.start(self.index);
-        let boot = boot(self.config(), self.file(), log, wire, runtime.handle().clone(), shared.clone());
-        runtime.spawn(boot);
+        let place = Place { file, log, wire, disk: self.log.disk(), runtime: runtime.handle().clone() };
+        let (life, reason) = (live(self.config(), place, shared.clone()), failure.clone());
+        runtime.spawn(async move { *reason.lock() = Some(life.await) });
         runtime.spawn(write_log(writer, Chance(random::draw_u64())));
-        self.process = Some(Process { runtime, shared, missed: 0, paused: false });
+        self.process = Some(Process { runtime, shared, failure, missed: 0, paused: false });
     }
 
     pub fn kill(&mut self) {
         self.network.stop(self.index, true);
-        self.process = None;
+        self.end();
         self.log.kill();
     }
 
     pub fn lose_power(&mut self, chance: &mut Chance) {
-        self.process = None;
+        self.end();
         self.network.stop(self.index, false);
         self.log.lose_power(chance);
+    }
+
+    fn end(&mut self) {
+        (self.process, self.forming, self.disk_fails) = (None, None, false);
+    }
+
+    /// All that it had is gone, as from a machine that was replaced.
+    pub fn wipe(&mut self) {
+        self.kill();
+        self.directory = tempfile::tempdir().expect("a directory");
+        self.log = SimulatedLog::default();
+    }
+
+    /// One of its next disk operations fails.
+    pub fn fail_disk(&mut self, chance: &mut Chance) {
+        self.log.fail_soon(chance);
+        self.disk_fails = true;
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        self.process.as_ref()?.failure.lock().clone()
     }
 
     pub fn step(&mut self, now_ms: u64) {
@@ -126,6 +210,21 @@ impl Machine {
         self.process.as_ref()?.shared.lock().clone()
     }
 
+    /// Err says why it does not serve.
+    pub fn readiness(&self) -> Result<(), String> {
+        let Some(shared) = self.shared() else {
+            return Err(if self.forming.is_some() { "it is forming" } else { "it is starting" }.to_owned());
+        };
+        match shared.replication.is_formed() {
+            true => shared.replication.readiness(),
+            false => Err("the cluster is not formed".to_owned()),
+        }
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.paused)
+    }
+
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(process) = &self.process {
             process.runtime.spawn(task);
@@ -133,39 +232,49 @@ impl Machine {
     }
 }
 
-async fn boot(
-    config: Config,
+fn address_of(index: usize) -> Address {
+    Address { host: host_of(index), port: PORT + index as u16 }
+}
+
+struct Place {
     file: NodeFile,
-    log: crate::raft::NodeLog,
+    log: NodeLog,
     wire: Arc<dyn Wire>,
+    disk: Arc<dyn Disk>,
     runtime: tokio::runtime::Handle,
-    slot: Arc<Mutex<Option<Arc<Shared>>>>,
-) {
-    let topology = match &file.record.membership {
-        crate::raft::Membership::Member { topology, .. } => (**topology).clone(),
-        other => panic!("not a member: {other:?}"),
-    };
+}
+
+/// Returns why the node cannot go on.
+async fn live(config: Config, place: Place, slot: Arc<Mutex<Option<Arc<Shared>>>>) -> String {
+    let Place { file, log, wire, disk, runtime } = place;
+    let Membership::Member { topology, .. } = file.record.membership.clone() else { unreachable!("formed before") };
     let (failed, mut failures) = mpsc::channel(64);
     let parameters = Arc::new(ConfigTable::new(&config));
     let ground = Ground {
         file,
         parameters: parameters.clone(),
-        topology,
-        log,
+        topology: *topology,
+        log: log.clone(),
         failed,
         started: Instant::now(),
         runtimes: vec![runtime],
         wire,
+        disk,
     };
-    let (coordinator, replication, _transport, mut tasks) =
-        node::start_replication(&config, ground).await.expect("replication starts");
+    let (coordinator, replication, _transport, mut tasks) = match node::start_replication(&config, ground).await {
+        Ok(running) => running,
+        Err(error) => return error.to_string(),
+    };
     let (_stop, stopped) = watch::channel(false);
     tasks.spawn(rebalance::drive(replication.clone()));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();
     running.spawn(coordinator.run(stopped));
-    let reason = failures.recv().await;
-    panic!("a node cannot go on: {reason:?}");
+    tokio::select! {
+        biased;
+        reason = failures.recv() => reason.unwrap_or_default(),
+        reason = log.failure() => reason.to_string(),
+    }
 }
 
 /// The log's thread: a batch, then the time a disk takes to sync it.
@@ -174,39 +283,5 @@ async fn write_log(mut writer: SimulatedWriter, mut chance: Chance) {
         let slow = chance.below(200) == 0;
         let ms = if slow { 20 + chance.below(200) } else { chance.below(3) };
         tokio::time::sleep(Duration::from_micros(200) + Duration::from_millis(ms)).await;
-    }
-}
-
-/// Founds a cluster as `raft/formation.rs` does, with the probes' answers carried by hand.
-pub fn found(machines: &[Machine]) {
-    let addresses: Vec<Address> =
-        machines.iter().map(|machine| node::formation_config(&machine.config()).info.address()).collect();
-    let mut forming: Vec<(FormingNode, NodeFile)> = machines
-        .iter()
-        .map(|machine| {
-            let file = machine.file();
-            let mut config = node::formation_config(&machine.config());
-            config.intent.addresses = addresses.iter().cloned().collect();
-            let node: NodeId = file.record.node;
-            (FormingNode { node, info: config.info, intent: config.intent, plan: None }, file)
-        })
-        .collect();
-    let seed = PlanSeed { cluster_id: crate::cluster::ClusterId::random(), hash_secret: [1, 2, 3, 4] };
-    for _ in 0..20 {
-        for index in 0..forming.len() {
-            let probes: BTreeMap<Address, Probe> = (0..forming.len())
-                .filter(|other| *other != index)
-                .map(|other| (addresses[other].clone(), forming[other].0.answer()))
-                .collect();
-            let (node, _) = &mut forming[index];
-            if let Action::Found(plan) | Action::AcceptPlan(plan) = node.step(&probes, seed) {
-                node.plan = Some(plan);
-            }
-        }
-    }
-    for (node, file) in &mut forming {
-        let plan = node.plan.clone().expect("a plan that all hold");
-        file.update(crate::raft::Membership::Planned(plan.clone())).expect("writes");
-        file.update_topology(plan.topology()).expect("writes");
     }
 }

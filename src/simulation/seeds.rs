@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::admin;
+use crate::config::Config;
+use crate::simulation::scenario::Scenario;
+use crate::simulation::scripts::SCRIPTS;
 use crate::simulation::world::{Report, run};
 
-/// Run every time, each for so long. Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, one is
+/// Run every time. Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, one is
 /// enough to see that it works.
 const FIXED_SEEDS: u64 = if cfg!(tokio_unstable) { 20 } else { 1 };
-const MS: u64 = if cfg!(tokio_unstable) { 20_000 } else { 5_000 };
+/// Of each script.
+const SCRIPT_SEEDS: u64 = 2;
 
 /// `tests/simulate` sets `KVORUM_SIMULATION_SEED` for that seed alone, or `KVORUM_SIMULATION_SECONDS` for fresh ones as well.
 #[test]
@@ -16,12 +21,18 @@ fn no_seed_breaks_an_invariant() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let mut total = Total::default();
     if let Some(seed) = number("KVORUM_SIMULATION_SEED") {
-        return total.add(seed);
+        let Config { log_level, log_format, .. } = Config::default();
+        admin::init_logging(log_level, log_format);
+        return total.add(seed, Scenario::of_seed(seed));
     }
-    (1..=FIXED_SEEDS).for_each(|seed| total.add(seed));
+    (1..=FIXED_SEEDS).for_each(|seed| total.add(seed, Scenario::of_seed(seed)));
+    if cfg!(tokio_unstable) {
+        SCRIPTS.into_iter().for_each(|script| (1..=SCRIPT_SEEDS).for_each(|seed| total.add(seed, script)));
+    }
     let until = Instant::now() + Duration::from_secs(number("KVORUM_SIMULATION_SECONDS").unwrap_or(0));
     while Instant::now() < until {
-        total.add(crate::random::draw_u64() >> 16);
+        let seed = crate::random::draw_u64() >> 16;
+        total.add(seed, Scenario::of_seed(seed));
     }
     println!("{total:#?}");
 }
@@ -35,15 +46,17 @@ struct Total {
     unknown: usize,
     entries_applied: u64,
     leaderships: usize,
+    snapshots: u64,
+    installs: u64,
     faults: BTreeMap<&'static str, u64>,
 }
 
 impl Total {
-    fn add(&mut self, seed: u64) {
-        let report = run(seed, MS).unwrap_or_else(|error| {
+    fn add(&mut self, seed: u64, scenario: Scenario) {
+        let report = run(seed, scenario).unwrap_or_else(|error| {
             panic!("{error}\nagain: tests/simulate --seed {seed}");
         });
-        let Report { steps, done, refused, unknown, applied, leaderships, faults } = report;
+        let Report { steps, done, refused, unknown, applied, leaderships, snapshots, installs, faults } = report;
         self.seeds += 1;
         self.steps += steps;
         self.done += done;
@@ -51,6 +64,8 @@ impl Total {
         self.unknown += unknown;
         self.entries_applied += applied;
         self.leaderships += leaderships;
+        self.snapshots += snapshots;
+        self.installs += installs;
         for (fault, count) in faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -61,5 +76,5 @@ impl Total {
 #[test]
 #[cfg(tokio_unstable)]
 fn a_seed_gives_the_same_run_each_time() {
-    assert_eq!(run(7, 5_000), run(7, 5_000));
+    assert_eq!(run(7, Scenario::drawn()), run(7, Scenario::drawn()));
 }

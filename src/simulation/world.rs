@@ -1,25 +1,32 @@
-//! The world: machines, network and clients, a millisecond at a time, with faults on the way.
+//! The whole cluster, its clients and its faults, stepped a millisecond at a time.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Once;
 
 use parking_lot::Mutex;
 
+use crate::cluster::{Address, GroupId, Probe, ReplicaId};
+use crate::raft::Fsync;
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
-use crate::simulation::faults::Faults;
+use crate::simulation::forming::{ROUND_MS, Round};
 use crate::simulation::history::Outcome;
-use crate::simulation::invariants::{Invariants, Seen};
+use crate::simulation::invariants::{Invariants, Seen, compare, owners};
 use crate::simulation::network::Network;
-use crate::simulation::node::{Machine, found};
+use crate::simulation::node::Machine;
+use crate::simulation::scenario::Scenario;
 
-const NODES: usize = 3;
 const CLIENTS: usize = 8;
 /// Within this a cluster without faults serves.
 const HEAL_MS_MAX: u64 = 60_000;
+/// Between two looks at what takes long to look at.
+const SLOW_LOOK_MS: u64 = 500;
+/// After a node has joined, for its last membership change to be committed.
+const SETTLING_MS: u64 = 3000;
 
 pub struct World {
     pub now_ms: u64,
@@ -27,7 +34,20 @@ pub struct World {
     pub network: Network,
     pub machines: Vec<Machine>,
     pub clients: Clients,
+    pub scenario: Scenario,
     invariants: Invariants,
+    later: Vec<(u64, Later)>,
+    joined_ms: u64,
+    faults: BTreeMap<&'static str, u64>,
+}
+
+/// What a fault leaves to be done.
+pub enum Later {
+    Kill(usize),
+    Start(usize),
+    Resume(usize),
+    Cut(usize, usize),
+    Mend,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +58,9 @@ pub struct Report {
     pub unknown: usize,
     pub applied: u64,
     pub leaderships: usize,
-    pub faults: std::collections::BTreeMap<&'static str, u64>,
+    pub snapshots: u64,
+    pub installs: u64,
+    pub faults: BTreeMap<&'static str, u64>,
 }
 
 thread_local! {
@@ -57,13 +79,13 @@ fn note_panics() {
     });
 }
 
-/// One run of `ms` with faults, then without until all is well. Err is what did not hold.
-pub fn run(number: u64, ms: u64) -> Result<Report, String> {
+/// One run: what the scenario does to the cluster, then nothing until all is well. Err is what did not hold.
+pub fn run(number: u64, scenario: Scenario) -> Result<Report, String> {
     note_panics();
     PANICKED.set(None);
     seed(Some(number));
     // A node that cannot start panics here, and not in a task.
-    let lived = catch_unwind(|| World::new(number).live(ms));
+    let lived = catch_unwind(|| World::new(number, scenario).live());
     let outcome = lived.unwrap_or_else(|_| Err(PANICKED.take().unwrap_or_default()));
     seed(None);
     crate::clock::simulated::set(None);
@@ -71,27 +93,32 @@ pub fn run(number: u64, ms: u64) -> Result<Report, String> {
 }
 
 impl World {
-    fn new(number: u64) -> Self {
+    fn new(number: u64, scenario: Scenario) -> Self {
         let network = Network::new(number ^ 0x5eed);
-        let machines: Vec<Machine> =
-            (0..NODES).map(|index| Machine::new(index, network.clone(), index as i64 * 4 - 4)).collect();
-        let (clients, invariants) = (Clients::new(CLIENTS), Invariants::default());
-        Self { now_ms: 0, chance: Chance(number), network, machines, clients, invariants }
+        let drift = |index: usize| index as i64 % 3 * 4 - 4;
+        let machine = |index| Machine::new(index, scenario, network.clone(), drift(index));
+        let machines: Vec<Machine> = (0..scenario.nodes).map(machine).collect();
+        Self {
+            now_ms: 0,
+            chance: Chance(number),
+            network,
+            machines,
+            clients: Clients::new(CLIENTS, scenario.nodes),
+            scenario,
+            invariants: Invariants::default(),
+            later: Vec::new(),
+            joined_ms: 0,
+            faults: BTreeMap::new(),
+        }
     }
 
-    fn live(mut self, ms: u64) -> Result<Report, String> {
-        self.machines[0].set_clocks(0);
-        found(&self.machines);
-        for index in 0..NODES {
-            self.machines[index].start(0);
-        }
+    fn live(mut self) -> Result<Report, String> {
+        (0..self.machines.len()).for_each(|node| self.start(node));
         self.until_well()?;
-        let mut faults = Faults::default();
-        while self.now_ms < ms {
-            faults.step(&mut self);
-            self.step(true)?;
-        }
-        faults.end(&mut self);
+        (self.scenario.disturb)(&mut self)?;
+        self.network.mend();
+        let later = std::mem::take(&mut self.later);
+        later.into_iter().for_each(|(_, event)| event.run(&mut self));
         self.until_well()?;
         while !self.clients.are_idle() {
             self.step(false)?;
@@ -100,6 +127,7 @@ impl World {
             let last = self.read(&key)?;
             self.clients.history.check(&key, &last)?;
         }
+        self.replicas_agree()?;
         let history = &self.clients.history;
         Ok(Report {
             steps: self.now_ms,
@@ -108,15 +136,26 @@ impl World {
             unknown: history.count(Outcome::Unknown),
             applied: self.invariants.applied(),
             leaderships: self.invariants.leaderships(),
-            faults: faults.counts,
+            snapshots: self.invariants.snapshots(),
+            installs: self.invariants.installs(),
+            faults: self.faults,
         })
     }
 
-    fn step(&mut self, begin: bool) -> Result<(), String> {
+    /// `begin`: whether clients make new calls.
+    pub fn step(&mut self, begin: bool) -> Result<(), String> {
         self.now_ms += 1;
+        let due: Vec<usize> = (0..self.later.len()).rev().filter(|at| self.later[*at].0 <= self.now_ms).collect();
+        for at in due {
+            let (_, event) = self.later.remove(at);
+            event.run(self);
+        }
         self.network.advance(self.now_ms);
         for machine in &mut self.machines {
             machine.step(self.now_ms);
+        }
+        if self.now_ms.is_multiple_of(ROUND_MS) {
+            (0..self.machines.len()).for_each(|node| self.form(node));
         }
         self.clients.step(&self.machines, self.now_ms, &mut self.chance, begin);
         if let Some(expired) = self.clients.expired.take() {
@@ -125,17 +164,57 @@ impl World {
         if let Some(panic) = PANICKED.take() {
             return Err(format!("at {} ms: {panic}", self.now_ms));
         }
-        self.look().map_err(|error| format!("at {} ms: {error}", self.now_ms))
+        self.end_failed().and_then(|()| self.look()).map_err(|error| format!("at {} ms: {error}", self.now_ms))
+    }
+
+    pub fn pass(&mut self, ms: u64) -> Result<(), String> {
+        (0..ms).try_for_each(|_| self.step(true))
+    }
+
+    /// Clients go on until `condition` holds; false if it does not within `ms_max`.
+    pub fn pass_until(&mut self, ms_max: u64, condition: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        for _ in 0..ms_max {
+            if condition(self) {
+                return Ok(true);
+            }
+            self.step(true)?;
+        }
+        Ok(condition(self))
+    }
+
+    /// A node that stops by itself had a reason: its disk. What of the last writes is on it, nobody knows then.
+    fn end_failed(&mut self) -> Result<(), String> {
+        for node in 0..self.machines.len() {
+            let Some(reason) = self.machines[node].failure() else { continue };
+            if !self.machines[node].disk_fails {
+                return Err(format!("node {node} cannot go on: {reason}"));
+            }
+            match self.scenario.fsync {
+                Fsync::Always => self.lose_power(node),
+                Fsync::EverySec | Fsync::No => self.kill(node),
+            }
+            self.later(50, 1000, Later::Start(node));
+        }
+        Ok(())
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        let see = |machine: &Machine| {
+            let replication = machine.shared()?.replication.clone();
+            let groups = replication.groups();
+            Some(Seen { node: machine.index, replication, groups })
+        };
+        self.machines.iter().filter_map(see).collect()
     }
 
     fn look(&mut self) -> Result<(), String> {
         self.invariants.begin_step();
-        for machine in &self.machines {
-            let Some(shared) = machine.shared() else { continue };
-            machine.set_clocks(self.now_ms);
-            let replication = shared.replication.clone();
-            let groups = replication.groups();
-            self.invariants.look(&Seen { node: machine.index, replication, groups })?;
+        for seen in self.seen() {
+            self.machines[seen.node].set_clocks(self.now_ms);
+            self.invariants.look(&seen)?;
+            if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
+                owners::look(&seen)?;
+            }
         }
         Ok(())
     }
@@ -145,16 +224,108 @@ impl World {
         let until = self.now_ms + HEAL_MS_MAX;
         while self.now_ms < until {
             self.step(false)?;
-            let well = |machine: &Machine| {
-                machine
-                    .shared()
-                    .is_some_and(|shared| shared.replication.is_formed() && shared.replication.readiness().is_ok())
-            };
-            if self.machines.iter().all(well) {
+            if self.machines.iter().all(|machine| machine.readiness().is_ok()) {
                 return Ok(());
             }
         }
-        Err(format!("at {} ms: the cluster does not serve, {HEAL_MS_MAX} ms after the last fault", self.now_ms))
+        let missing: Vec<_> = self.machines.iter().map(Machine::readiness).collect();
+        let now_ms = self.now_ms;
+        Err(format!("at {now_ms} ms: the cluster does not serve, {HEAL_MS_MAX} ms after the last fault: {missing:?}"))
+    }
+
+    fn replicas_agree(&mut self) -> Result<(), String> {
+        let until = self.now_ms + HEAL_MS_MAX;
+        let replicas = self.scenario.nodes.min(self.scenario.replicas as usize);
+        while self.now_ms < until {
+            let seen = self.seen();
+            seen.iter().try_for_each(owners::look)?;
+            if let Some(agree) = compare(&seen, replicas) {
+                return agree;
+            }
+            self.step(false)?;
+        }
+        Err(format!("the replicas of a group are not at one entry, {HEAL_MS_MAX} ms after the last fault"))
+    }
+
+    /// All nodes are up and every group has the voters that the topology wants, so that what one of them has is elsewhere as well.
+    pub fn can_spare_one(&self) -> bool {
+        let seen = self.seen();
+        let Some(newest) = seen.iter().map(|seen| seen.replication.topology()).max_by_key(|topology| topology.epoch())
+        else {
+            return false;
+        };
+        let whole = |group: &GroupId, wanted: Vec<ReplicaId>| {
+            seen.iter().any(|seen| {
+                let status = match seen.replication.group(*group) {
+                    Some(led) if led.leads() => seen.replication.membership(&led),
+                    None if *group == GroupId::META && seen.replication.leads_meta() => {
+                        seen.replication.meta_membership()
+                    }
+                    Some(_) | None => return false,
+                };
+                !status.joint && status.voters.iter().eq(&wanted)
+            })
+        };
+        let groups = newest.groups().iter().map(|(id, info)| (*id, info.replicas.keys().copied().collect()));
+        let meta = (GroupId::META, newest.meta_members().keys().copied().collect());
+        let settled = self.now_ms > self.joined_ms + SETTLING_MS;
+        settled && seen.len() == self.machines.len() && groups.chain([meta]).all(|(id, wanted)| whole(&id, wanted))
+    }
+
+    /// No call is under way, and all logs are level.
+    pub fn rest(&mut self) -> Result<(), String> {
+        while !self.clients.are_idle() {
+            self.step(false)?;
+        }
+        self.idle(500)
+    }
+
+    /// Without calls.
+    pub fn idle(&mut self, ms: u64) -> Result<(), String> {
+        (0..ms).try_for_each(|_| self.step(false))
+    }
+
+    /// What was acknowledged may be gone: from here on nothing of it is asked for.
+    pub fn forget(&mut self) {
+        self.clients.forget();
+        self.invariants.forget();
+    }
+
+    /// Made so far on all nodes.
+    pub fn snapshots(&self) -> u64 {
+        self.invariants.snapshots()
+    }
+
+    /// The node that leads the group and takes writes.
+    pub fn leader(&self, group: GroupId) -> Option<usize> {
+        let leads = |seen: &Seen| seen.groups.iter().any(|here| here.id() == group && here.leads());
+        self.seen().iter().find(|seen| leads(seen)).map(|seen| seen.node)
+    }
+
+    /// The leadership's term, if the node was elected in the term it is in.
+    pub fn elected(&self, node: usize, group: GroupId) -> Option<u64> {
+        let group = self.machines[node].shared()?.replication.group(group)?;
+        group.elected().filter(|(_, replica)| *replica == group.replica().0).map(|(term, _)| term)
+    }
+
+    /// Of the leadership that the node follows, its own included.
+    pub fn term(&self, node: usize, group: GroupId) -> Option<u64> {
+        let group = self.machines[node].shared()?.replication.group(group)?;
+        group.elected().map(|(term, _)| term)
+    }
+
+    pub fn at(&mut self, ms: u64, event: Later) {
+        self.later.push((ms, event));
+    }
+
+    /// In `ms_min` ms, or so many more at most.
+    pub fn later(&mut self, ms_min: u64, more_max: u64, event: Later) {
+        let at = self.now_ms + ms_min + self.chance.below(more_max);
+        self.at(at, event);
+    }
+
+    pub fn count(&mut self, fault: &'static str) {
+        *self.faults.entry(fault).or_default() += 1;
     }
 
     pub fn kill(&mut self, node: usize) {
@@ -167,9 +338,70 @@ impl World {
         self.clients.disconnect(node, self.now_ms);
     }
 
+    pub fn wipe(&mut self, node: usize) {
+        self.machines[node].wipe();
+        self.clients.disconnect(node, self.now_ms);
+        self.joined_ms = u64::MAX - SETTLING_MS;
+    }
+
+    pub fn fail_disk(&mut self, node: usize) {
+        self.machines[node].fail_disk(&mut self.chance);
+    }
+
+    pub fn start(&mut self, node: usize) {
+        if self.machines[node].process.is_none()
+            && self.machines[node].forming.is_none()
+            && self.machines[node].start(self.now_ms).is_err()
+        {
+            self.machines[node].kill();
+            self.later(50, 1000, Later::Start(node));
+        }
+        if self.machines[node].forming.is_some() {
+            self.joined_ms = u64::MAX - SETTLING_MS;
+        }
+    }
+
+    fn form(&mut self, node: usize) {
+        let Some(mut forming) = self.machines[node].forming.take() else { return };
+        self.machines[node].set_clocks(self.now_ms);
+        let reached = |machine: &&Machine| {
+            machine.index != node && !self.network.is_cut(machine.index, node) && !machine.is_paused()
+        };
+        let probe = |machine: &Machine| {
+            let probe = match (&machine.forming, machine.shared()) {
+                (Some(forming), _) => forming.answer(),
+                (None, Some(shared)) => Probe::Member { cluster: shared.replication.topology().cluster_id() },
+                (None, None) => Probe::Unreachable,
+            };
+            (machine.address(), probe)
+        };
+        let probes: BTreeMap<Address, Probe> = self.machines.iter().filter(reached).map(probe).collect();
+        let leads = |machine: &&Machine| machine.shared().is_some_and(|shared| shared.replication.leads_meta());
+        let leader = self.machines.iter().filter(reached).find(leads);
+        match forming.step(self.now_ms, &probes, leader) {
+            Round::Goes => {
+                self.machines[node].forming = Some(forming);
+                return;
+            }
+            Round::Formed => (),
+            Round::JoinedAnew => self.machines[node].join_anew(),
+        }
+        self.start(node);
+        self.joined_ms = self.now_ms;
+    }
+
     pub fn cut_both_ways(&self, node: usize, other: usize) {
         self.network.cut(node, other);
         self.network.cut(other, node);
+    }
+
+    pub fn heal_both_ways(&self, node: usize, other: usize) {
+        self.network.heal(node, other);
+        self.network.heal(other, node);
+    }
+
+    pub fn isolate(&self, node: usize) {
+        (0..self.machines.len()).filter(|other| *other != node).for_each(|other| self.cut_both_ways(node, other));
     }
 
     /// Hands what the node leads to others.
@@ -184,12 +416,6 @@ impl World {
                 // Refused, or to a node that is away: as an operator would see it.
                 let _ = group.transfer(target).await;
             });
-        }
-    }
-
-    pub fn start(&mut self, node: usize) {
-        if self.machines[node].process.is_none() {
-            self.machines[node].start(self.now_ms);
         }
     }
 
@@ -216,8 +442,24 @@ impl World {
                     return Ok(value);
                 }
             }
-            node = (node + 1) % NODES;
+            node = (node + 1) % self.machines.len();
         }
         Err(format!("{key} cannot be read any more"))
+    }
+}
+
+impl Later {
+    fn run(self, world: &mut World) {
+        match self {
+            Self::Kill(node) => world.kill(node),
+            Self::Start(node) => world.start(node),
+            Self::Resume(node) => {
+                if let Some(process) = &mut world.machines[node].process {
+                    process.paused = false;
+                }
+            }
+            Self::Cut(node, other) => world.cut_both_ways(node, other),
+            Self::Mend => world.network.mend(),
+        }
     }
 }

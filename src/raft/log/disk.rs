@@ -1,6 +1,6 @@
-//! The file operations the log makes, so that tests can fail each one and lose what was not synced (`memory_disk.rs`).
+//! The file operations of the log and of snapshots, so that tests can fail each one and lose what was not synced (`memory_disk.rs`).
 //!
-//! Every operation blocks; they run on the log's own threads.
+//! Every operation blocks: the log's run on its own threads, those of snapshots under `raft/blocking.rs`.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,11 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-pub trait Disk: Send + Sync {
+use crate::raft::directory::{create_directory, sync_directory};
+
+pub trait Disk: std::fmt::Debug + Send + Sync {
+    /// With those above it that are missing; returns when it is durable.
+    fn create_directory(&self, directory: &Path) -> io::Result<()>;
     /// Files directly in the directory, in no order.
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -19,7 +23,11 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes creations and removals in the directory durable.
+    /// In place of what `to` was, if there was anything.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// What this process may still take of the directory's file system.
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64>;
+    /// Makes creations, renames and removals in the directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 }
 
@@ -29,6 +37,9 @@ pub trait DiskFile: Send + Sync {
     /// Takes space for these bytes of the file, so that writing them does not fail for want of it; what the file holds, and its length, stay.
     /// Without effect where the file system cannot do that.
     fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Bytes read; fewer than `bytes` has room for only at the end of the file.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    fn length(&self) -> io::Result<u64>;
     /// Returns when everything written before the call is on the disk.
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file, gives back what was reserved behind, and makes its new length durable.
@@ -36,9 +47,14 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// The file system.
+#[derive(Debug)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        create_directory(directory)
+    }
+
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(directory)?.map(|file| Ok(file?.path())).collect()
     }
@@ -52,15 +68,24 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::options().write(true).open(path)?))
+        Ok(Arc::new(File::options().read(true).write(true).open(path)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(directory)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        sync_directory(directory)
     }
 }
 
@@ -74,6 +99,23 @@ impl DiskFile for File {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match FileExt::read_at(self, &mut bytes[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -59,6 +59,12 @@ struct MemoryFile {
     id: FileId,
 }
 
+impl std::fmt::Debug for MemoryDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryDisk")
+    }
+}
+
 impl MemoryDisk {
     /// The operation with this number, counted from 1 over the disk's life, fails.
     pub fn fail_at(&self, operation: u64, fault: Fault) {
@@ -90,7 +96,10 @@ impl MemoryDisk {
     /// The disk as another process finds it after this one was killed.
     pub fn after_kill(&self) -> Self {
         let state = self.0.lock();
-        let files = state.files.clone();
+        let named = |id: &FileId| {
+            [&state.names, &state.synced_names].iter().any(|names| names.values().any(|named| named == id))
+        };
+        let files = state.files.iter().filter(|(id, _)| named(id)).map(|(id, file)| (*id, file.clone())).collect();
         Self(Arc::new(Mutex::new(State {
             files,
             names: state.names.clone(),
@@ -104,7 +113,7 @@ impl MemoryDisk {
         let state = self.0.lock();
         let mut names = state.synced_names.clone();
         for (name, id) in &state.names {
-            if !state.synced_names.contains_key(name) && chance.below(2) == 0 {
+            if state.synced_names.get(name) != Some(id) && chance.below(2) == 0 {
                 names.insert(name.clone(), *id);
             }
         }
@@ -155,9 +164,13 @@ impl State {
         self.files.values().map(|file| file.taken).sum()
     }
 
+    fn free(&self) -> usize {
+        self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.taken()))
+    }
+
     /// Makes the file take its first `end` bytes from the disk, or as many as there are.
     fn take(&mut self, id: FileId, end: usize) -> io::Result<()> {
-        let free = self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.taken()));
+        let free = self.free();
         let file = self.files.get_mut(&id).expect("open files exist");
         let wanted = end.saturating_sub(file.taken);
         file.taken += wanted.min(free);
@@ -170,6 +183,11 @@ impl State {
 }
 
 impl Disk for MemoryDisk {
+    /// They need not be made here.
+    fn create_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(self.0.lock().names.keys().filter(|path| path.parent() == Some(directory)).cloned().collect())
     }
@@ -204,6 +222,18 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.count()?;
+        let id = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0.lock().free() as u64)
+    }
+
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.count()?;
@@ -231,12 +261,29 @@ impl DiskFile for MemoryFile {
         state.take(self.id, (offset + bytes) as usize)
     }
 
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.state.lock();
+        let written = &state.files[&self.id].written;
+        let rest = written.get(offset as usize..).unwrap_or_default();
+        let count = rest.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.state.lock().files[&self.id].written.len() as u64)
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         state.count()?;
         let file = state.files.get_mut(&self.id).expect("open files exist");
-        file.synced.clone_from(&file.written);
-        file.unsynced.clear();
+        let Contents { synced, written, unsynced, .. } = file;
+        for (from, length) in unsynced.drain(..) {
+            let to = from + length;
+            synced.resize(synced.len().max(to), 0);
+            synced[from..to].copy_from_slice(&written[from..to]);
+        }
         Ok(())
     }
 

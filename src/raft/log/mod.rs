@@ -10,7 +10,7 @@
 //! | `segments` | the files: batches go in, old ones go away |
 //! | `background_sync` | the thread that syncs for `appendfsync everysec` |
 //! | `recover` | reading the segments at start: torn tail or corruption |
-//! | `disk` | the file operations, which tests replace (`memory_disk`) |
+//! | `disk` | the file operations, also of snapshots, which tests replace (`memory_disk`) |
 //! | `node_log` | opening, the handles, closing |
 //! | `error` | what can go wrong |
 
@@ -36,7 +36,10 @@ mod tests;
 mod tests_faults;
 mod writer;
 
+pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::LogError;
+#[cfg(test)]
+pub use memory_disk::{Fault, MemoryDisk};
 pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};
 pub use segments::Room;
 #[cfg(test)]

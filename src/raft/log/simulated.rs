@@ -1,10 +1,12 @@
 //! A log without threads, on a disk in memory, for the simulation.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::Disk;
 use super::error::LogError;
-use super::memory_disk::MemoryDisk;
+use super::memory_disk::{Fault, MemoryDisk};
 use super::node_log::{LogOptions, NodeLog, Recovered};
 use super::writer::Writer;
 use crate::random::simulated::Chance;
@@ -20,10 +22,21 @@ pub struct SimulatedLog {
 pub struct SimulatedWriter(Writer);
 
 impl SimulatedLog {
+    /// As this life of the machine's processes sees it.
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
+    }
+
     pub fn open(&self, options: LogOptions) -> Result<(NodeLog, Recovered, SimulatedWriter), LogError> {
-        let (disk, boot_id) = (Arc::new(self.disk.clone()), self.boots.to_le_bytes().to_vec());
-        let (log, recovered, writer) = NodeLog::recover(disk, Path::new("/log"), options, boot_id, None)?;
+        let boot_id = self.boots.to_le_bytes().to_vec();
+        let (log, recovered, writer) = NodeLog::recover(self.disk(), Path::new("/log"), options, boot_id, None)?;
         Ok((log, recovered, SimulatedWriter(writer)))
+    }
+
+    /// One of the next operations fails.
+    pub fn fail_soon(&self, chance: &mut Chance) {
+        let operation = self.disk.operations() + 1 + chance.below(40);
+        self.disk.fail_at(operation, Fault::Error(io::ErrorKind::Other));
     }
 
     /// The process is gone, what it wrote is there.

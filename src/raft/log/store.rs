@@ -95,6 +95,11 @@ impl GroupLog {
         let _ = self.queue.push(self.key, Item::Record(Record::Snapshot(log_id)));
     }
 
+    #[cfg(test)]
+    pub fn snapshot(&self) -> Option<LogId> {
+        self.tail.lock().snapshot
+    }
+
     fn record(&self, record: Record) -> io::Result<()> {
         self.queue.push(self.key, Item::Record(record)).map_err(|error| error.to_io())
     }

@@ -11,7 +11,6 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftSn
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
 
-use super::disk::RealDisk;
 use super::writer::BATCH_BYTES;
 use super::*;
 use crate::cluster::{GroupId, ReplicaId};
@@ -67,7 +66,8 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, (tempfile::TempDir, NodeLo
         let node_log = open(&directory.path().join("log"));
         let log = node_log.group(KEY.0, KEY.1);
         let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
-        let snapshots = SnapshotStore::open(directory.path().join("snapshots"), &state, &log).expect("opens");
+        let snapshots =
+            SnapshotStore::open(Arc::new(RealDisk), directory.path().join("snapshots"), &state, &log).expect("opens");
         let machine = GroupMachine { state, log: log.clone(), snapshots };
         Ok(((directory, node_log), log, machine))
     }
@@ -127,7 +127,7 @@ async fn a_replica_that_lost_the_snapshot_its_log_continues_is_refused() {
     append(&mut log, (0..10).map(|index| entry(index, b"v")).collect()).await;
     let machine = |log: &GroupLog| {
         let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
-        let snapshots = SnapshotStore::open(place.clone(), &state, log)?;
+        let snapshots = SnapshotStore::open(Arc::new(RealDisk), place.clone(), &state, log)?;
         Ok::<_, std::io::Error>(GroupMachine { state, log: log.clone(), snapshots })
     };
     let mut saved = machine(&log).expect("nothing is purged yet");
@@ -144,7 +144,7 @@ async fn a_replica_that_lost_the_snapshot_its_log_continues_is_refused() {
     fs::remove_dir_all(&place).expect("removes");
     let refused = machine(&log).expect_err("entries up to 7 are nowhere").to_string();
     assert!(refused.contains("there is none"), "{refused}");
-    let meta = MetaMachine::open(Arc::new(MetaState::new(KEY.1, 7, None)), log.clone(), place);
+    let meta = MetaMachine::open(Arc::new(RealDisk), Arc::new(MetaState::new(KEY.1, 7, None)), log.clone(), place);
     assert!(meta.expect_err("the same").to_string().contains("lacks the snapshot"));
 }
 

@@ -22,7 +22,7 @@ use super::inbound::Receiver;
 use super::link::Link;
 use super::network::GroupNetwork;
 use super::peer::{self, Peer};
-use super::registry::{RaftPort, Registry};
+use super::registry::{RaftPort, Registry, SnapshotPlace};
 use super::tasks::Tasks;
 use super::throttle::Throttle;
 use super::wire::Wire;
@@ -30,7 +30,7 @@ use crate::cluster::{ClusterId, GroupId, NodeId, ReplicaId};
 use crate::config::ConfigTable;
 use crate::keyspace::HashSecret;
 use crate::raft::acks::Acks;
-use crate::raft::log::Room;
+use crate::raft::log::{Disk, Room};
 use crate::raft::{SnapshotFile, TypeConfig};
 
 /// Largest body of `ask`, its answer, and a hint: they travel in one frame each.
@@ -56,6 +56,8 @@ pub struct TransportConfig {
     pub room: Arc<Room>,
     /// A connection that brings nothing for so long, pings included, is dropped and dialled again.
     pub silent_max: Duration,
+    /// Where snapshots are.
+    pub disk: Arc<dyn Disk>,
 }
 
 /// A peer as CLUSTER LINKS shows it.
@@ -97,6 +99,7 @@ pub struct Shared {
     parameters: Arc<ConfigTable>,
     pub(super) room: Arc<Room>,
     pub(super) silent_max: Duration,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) receiver: Arc<dyn Receiver>,
     pub(super) registry: Registry,
     pub(super) wire: Arc<dyn Wire>,
@@ -128,6 +131,7 @@ impl Transport {
             parameters: config.parameters,
             room: config.room,
             silent_max: config.silent_max,
+            disk: config.disk,
             receiver,
             registry: Registry::default(),
             wire,
@@ -230,7 +234,8 @@ impl Transport {
         port: Arc<dyn RaftPort>,
         snapshot_directory: PathBuf,
     ) {
-        self.shared.registry.register(group, replica, port, snapshot_directory);
+        let place = SnapshotPlace { disk: Arc::clone(&self.shared.disk), directory: snapshot_directory };
+        self.shared.registry.register(group, replica, port, place);
     }
 
     pub fn deregister(&self, group: GroupId, replica: ReplicaId) {

@@ -28,6 +28,7 @@ use crate::clock::Boottime;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
 use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
+use crate::raft::log::Disk;
 use crate::raft::{Member, SnapshotFile, TypeConfig, Vote};
 
 /// Appends in flight to one replica; openraft's receiving side pipelines as many.
@@ -93,6 +94,10 @@ pub struct PeerNetwork {
 }
 
 impl PeerNetwork {
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.disk
+    }
+
     fn header(&self, kind: Kind) -> Header {
         Header { kind, group: self.group, target: self.target, request: 0 }
     }

@@ -1,11 +1,11 @@
 //! A snapshot coming in: chunks to a temporary file, length and checksum compared, then installed.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::codec::{self, SnapshotBegin, SnapshotChunk, SnapshotEnd};
@@ -15,7 +15,8 @@ use super::registry::Registered;
 use super::tasks::Tasks;
 use crate::raft::SnapshotFile;
 use crate::raft::blocking::blocking;
-use crate::raft::space::{free_bytes, is_full};
+use crate::raft::log::{Disk, DiskFile};
+use crate::raft::space::is_full;
 
 /// Steps that wait for the disk; twice what a sender may have in flight.
 const STEPS_WAITING_MAX: usize = 2 * super::send_snapshot::CHUNKS_IN_FLIGHT_MAX;
@@ -45,9 +46,10 @@ impl Transfer {
         let id = begin.transfer;
         let runtime = registered.runtime.clone();
         let name = format!("incoming-{}-{}-{id:016x}.tmp", registered.group, registered.replica);
-        let path = registered.snapshot_directory.join(name);
+        let path = registered.snapshots.directory.join(name);
+        let path = RemoveOnDrop(registered.snapshots.disk.clone(), path);
         tasks.spawn_on(&runtime, async move {
-            let incoming = Incoming { registered, begin, steps, link, path: RemoveOnDrop(path) };
+            let incoming = Incoming { registered, begin, steps, link, path };
             incoming.run(request).await;
         });
         Self { id, steps: sender }
@@ -67,11 +69,11 @@ impl Transfer {
 }
 
 /// Also when the task is aborted, no temporary file stays.
-struct RemoveOnDrop(PathBuf);
+struct RemoveOnDrop(Arc<dyn Disk>, PathBuf);
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
+        self.0.remove(&self.1).ok();
     }
 }
 
@@ -86,12 +88,13 @@ struct Incoming {
 impl Incoming {
     async fn run(mut self, request: u64) {
         // Not begun: it would take what space there is, to be given up, again and again.
-        let directory = self.registered.snapshot_directory.clone();
-        let free = blocking(move || free_bytes(&directory)).await.flatten();
+        let (disk, directory) = (self.path.0.clone(), self.registered.snapshots.directory.clone());
+        let free = blocking(move || disk.free_bytes(&directory)).await.flatten();
         if free.is_ok_and(|free| free < self.begin.len) {
             return self.fail(request, None, Refusal::NoSpace);
         }
-        let mut file = match File::create(&self.path.0).await {
+        let (disk, path) = (self.path.0.clone(), self.path.1.clone());
+        let file = match blocking(move || disk.create(&path)).await.flatten() {
             Ok(file) => file,
             Err(error) => return self.fail(request, Some(&error), Refusal::Storage),
         };
@@ -111,10 +114,11 @@ impl Incoming {
                         return self.fail(request, None, Refusal::SnapshotDamaged);
                     }
                     crc32.update(&chunk.bytes);
-                    if let Err(error) = file.write_all(&chunk.bytes).await {
+                    let length = chunk.bytes.len() as u64;
+                    if let Err(error) = write(&file, chunk.bytes, received).await {
                         return self.fail(request, Some(&error), Refusal::Storage);
                     }
-                    received += chunk.bytes.len() as u64;
+                    received += length;
                     self.link.answer(request, codec::encode_answer(&[]));
                 }
                 Ok(Some(Step::End(request, end))) => {
@@ -122,7 +126,8 @@ impl Incoming {
                         return self.fail(request, None, Refusal::SnapshotDamaged);
                     }
                     // The state machine renames the file into place, so its bytes must be on disk before that.
-                    if let Err(error) = sync(&mut file).await {
+                    let synced = file.clone();
+                    if let Err(error) = blocking(move || synced.sync()).await.flatten() {
                         return self.fail(request, Some(&error), Refusal::Storage);
                     }
                     return self.install(request).await;
@@ -136,7 +141,7 @@ impl Incoming {
     }
 
     async fn install(self, request: u64) {
-        let file = SnapshotFile { path: self.path.0.clone(), len: self.begin.len };
+        let file = SnapshotFile { path: self.path.1.clone(), len: self.begin.len };
         match self.registered.port.install_snapshot(self.begin.vote, self.begin.meta, file).await {
             Some(answer) => self.link.answer(request, codec::encode_answer(&codec::encode_rare(&answer))),
             None => self.link.refuse(request, Refusal::Stopped),
@@ -144,7 +149,7 @@ impl Incoming {
     }
 
     fn fail(&self, request: u64, error: Option<&std::io::Error>, refusal: Refusal) {
-        let path: &Path = &self.path.0;
+        let path = &self.path.1;
         let refusal = if error.is_some_and(is_full) { Refusal::NoSpace } else { refusal };
         // The sender tries again twice a second, for as long as the disk is full, which has been said.
         if refusal != Refusal::NoSpace {
@@ -154,7 +159,7 @@ impl Incoming {
     }
 }
 
-async fn sync(file: &mut File) -> std::io::Result<()> {
-    file.flush().await?;
-    file.sync_all().await
+async fn write(file: &Arc<dyn DiskFile>, bytes: Bytes, offset: u64) -> io::Result<()> {
+    let file = file.clone();
+    blocking(move || file.write_at(&bytes, offset)).await.flatten()
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::codec::{AppendRequest, AppendResult};
 use crate::cluster::{GroupId, ReplicaId};
+use crate::raft::log::Disk;
 use crate::raft::{SnapshotFile, SnapshotMeta, TypeConfig, Vote};
 
 /// What the transport asks of a Raft instance, whatever its state machine is.
@@ -82,13 +83,18 @@ where
     }
 }
 
+/// Where received snapshots are written until they are installed.
+pub struct SnapshotPlace {
+    pub disk: Arc<dyn Disk>,
+    pub directory: PathBuf,
+}
+
 /// A replica that takes part.
 pub struct Registered {
     pub group: GroupId,
     pub replica: ReplicaId,
     pub port: Arc<dyn RaftPort>,
-    /// Where received snapshots are written until they are installed.
-    pub snapshot_directory: PathBuf,
+    pub snapshots: SnapshotPlace,
     /// The runtime the replica lives on; its requests are served there.
     pub runtime: Handle,
     /// Closed when the replica is deregistered.
@@ -115,9 +121,9 @@ pub struct Registry {
 
 impl Registry {
     /// Must be called on the runtime the replica lives on. Replaces an earlier registration of the same id.
-    pub fn register(&self, group: GroupId, replica: ReplicaId, port: Arc<dyn RaftPort>, snapshot_directory: PathBuf) {
+    pub fn register(&self, group: GroupId, replica: ReplicaId, port: Arc<dyn RaftPort>, snapshots: SnapshotPlace) {
         let (gone, here) = watch::channel(());
-        let registered = Registered { group, replica, port, snapshot_directory, runtime: Handle::current(), gone };
+        let registered = Registered { group, replica, port, snapshots, runtime: Handle::current(), gone };
         self.replicas.write().insert((group, replica), Place { registered: Arc::new(registered), _here: here });
     }
 

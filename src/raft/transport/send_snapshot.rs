@@ -1,7 +1,9 @@
 //! A snapshot going out: the file in chunks of one frame each, a few of them unacknowledged at a time.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,14 +12,14 @@ use futures_util::stream::FuturesOrdered;
 use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
 
 use super::codec::{self, SnapshotBegin, SnapshotChunk, SnapshotEnd};
 use super::errors::CallError;
 use super::frame::{FRAGMENT_BYTES_MAX, Kind};
 use super::lanes::Body;
 use super::network::PeerNetwork;
+use crate::raft::blocking::blocking;
+use crate::raft::log::DiskFile;
 use crate::raft::{SnapshotFile, TypeConfig, Vote};
 use crate::random;
 
@@ -52,7 +54,9 @@ async fn send_all(
     snapshot: SnapshotOf<TypeConfig, SnapshotFile>,
 ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
     // Not there: a newer snapshot replaced it, openraft asks for the current one and tries again.
-    let mut file = File::open(&snapshot.snapshot.path).await.map_err(|error| NetworkError::new(&error))?;
+    let (disk, path) = (network.disk().clone(), snapshot.snapshot.path);
+    let opened = blocking(move || disk.open(&path)).await.flatten();
+    let file = opened.map_err(|error| NetworkError::new(&error))?;
     let len = snapshot.snapshot.len;
     let transfer = random::draw_u64();
     let begin = SnapshotBegin { transfer, len, vote, meta: snapshot.meta };
@@ -66,8 +70,8 @@ async fn send_all(
             unacknowledged.next().await.expect("it is not empty")?;
         }
         let size = usize::try_from(len - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        let mut bytes = BytesMut::zeroed(size);
-        file.read_exact(&mut bytes).await.map_err(|error| Unreachable::new(&error))?;
+        let read = blocking(read(file.clone(), offset, size)).await.flatten();
+        let bytes = read.map_err(|error| Unreachable::new(&error))?;
         crc32.update(&bytes);
         let chunk = SnapshotChunk { transfer, offset, bytes: bytes.freeze() };
         offset += size as u64;
@@ -79,6 +83,16 @@ async fn send_all(
     let end = SnapshotEnd { transfer, crc32: crc32.finalize() };
     let answer = call(network, Kind::SnapshotEnd, end.encode().into(), INSTALL_WAIT_MAX).await?;
     codec::decode_rare(&answer).map_err(|error| Unreachable::new(&error).into())
+}
+
+fn read(file: Arc<dyn DiskFile>, offset: u64, size: usize) -> impl FnOnce() -> io::Result<BytesMut> {
+    move || {
+        let mut bytes = BytesMut::zeroed(size);
+        match file.read_at(&mut bytes, offset)? == size {
+            true => Ok(bytes),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
 }
 
 async fn call(network: &PeerNetwork, kind: Kind, body: Body, wait_max: Duration) -> Result<bytes::Bytes, SendError> {

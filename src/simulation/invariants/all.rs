@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::raft::{Group, Replication};
+use crate::simulation::invariants::installs::Installs;
 use crate::simulation::invariants::leases::Leases;
 use crate::simulation::invariants::one_leader::OneLeader;
 use crate::simulation::invariants::prefixes::Prefixes;
@@ -18,6 +19,7 @@ pub struct Seen {
 
 #[derive(Default)]
 pub struct Invariants {
+    installs: Installs,
     leases: Leases,
     one_leader: OneLeader,
     prefixes: Prefixes,
@@ -26,6 +28,12 @@ pub struct Invariants {
 }
 
 impl Invariants {
+    /// All state was lost and given up.
+    pub fn forget(&mut self) {
+        let installs = std::mem::take(&mut self.installs);
+        *self = Self { installs, ..Self::default() };
+    }
+
     pub fn begin_step(&mut self) {
         self.leases.begin_step();
     }
@@ -37,6 +45,7 @@ impl Invariants {
             self.leases.look(seen.node, group)?;
             let applied = group.take_witnessed();
             self.one_leader.look(seen.node, group, &applied)?;
+            self.installs.look(seen.node, group, &applied);
             self.prefixes.look(seen.node, group, &applied)?;
             self.time.look(seen.node, group, &applied)?;
         }
@@ -46,6 +55,15 @@ impl Invariants {
     /// Entries applied on all replicas together, and compared.
     pub fn applied(&self) -> u64 {
         self.prefixes.applied
+    }
+
+    /// Made here, and received.
+    pub fn snapshots(&self) -> u64 {
+        self.installs.snapshots
+    }
+
+    pub fn installs(&self) -> u64 {
+        self.installs.installs
     }
 
     pub fn leaderships(&self) -> usize {

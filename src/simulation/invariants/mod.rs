@@ -1,10 +1,14 @@
-//! What must hold after every step, one file each.
+//! What must hold after every step, or at times, one file each.
 
 mod all;
+mod equal_replicas;
+mod installs;
 mod leases;
 mod one_leader;
+pub mod owners;
 mod prefixes;
 mod time;
 mod topologies;
 
 pub use all::{Invariants, Seen};
+pub use equal_replicas::compare;

@@ -9,6 +9,7 @@ pub(super) use parking_lot::Mutex;
 pub(super) use crate::cluster::{ClusterId, NodeId};
 use crate::config::{Config, ConfigTable};
 use crate::keyspace::HashSecret;
+use crate::raft::RealDisk;
 pub(super) use crate::raft::transport::{AskReply, Receiver, Transport, TransportConfig};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -63,6 +64,7 @@ pub(super) fn config(number: u8) -> TransportConfig {
         parameters: Arc::new(ConfigTable::new(&Config::default())),
         room: Arc::default(),
         silent_max: Duration::from_secs(5),
+        disk: Arc::new(RealDisk),
     }
 }
 

@@ -1,0 +1,155 @@
+//! Faults in a row, each at its moment, that chance would hardly ever bring: where one is wanted of the cluster as it is, it is waited for.
+
+use crate::cluster::GroupId;
+use crate::raft::Fsync;
+use crate::simulation::scenario::Scenario;
+use crate::simulation::world::{Later, World};
+
+/// All of them; without a planted bug none finds anything.
+pub const SCRIPTS: [Scenario; 6] = [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, LOSS_OF_ALL];
+
+const FIRST: GroupId = GroupId(1);
+const LEADER_WAIT_MS_MAX: u64 = 20_000;
+
+/// A node loses all it has, and nothing else happens.
+pub const WIPE: Scenario = Scenario { disturb: wipe, ..Scenario::drawn() };
+/// A voter is restarted beside a leader whose lease it has forgotten, while the third asks for its vote. Time-outs that are long beside
+/// what connecting takes leave the third time to be elected within that lease.
+pub const LOST_LEASE: Scenario = Scenario { disturb: lost_lease, election_ms_max: 2000, ..Scenario::drawn() };
+/// A leader hands over and hears nothing of its successor.
+pub const DEAF_TRANSFERS: Scenario = Scenario { disturb: deaf_transfers, ..Scenario::drawn() };
+/// Raft's figure 8: a truncated entry survives elsewhere, and comes back.
+pub const FIGURE_EIGHT: Scenario =
+    Scenario { disturb: figure_eight, nodes: 5, replicas: 5, groups: Some(1), ..Scenario::drawn() };
+/// Nodes are back before anybody has missed them.
+pub const QUICK_RESTARTS: Scenario = Scenario { disturb: quick_restarts, ..Scenario::drawn() };
+/// All nodes lose power, and with it what they had acknowledged; the operator accepts that.
+pub const LOSS_OF_ALL: Scenario = Scenario { disturb: loss_of_all, fsync: Fsync::No, ..Scenario::drawn() };
+
+fn wipe(world: &mut World) -> Result<(), String> {
+    world.pass(2000)?;
+    world.wipe(0);
+    world.later(50, 500, Later::Start(0));
+    world.count("wiped node");
+    world.pass(6000)
+}
+
+/// The nodes but these.
+fn others(world: &World, known: &[usize]) -> Vec<usize> {
+    (0..world.machines.len()).filter(|node| !known.contains(node)).collect()
+}
+
+fn await_leader(world: &mut World) -> Result<usize, String> {
+    match world.pass_until(LEADER_WAIT_MS_MAX, |world| world.leader(FIRST).is_some())? {
+        true => Ok(world.leader(FIRST).expect("it was there")),
+        false => Err(format!("no leader within {LEADER_WAIT_MS_MAX} ms")),
+    }
+}
+
+fn lost_lease(world: &mut World) -> Result<(), String> {
+    for _ in 0..3 {
+        world.pass(1000)?;
+        let leader = await_leader(world)?;
+        let [third, voter] = others(world, &[leader])[..] else { unreachable!("there are three") };
+        // Nobody votes for a third that lacks entries.
+        world.rest()?;
+        world.cut_both_ways(leader, third);
+        // Until it has given the leader up and asks for votes, which the voter refuses for as long as it hears the leader.
+        world.idle(3500)?;
+        for _ in 0..4 {
+            world.kill(voter);
+            world.cut_both_ways(leader, voter);
+            let back = world.now_ms + 5;
+            world.at(back, Later::Start(voter));
+            world.count("restart beside a lone leader");
+            world.idle(900)?;
+            world.heal_both_ways(leader, voter);
+            world.idle(500)?;
+        }
+        world.network.mend();
+        world.idle(5000)?;
+    }
+    Ok(())
+}
+
+fn deaf_transfers(world: &mut World) -> Result<(), String> {
+    for _ in 0..12 {
+        let leader = await_leader(world)?;
+        world.transfer(leader);
+        world.count("transfer");
+        let ms = world.chance.below(25);
+        world.pass(ms)?;
+        others(world, &[leader]).iter().for_each(|other| world.network.cut(*other, leader));
+        world.pass(400)?;
+        world.network.mend();
+        world.pass(300)?;
+    }
+    Ok(())
+}
+
+fn figure_eight(world: &mut World) -> Result<(), String> {
+    for _ in 0..3 {
+        world.rest()?;
+        let old = await_leader(world)?;
+        let keeper = others(world, &[old])[world.chance.below(4) as usize];
+        let rest = others(world, &[old, keeper]);
+        for node in &rest {
+            world.cut_both_ways(old, *node);
+            world.cut_both_ways(keeper, *node);
+        }
+        world.count("figure 8");
+        // An entry that two of five have. Then the others elect a leader, whose first entry is kept from all but the old one.
+        let term = world.term(old, FIRST);
+        let newer = |world: &World| rest.iter().copied().find(|node| world.elected(*node, FIRST) > term);
+        if !world.pass_until(5000, |world| newer(world).is_some())? {
+            return Err("a majority elects no leader".to_owned());
+        }
+        let new = newer(world).expect("it was there");
+        world.isolate(new);
+        world.heal_both_ways(old, new);
+        let term = world.elected(new, FIRST);
+        world.pass_until(2000, |world| world.term(old, FIRST) >= term)?;
+        world.pass(200)?;
+        // It is gone, and who has the old one's entry is elected and commits it.
+        world.kill(new);
+        world.isolate(old);
+        rest.iter().for_each(|node| world.heal_both_ways(keeper, *node));
+        world.pass_until(5000, |world| world.elected(keeper, FIRST) > term)?;
+        world.pass(300)?;
+        world.network.mend();
+        world.start(new);
+        world.pass(3000)?;
+    }
+    Ok(())
+}
+
+fn quick_restarts(world: &mut World) -> Result<(), String> {
+    for _ in 0..10 {
+        world.pass(600)?;
+        let node = world.chance.below(world.machines.len() as u64) as usize;
+        world.kill(node);
+        world.later(1, 10, Later::Start(node));
+        world.count("quick restart");
+        world.pass(900)?;
+    }
+    Ok(())
+}
+
+fn loss_of_all(world: &mut World) -> Result<(), String> {
+    for _ in 0..6 {
+        world.pass(2000)?;
+        // Just when there is another snapshot, which may hold more than a log that is not synced.
+        let before = world.snapshots();
+        world.pass_until(5000, |world| world.snapshots() > before)?;
+        for node in 0..world.machines.len() {
+            world.lose_power(node);
+            // As few as make a quorum; the other joins anew.
+            world.machines[node].accept_loss = node < 2;
+            world.later(50, 500, Later::Start(node));
+        }
+        world.count("loss of all");
+        world.forget();
+        world.pass_until(LEADER_WAIT_MS_MAX, World::can_spare_one)?;
+    }
+    Ok(())
+}
