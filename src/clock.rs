@@ -3,7 +3,7 @@
 //! The only file of layers 0-2 that may read a clock. Nothing here decides expiry: a key is expired when an entry's
 //! stamp says so (see `command/`), never when a local clock does.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -73,6 +73,8 @@ const SLEW_MS_MAX: i64 = 1;
 pub struct GroupClock {
     /// Stamp minus boot time, both in milliseconds.
     offset_ms: AtomicI64,
+    /// This replica has led in this life of its process.
+    started: AtomicBool,
 }
 
 /// The last stamp of the log, and when this process applied it (`None`: before this process started).
@@ -94,12 +96,16 @@ impl Boottime {
 
 impl GroupClock {
     /// Called when this replica becomes the leader, with every earlier entry applied.
+    ///
+    /// § Without a stamp that was seen in time, the clock of its former leadership goes on, if there was one: that one stamped nothing that was
+    /// committed, and the wall clock may have been turned since.
     pub fn start(&self, last: LastStamp, wall: Timestamp, now: Boottime) -> Option<ClockAlarm> {
         let mut stamp = wall.0.max(last.stamp.0);
         let mut alarm = None;
-        if let Some(seen) = last.seen {
-            let elapsed_ms = i64::try_from(now.saturating_since(seen).as_millis()).unwrap_or(i64::MAX);
-            let expected = last.stamp.0.saturating_add(elapsed_ms);
+        let since_seen = |seen| i64::try_from(now.saturating_since(seen).as_millis()).unwrap_or(i64::MAX);
+        let by_stamp = last.seen.map(|seen| last.stamp.0.saturating_add(since_seen(seen)));
+        let led_before = self.started.swap(true, Ordering::AcqRel);
+        if let Some(expected) = by_stamp.or_else(|| led_before.then(|| self.now(now).0)) {
             alarm = alarm_unless_near(wall.0 - expected);
             stamp = stamp.min(expected.saturating_add(STAMP_LEAD_MS_MAX)).max(last.stamp.0);
         }
@@ -175,6 +181,16 @@ mod tests {
         let alarm = clock.start(last, Timestamp(3_610_000), Boottime(3 * SECOND));
         assert_eq!(clock.now(Boottime(3 * SECOND)), Timestamp(13_000));
         assert_eq!(alarm, Some(ClockAlarm(3_598_000)));
+    }
+
+    #[test]
+    fn a_leader_that_leads_again_does_not_follow_a_wall_clock_that_was_turned_meanwhile() {
+        let clock = GroupClock::default();
+        let unseen = LastStamp { stamp: Timestamp(5_000), seen: None };
+        clock.start(unseen, Timestamp(9_000), Boottime(SECOND));
+        let alarm = clock.start(unseen, Timestamp(3_600_000), Boottime(3 * SECOND));
+        assert_eq!(clock.now(Boottime(3 * SECOND)), Timestamp(12_000), "11 s and the allowance");
+        assert_eq!(alarm, Some(ClockAlarm(3_589_000)));
     }
 
     #[test]
