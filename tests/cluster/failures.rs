@@ -157,6 +157,8 @@ fn a_stopping_leader_redirects_its_clients_and_closes_quiet_connections() {
     // Those who come late are told, too.
     let late = cluster.nodes[leader].ask(&["GET", "k"]).text();
     assert!(late.starts_with("MOVED "), "{late}");
+    let ready = cluster.nodes[leader].ask_http("/readyz");
+    assert!(ready.contains(" 503 ") && ready.ends_with("stopping\n"), "load balancers are told: {ready}");
     for quiet in [&mut connection, &mut idle] {
         let end = quiet.receive().expect_err("closed");
         assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "closed, not reset");
