@@ -115,9 +115,8 @@ async fn serve(
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
-    background.spawn(watch_health(replication.clone(), health));
-    let space = replication.space().clone();
-    background.spawn(raft::watch_space(space, config.data_dir.clone(), config.disk_free_min.0));
+    background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
+    background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
     background.spawn(follow_log_level(parameters.clone(), logs));
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
@@ -127,6 +126,7 @@ async fn serve(
         reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map_err(Into::into),
         outcome = must_stop(&shared, &mut failures, &log) => outcome,
     };
+    shared.stop_requested.send_replace(true);
     let deadline = Instant::now() + config.shutdown_time_max();
     let orderly = async {
         // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
@@ -418,17 +418,23 @@ async fn serve_pages(
     Ok(())
 }
 
-/// Ready: this node knows a current leader for every group, and its own replicas have started.
-async fn watch_health(replication: Arc<Replication>, health: watch::Sender<Health>) {
+/// Ready: this node knows a current leader for every group, and its own replicas have started. One that stops still serves who is
+/// connected, but load balancers are to send nobody else.
+async fn watch_health(
+    replication: Arc<Replication>,
+    health: watch::Sender<Health>,
+    mut stopping: watch::Receiver<bool>,
+) {
     loop {
-        let now = replication.readiness();
+        let now = if *stopping.borrow() { Err("stopping".to_owned()) } else { replication.readiness() };
         let now = Health { ready: now.is_ok(), reason: now.err().unwrap_or_else(|| "ok".to_owned()) };
         health.send_if_modified(|known| {
             let changed = *known != now;
             *known = now;
             changed
         });
-        tokio::time::sleep(HEALTH_INTERVAL).await;
+        // Whoever could say that the node stops is gone only when this task is, too.
+        let _ = tokio::time::timeout(HEALTH_INTERVAL, stopping.changed()).await;
     }
 }
 

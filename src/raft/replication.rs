@@ -733,7 +733,9 @@ impl Replication {
         let heir = |voter: &ReplicaId| {
             let matched = status.matched.get(voter).copied().unwrap_or(0);
             let lag = status.last_log_index.saturating_sub(matched);
-            Some(Heir { replica: *voter, node: *status.members.get(voter)?, lag, preferred: preferred == Some(*voter) })
+            let node = *status.members.get(voter)?;
+            let able = self.transport.is_connected(node) && !self.space.is_short_at(node);
+            Some(Heir { replica: *voter, node, lag, preferred: preferred == Some(*voter), able })
         };
         status.voters.iter().filter(|voter| **voter != group.replica()).filter_map(heir).collect()
     }

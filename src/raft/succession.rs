@@ -29,13 +29,15 @@ pub struct Heir {
     pub lag: u64,
     /// The topology wants it to lead.
     pub preferred: bool,
+    /// Its node is connected and has space on its disk.
+    pub able: bool,
 }
 
-/// The best first: one that is ready, then the one that would be given the leadership anyway, then on the node that leads the fewest
+/// The best first: one that could serve at once, then the one that would be given the leadership anyway, then on the node that leads the fewest
 /// groups. Leaders on one node alone are to be avoided: some clients know only of nodes that lead, and have nobody to ask when it dies.
 pub fn rank(heirs: &mut [Heir], leaderships: &BTreeMap<NodeId, usize>) {
     let led_by = |node: &NodeId| leaderships.get(node).copied().unwrap_or(0);
-    heirs.sort_by_key(|heir| (heir.lag > LAG_ENTRIES_MAX, !heir.preferred, led_by(&heir.node), heir.lag));
+    heirs.sort_by_key(|heir| (!heir.able, heir.lag > LAG_ENTRIES_MAX, !heir.preferred, led_by(&heir.node), heir.lag));
 }
 
 /// Stands for election once every voter's lease for `lost` has run out, unless somebody was elected meanwhile.
@@ -80,8 +82,10 @@ mod tests {
     #[test]
     fn the_heir_is_ready_then_preferred_then_on_the_node_that_leads_least() {
         let node = |number: u8| NodeId([number; 20]);
-        let heir =
-            |number: u8, lag, preferred| Heir { replica: ReplicaId(number.into()), node: node(number), lag, preferred };
+        let heir = |number: u8, lag, preferred| {
+            let replica = ReplicaId(number.into());
+            Heir { replica, node: node(number), lag, preferred, able: true }
+        };
         let leaderships = [(node(1), 2), (node(2), 1)].into();
         let first = |mut heirs: Vec<Heir>| {
             rank(&mut heirs, &leaderships);
@@ -91,6 +95,8 @@ mod tests {
         assert_eq!(first(vec![heir(1, 0, false), heir(2, 5, false), heir(3, 9, false)]), 3);
         assert_eq!(first(vec![heir(1, 9, true), heir(2, 0, false)]), 1);
         assert_eq!(first(vec![heir(1, 65, true), heir(2, 64, false)]), 2, "clients would wait until it has caught up");
+        let unable = Heir { able: false, ..heir(3, 0, true) };
+        assert_eq!(first(vec![unable, heir(1, 65, false)]), 1, "a dead node's log in a quiet group is as long as any");
     }
 
     #[test]

@@ -162,7 +162,13 @@ impl Connection<'_> {
             if last {
                 break;
             }
-            self.output.make_room(self.shared.parameters.tunables().client_output_limit).await?;
+            let (client, bytes_max) = (&self.session.client, self.shared.parameters.tunables().client_output_limit);
+            tokio::select! {
+                biased;
+                made = self.output.make_room(bytes_max) => made?,
+                // One that reads nothing must not hold up a stop for as long as it likes.
+                () = client.killed() => return Ok(Flow::Close),
+            }
         }
         self.publish_memory();
         let query_bytes_max = self.shared.parameters.tunables().client_query_buffer_limit;

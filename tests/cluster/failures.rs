@@ -157,11 +157,41 @@ fn a_stopping_leader_redirects_its_clients_and_closes_quiet_connections() {
     // Those who come late are told, too.
     let late = cluster.nodes[leader].ask(&["GET", "k"]).text();
     assert!(late.starts_with("MOVED "), "{late}");
+    let ready = cluster.nodes[leader].ask_http("/readyz");
+    assert!(ready.contains(" 503 ") && ready.ends_with("stopping\n"), "load balancers are told: {ready}");
     for quiet in [&mut connection, &mut idle] {
         let end = quiet.receive().expect_err("closed");
         assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "closed, not reset");
     }
     assert_eq!(cluster.nodes[leader].wait(Duration::from_secs(5)), Some(0));
+}
+
+#[test]
+fn a_client_that_reads_nothing_does_not_hold_a_stop_up() {
+    let mut cluster = Cluster::start(1, &["--client-output-limit", "1mb"]);
+    let node = &mut cluster.nodes[0];
+    let mut client = node.connect();
+    assert_eq!(client.call(&["SET", "k", &"v".repeat(200)]).expect("answers").text(), "OK");
+    let processed = |node: &super::harness::Node| {
+        let info = node.ask(&["INFO", "commandstats"]).text();
+        let line = info.lines().find(|line| line.starts_with("cmdstat_get:")).unwrap_or_default().to_owned();
+        line.split([':', ',']).nth(1).and_then(|calls| calls.strip_prefix("calls=")?.parse::<u64>().ok())
+    };
+    // 20 MB of replies: more than the kernel holds for it.
+    client.send_raw("GET k\r\n".repeat(100_000).as_bytes()).expect("sends");
+    let mut before = None;
+    let waits = || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = processed(node);
+        let still = now.is_some() && now == before;
+        before = now;
+        still
+    };
+    eventually(Duration::from_secs(20), || "no more is answered before it reads".to_owned(), waits);
+    assert!(before.expect("some") < 100_000);
+    assert_eq!(node.stop(), Some(0));
+    assert!(!node.log().contains("the time for an orderly stop is over"), "{}", node.log());
+    drop(client);
 }
 
 #[test]

@@ -126,6 +126,8 @@ fn with_every_disk_full_reads_go_on_and_writes_are_refused_until_there_is_space(
             refused_in_a_row == 60
         },
     );
+    let leader = &cluster.nodes[cluster.leader_of("key:1")];
+    assert_eq!(leader.ask(&["FLUSHALL"]), Reply::Error(REFUSED.to_owned()));
     writer.read_all();
     let infos: Vec<String> = cluster.nodes.iter().map(|node| node.ask(&["INFO"]).text()).collect();
     assert!(infos.iter().all(|info| info.contains("aof_last_write_status:err")), "{infos:?}");

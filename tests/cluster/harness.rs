@@ -347,6 +347,15 @@ impl Node {
         }
     }
 
+    /// The whole answer of a page of the HTTP port.
+    pub fn ask_http(&self, path: &str) -> String {
+        let mut answer = String::new();
+        let mut connection = Connection::open(self.port + HTTP_OFFSET).expect("accepts");
+        connection.send_raw(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("sends");
+        connection.reader().read_to_string(&mut answer).expect("answers");
+        answer
+    }
+
     pub fn is_ready(&self) -> bool {
         self.ask(&["CLUSTER", "INFO"]).text().contains("cluster_state:ok")
     }

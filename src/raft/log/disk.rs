@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::raft::directory::{create_directory, sync_directory};
 
@@ -95,7 +95,7 @@ impl DiskFile for File {
     }
 
     fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, offset, bytes) {
+        match retry_on_intr(|| rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, offset, bytes)) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }

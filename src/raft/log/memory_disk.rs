@@ -48,6 +48,8 @@ struct State {
     fault: Option<(u64, Fault)>,
     /// Without one there is no end.
     capacity: Option<usize>,
+    /// `reserve` is without effect.
+    keeps_no_space: bool,
 }
 
 /// Clones are the same disk.
@@ -75,6 +77,10 @@ impl MemoryDisk {
     pub fn limit_free(&self, bytes: Option<usize>) {
         let mut state = self.0.lock();
         state.capacity = bytes.map(|bytes| state.taken() + bytes);
+    }
+
+    pub fn keep_no_space(&self) {
+        self.0.lock().keeps_no_space = true;
     }
 
     /// Writes, reservations, syncs, creations, removals and cuts so far.
@@ -258,6 +264,9 @@ impl DiskFile for MemoryFile {
     fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.count()?;
+        if state.keeps_no_space {
+            return Ok(());
+        }
         state.take(self.id, (offset + bytes) as usize)
     }
 

@@ -267,14 +267,14 @@ impl Replay {
     }
 
     /// § Syncs what was read: after a crash of the process alone it may be in the kernel's memory only, and the next segment will say that
-    /// it is on the disk.
+    /// it is on the disk. Space taken behind it is given back: on a full disk it is all that there is for the next segment and its votes.
     fn finish(mut self, disk: &dyn Disk, directory: &Path) -> Result<Replayed, LogError> {
         if let Some((key, index)) = self.owed.pop_first() {
             let oldest = self.replayed.end.segments.front().map_or(directory, |segment| &segment.path);
             return Err(LogError::Missing { path: oldest.to_owned(), group: key.0.0, index });
         }
         for segment in &self.replayed.end.segments {
-            let synced = disk.open(&segment.path).and_then(|file| file.sync());
+            let synced = disk.open(&segment.path).and_then(|file| file.cut(segment.bytes));
             synced.map_err(|error| LogError::io("sync", &segment.path, error))?;
         }
         disk.sync_directory(directory).map_err(|error| LogError::io("sync", directory, error))?;

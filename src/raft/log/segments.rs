@@ -232,6 +232,19 @@ impl Segments {
         Ok(granted)
     }
 
+    /// § A batch that waits for space must be known to wait, whatever the file system promised: NFS keeps no space for a file, and btrfs needs
+    /// more for what it has kept.
+    fn note_unwritten(&mut self, error: LogError) -> LogError {
+        if matches!(error, LogError::Full { .. }) {
+            let current = self.current.as_mut().expect("a segment is open");
+            current.reserved = current.reserved.min(current.written);
+            self.refused = Some(Instant::now());
+            self.room.ended.store(true, Ordering::Release);
+            self.note_reserve();
+        }
+        error
+    }
+
     /// The next batch holds at least a part of this entry.
     pub fn holds(&mut self, key: LogKey, index: u64) {
         let highest = self.current.as_mut().expect("a segment is open").highest.entry(key).or_default();
@@ -249,7 +262,9 @@ impl Segments {
         let crc = seal(batch, current.salt, header);
         let failed = |error| LogError::io("write", &current.path, error);
         let end = current.written + batch.len() as u64;
-        current.file.write_at(batch, current.written).map_err(failed)?;
+        if let Err(error) = current.file.write_at(batch, current.written).map_err(failed) {
+            return Err(self.note_unwritten(error));
+        }
         (self.lsn, self.crc) = (self.lsn + 1, crc);
         let prepare = match self.options.fsync {
             Fsync::Always => end > current.prepared && batch.len() <= SMALL_BATCH_BYTES,

@@ -420,6 +420,54 @@ async fn a_log_that_waits_for_space_can_be_closed() {
     told.await.expect("called").expect_err("not written");
 }
 
+/// § The reserve of the life before is all that such a node has for its vote.
+#[tokio::test]
+async fn a_log_opens_on_a_disk_that_was_full_when_its_last_process_ended() {
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    disk.limit_free(Some(0));
+    fill(&node_log, &mut replica).await;
+    node_log.close();
+    for life in 0..3 {
+        let disk = disk.after_kill();
+        disk.limit_free(Some(0));
+        let (node_log, _) = open(&disk, Fsync::Always).unwrap_or_else(|error| panic!("life {life}: {error}"));
+        let mut again = Replica::new(&node_log, KEYS[0]);
+        let vote = Vote::new(9 + life, 1);
+        tokio::time::timeout(Duration::from_secs(20), again.log.save_vote(&vote))
+            .await
+            .expect("in time")
+            .expect("saved");
+        node_log.close();
+    }
+}
+
+/// Neither btrfs, which writes elsewhere what is written again, nor NFS keeps space for a file.
+#[tokio::test]
+async fn a_disk_that_keeps_no_space_is_known_to_be_full_while_a_batch_waits() {
+    let disk = MemoryDisk::default();
+    disk.keep_no_space();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    disk.limit_free(Some(0));
+    let large = vec![7; 100_000];
+    replica.append(vec![entry(log_id(1, 0), large)], Fsync::Always).await.expect("queued");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !(node_log.room().has_ended() && node_log.room().is_spent()) {
+        assert!(Instant::now() < deadline, "nobody is told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    disk.limit_free(None);
+    replica.listen_to_all().await;
+    assert!(replica.durable + 1 == replica.states.len(), "written when there was space");
+    while node_log.room().has_ended() {
+        assert!(Instant::now() < deadline, "it stays full");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node_log.close();
+}
+
 /// The disk is full half of the time, now and then.
 #[test]
 fn a_disk_that_gets_full_again_and_again_loses_nothing_acknowledged() {

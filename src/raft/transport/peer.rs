@@ -20,7 +20,9 @@ use crate::cluster::NodeId;
 
 const DIAL_WAIT_MAX: Duration = Duration::from_secs(2);
 const REDIAL_MS_MIN: u64 = 20;
-const REDIAL_MS_MAX: u64 = 500;
+/// A node that is back may have to wait for this long until it knows who leads, and its clients with it.
+const REDIAL_MS_MAX: u64 = 100;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// A peer that cannot be reached for so long is worth a warning.
 const ABSENT_AFTER: Duration = Duration::from_secs(5);
 const STEADY_AFTER: Duration = Duration::from_secs(1);
@@ -151,7 +153,7 @@ pub async fn accept_loop(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
             Err(error) => {
                 // Out of file descriptors, most likely: let others free some.
                 tracing::warn!(%error, "cannot accept a peer's connection");
-                tokio::time::sleep(Duration::from_millis(REDIAL_MS_MAX)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -135,6 +135,10 @@ async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
         Err(error) => return Flush::Refused(error),
     };
     loop {
+        // § As any write is; see `dispatch.rs`.
+        if left.iter().any(|group| group.refuses_writes()) {
+            return refused(emptied, WireError::DiskFull);
+        }
         let submitted = left.iter().map(|group| {
             let mut chunk = Chunk::new(protocol);
             chunk.push_flush();

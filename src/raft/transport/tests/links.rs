@@ -19,6 +19,7 @@ use crate::raft::transport::frame::Kind;
 use crate::raft::transport::handshake::{self, Hello, PROTOCOL_VERSION};
 use crate::raft::transport::network::PeerNetwork;
 use crate::raft::transport::registry::RaftPort;
+use crate::raft::transport::wire::{Listener, Stream, Tcp, Wire};
 use crate::raft::transport::{CallError, Refusal};
 use crate::raft::{Batch, Entry, LogId, Member, SnapshotFile, SnapshotMeta, TypeConfig, Vote};
 
@@ -308,6 +309,33 @@ async fn a_node_without_space_takes_no_ops_but_heartbeats_votes_and_what_elects_
     network.append_entries(AppendRequest { entries: Vec::new(), ..append(1, 0) }, option()).await.unwrap();
     network.vote(VoteRequest::new(vote(), None), option()).await.unwrap();
     assert_eq!(fake.calls.lock().as_slice(), ["append", "heartbeat", "vote"]);
+}
+
+/// Nobody is there; notes when it was asked.
+struct Nobody(Arc<Mutex<Vec<tokio::time::Instant>>>);
+
+impl Wire for Nobody {
+    fn connect(&self, _: String, _: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        self.0.lock().push(tokio::time::Instant::now());
+        Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+    }
+
+    fn listen(&self, address: std::net::SocketAddr) -> std::io::Result<Arc<dyn Listener>> {
+        Tcp.listen(address)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_back_after_a_while_is_dialled_within_a_tenth_of_a_second() {
+    let dialled = Arc::new(Mutex::new(Vec::new()));
+    let wire = Arc::new(Nobody(dialled.clone()));
+    let transport = Transport::start(wire, config(1), Arc::new(Seen::default())).unwrap();
+    transport.set_peer(node_id(2), "127.0.0.1", 1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let dialled = dialled.lock();
+    let longest = dialled.windows(2).map(|pair| pair[1] - pair[0]).max().expect("more than one");
+    assert!(longest <= Duration::from_millis(101), "{longest:?}");
+    assert!(dialled.len() < 700, "and not in a hurry: {}", dialled.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
