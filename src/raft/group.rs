@@ -140,10 +140,12 @@ impl GroupState {
         self.stamp_seen.store(seen, Ordering::Release);
     }
 
-    /// § From a snapshot, which may have lain on a disk for days: nobody knows when the stamp was given.
+    /// § From a snapshot, which may have lain on a disk for days: nobody knows when the stamp was given, unless an earlier one was seen in time.
     pub fn restore_stamp(&self, stamp: Timestamp) {
-        self.stamp.store(stamp.0, Ordering::Release);
-        self.stamp_seen.store(0, Ordering::Release);
+        let last = self.stamp.swap(stamp.0, Ordering::AcqRel);
+        if self.stamp_seen.load(Ordering::Acquire) != 0 {
+            self.see_stamp(stamp.0.saturating_sub(last));
+        }
     }
 
     pub fn refuse_writes(&self, refuse: bool) {
@@ -261,6 +263,12 @@ impl Group {
     #[cfg(test)]
     pub fn snapshot_index(&self) -> u64 {
         self.log.snapshot().map_or(0, |log_id| log_id.index)
+    }
+
+    /// It knows the group's time by more than this node's wall clock.
+    #[cfg(test)]
+    pub fn clock_is_known(&self) -> bool {
+        self.state.last_stamp().seen.is_some()
     }
 
     /// What was applied since the last call.
@@ -443,9 +451,14 @@ mod tests {
 
     #[test]
     fn an_installed_snapshot_may_be_of_any_age() {
-        let (state, wall) = (state(None), Timestamp(100 * HOUR_MS));
-        state.advance_stamp(10, Timestamp(HOUR_MS));
-        state.restore_stamp(Timestamp(2 * HOUR_MS));
-        assert_eq!(clock_at_election(&state, wall), wall);
+        let wall = Timestamp(100 * HOUR_MS);
+        let fresh = state(None);
+        fresh.restore_stamp(Timestamp(2 * HOUR_MS));
+        assert_eq!(clock_at_election(&fresh, wall), wall);
+        // One that has been there since knows better than its wall clock.
+        let running = state(None);
+        running.advance_stamp(10, Timestamp(HOUR_MS));
+        running.restore_stamp(Timestamp(HOUR_MS + 5));
+        assert!(clock_at_election(&running, wall).0 < HOUR_MS + 60_000);
     }
 }

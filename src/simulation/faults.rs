@@ -41,7 +41,12 @@ fn begin(world: &mut World) {
             "transfer"
         }
         _ => {
-            world.machines[node].wall_offset_ms = world.chance.below(7_200_000) as i64 - 3_600_000;
+            let offset_ms = world.chance.below(7_200_000) as i64 - 3_600_000;
+            // Until it has seen a stamp of each group, a node has nothing but its wall clock.
+            if !world.clocks_are_known(node) {
+                return;
+            }
+            world.machines[node].wall_offset_ms = offset_ms;
             "clock step"
         }
     };

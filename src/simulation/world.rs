@@ -207,6 +207,13 @@ impl World {
         self.machines.iter().filter_map(see).collect()
     }
 
+    /// The node has replicas of all groups, and each has seen a stamp in this life of the process.
+    pub fn clocks_are_known(&self, node: usize) -> bool {
+        let wanted = self.scenario.groups.map_or(self.machines.len(), |groups| groups as usize);
+        let groups = self.machines[node].shared().map(|shared| shared.replication.groups());
+        groups.is_some_and(|groups| groups.len() == wanted && groups.iter().all(|group| group.clock_is_known()))
+    }
+
     fn look(&mut self) -> Result<(), String> {
         self.invariants.begin_step();
         for seen in self.seen() {
