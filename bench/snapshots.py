@@ -99,13 +99,14 @@ def main():
     parser.add_argument("--pipelines", default="1,16")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--keys", type=int, default=500000)
+    parser.add_argument("--log-bytes-max", default="4mb", help="of the cluster that writes snapshots")
     parser.add_argument("--lagging", type=int, default=0, metavar="SECONDS")
     parser.add_argument("--port", type=int, default=22000)
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="kvorum-snapshots-")
     systems = []
     try:
-        for name, log_bytes in (("without", "64gb"), ("with", "4mb")):
+        for name, log_bytes in (("without", "64gb"), ("with", options.log_bytes_max)):
             place = os.path.join(directory, name)
             os.makedirs(place)
             systems.append(start_kvorum(os.path.abspath(options.kvorum), place, options.port + 100 * len(systems), ["--log-bytes-max", log_bytes]))
