@@ -16,6 +16,7 @@ use super::tasks::Tasks;
 use crate::raft::SnapshotFile;
 use crate::raft::blocking::blocking;
 use crate::raft::log::{Disk, DiskFile};
+use crate::raft::snapshot_io::write_in_steps;
 use crate::raft::space::is_full;
 
 /// Steps that wait for the disk; twice what a sender may have in flight.
@@ -161,5 +162,5 @@ impl Incoming {
 
 async fn write(file: &Arc<dyn DiskFile>, bytes: Bytes, offset: u64) -> io::Result<()> {
     let file = file.clone();
-    blocking(move || file.write_at(&bytes, offset)).await.flatten()
+    blocking(move || write_in_steps(&*file, &bytes, offset)).await.flatten()
 }
