@@ -2,6 +2,15 @@
 
 use std::io;
 
+/// Lets others have the core, in blocking work that is in no hurry.
+pub fn rest(duration: std::time::Duration) {
+    #[cfg(test)]
+    if crate::clock::simulated::clocks().is_some() {
+        return;
+    }
+    std::thread::sleep(duration);
+}
+
 /// Runs what blocks where it holds up no worker's tasks. Err if it panicked.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     // A simulation has no other threads: when they finish would depend on more than its seed. It draws when they begin.

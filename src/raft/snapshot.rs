@@ -8,6 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use openraft::storage::RaftSnapshotBuilder;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::keyspace::{Keyspace, SlotState};
 use crate::planted::{self, Bug};
-use crate::raft::blocking::blocking;
+use crate::raft::blocking::{blocking, rest};
 use crate::raft::group::GroupState;
 use crate::raft::log::Disk;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
@@ -24,6 +25,11 @@ use crate::raft::space::{is_full, wait_for_more};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::{KeySlot, Slot};
+
+/// A snapshot takes a quarter of a core: all replicas of a group make theirs at the same time, and where nodes share cores, or have one each,
+/// clients would wait behind them.
+const WORK_AT_ONCE: Duration = Duration::from_millis(1);
+const REST_FACTOR: u32 = 3;
 
 /// § Group-wide state, captured at S between two entries, and replayed from S without skipping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,7 +187,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<GroupSnapshot> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let meta = self.head.meta();
         let path = self.files.temporary();
         // § An error would stop the node. The state was captured at S and may be written at any time: its log stays until then.
@@ -220,10 +226,15 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
 fn write(disk: &dyn Disk, head: &Head, keyspace: &Keyspace, path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
     let mut writer = SnapshotWriter::create(disk, path)?;
     writer.block(&postcard::to_stdvec(head).map_err(io::Error::other)?)?;
-    let mut piece = Vec::new();
+    let (mut piece, mut began) = (Vec::new(), Instant::now());
     for key_slot in KeySlot::all() {
         if !wanted() {
             return Ok(());
+        }
+        let worked = began.elapsed();
+        if worked >= WORK_AT_ONCE {
+            rest(worked * REST_FACTOR);
+            began = Instant::now();
         }
         let mut export = keyspace.export(key_slot);
         while export.encode_into(&mut piece) {
@@ -324,7 +335,7 @@ mod tests {
         let replica = Replica::on(Arc::new(disk.clone()), "k", 50);
         disk.limit_free(Some(100_000));
         let more = async {
-            tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(replica.store.current().map(|current| current.meta), None);
             disk.limit_free(None);
         };
