@@ -470,9 +470,10 @@ impl Coordinator {
         kept.insert((GroupId::META, self.meta.state.replica));
         let seed = &self.start.seed;
         for directory in retention::forget_others(&seed.log, &seed.data_directory, &kept, &self.starting) {
-            self.proposals.spawn_blocking(move || {
+            self.proposals.spawn(async move {
+                let removed = directory.clone();
                 // Tried again at the next change or start.
-                if let Err(error) = std::fs::remove_dir_all(&directory) {
+                if let Err(error) = blocking(move || std::fs::remove_dir_all(&removed)).await.flatten() {
                     tracing::warn!(%error, directory = %directory.display(), "a removed replica's directory stays");
                 }
             });
