@@ -15,9 +15,10 @@
 //! damage through, so a body that does not parse means that this replica would diverge, and it must stop instead.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Applied, Bucket, Keyspace, PIECE_BYTES, Patch, Position, Value};
+use crate::keyspace::{Applied, Bucket, Keyspace, PIECE_BYTES, Patch, Position, Value, WARMED_AT_ONCE};
 use crate::protocol::Reply;
 use crate::slot::KeySlot;
 
@@ -38,6 +39,8 @@ pub const ARGUMENT_BYTES_MAX: usize = 544 << 20;
 /// Longest body: every argument may carry its length.
 pub const BODY_BYTES_MAX: usize = ARGUMENT_BYTES_MAX + 4 * ARGUMENT_COUNT_MAX;
 const ARGUMENT_COUNT_MAX: usize = 1 << 20;
+/// Hashing a longer key takes longer than what it would save.
+const WARMED_KEY_BYTES_MAX: usize = 256;
 const NO_TIMESTAMP: i64 = i64::MIN;
 
 /// Says which apply function an op belongs to.
@@ -205,6 +208,23 @@ pub fn decode(batch: &mut Bytes) -> Result<Option<Op>, DecodeError> {
     Ok(Some(Op { code: OpCode(code), key_slot, body }))
 }
 
+/// The keys of the first ops of `batch`, with which memory is fetched early. An op's body begins with its key; one that does not, or that is
+/// damaged, gives another key or none, which does no harm here.
+pub fn first_keys(batch: &[u8]) -> SmallVec<[(KeySlot, &[u8]); WARMED_AT_ONCE]> {
+    let (mut rest, mut keys) = (batch, SmallVec::new());
+    while keys.len() < WARMED_AT_ONCE
+        && let Some(([_, _, slot_0, slot_1, length @ ..], body)) = rest.split_first_chunk::<HEADER_BYTES>()
+        && let Some((body, next)) = body.split_at_checked(u32::from_le_bytes(*length) as usize)
+    {
+        rest = next;
+        let key_slot = KeySlot::new(u16::from_le_bytes([*slot_0, *slot_1]));
+        let key = body.split_first_chunk().and_then(|(length, rest)| rest.get(..u32::from_le_bytes(*length) as usize));
+        let key = key.filter(|key| key.len() <= WARMED_KEY_BYTES_MAX);
+        keys.extend(key_slot.zip(key));
+    }
+    keys
+}
+
 /// A body that its plan function cannot have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("damaged op body")]
@@ -339,6 +359,26 @@ mod tests {
         }
         assert_eq!(decode(&mut Bytes::from_static(&[0; 8])), Err(DecodeError::Code(0)));
         assert_eq!(decode(&mut Bytes::from_static(&[1, 0, 0xff, 0xff, 0, 0, 0, 0])), Err(DecodeError::KeySlot(0xffff)));
+    }
+
+    #[test]
+    fn the_first_keys_of_a_batch_are_found_and_damage_is_passed_over() {
+        let long = [b'x'; WARMED_KEY_BYTES_MAX + 1];
+        let mut batch = BytesMut::new();
+        for key in [&b"a"[..], &long, b"", b"b"] {
+            encode(&mut batch, OpCode::SET, KeySlot::of_key(key), |op| {
+                op.bytes(key);
+                op.bytes(b"value");
+                Ok(())
+            })
+            .unwrap();
+        }
+        encode(&mut batch, OpCode::FLUSH, key_slot(), |_| Ok(())).unwrap();
+        batch.extend_from_slice(b"\x01\0\x02\x01\xff\xff\xff\xff");
+        let keys = [&b"a"[..], b"", b"b"].map(|key| (KeySlot::of_key(key), key));
+        assert_eq!(first_keys(&batch)[..], keys);
+        assert_eq!(first_keys(&batch.repeat(WARMED_AT_ONCE)).len(), 3, "what follows damage is not read");
+        assert_eq!(first_keys(&batch[..batch.len() - 8].repeat(WARMED_AT_ONCE)).len(), WARMED_AT_ONCE);
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use ahash::RandomState;
+use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
 use crate::keyspace::access::{self, AccessMark};
 use crate::keyspace::entry::{Entry, Lookup};
+use crate::keyspace::prefetch::prefetch;
 use crate::keyspace::record::{Discarded, Record, Traits};
 use crate::keyspace::rope::Patch;
 use crate::keyspace::table::{HashRange, MERGE_RECORDS_MAX, RECORDS_MAX, SubTable};
@@ -54,7 +56,8 @@ pub struct TableRef {
 pub struct Bucket {
     pub(super) position: Position,
     pub(super) state: SlotState,
-    pub(super) tables: Vec<TableRef>,
+    /// Most buckets have one: that is found without another wait for memory.
+    pub(super) tables: SmallVec<[TableRef; 1]>,
     pub(super) len: usize,
     pub(super) tally: Tally,
     /// Sums of the tallies of earlier applies: what a clear takes off the counters without visiting the records.
@@ -64,6 +67,14 @@ pub struct Bucket {
     /// Earliest expiry set during this apply.
     pub(super) earliest_noted: i64,
     context: Arc<Context>,
+}
+
+/// In this order.
+#[derive(Debug, Clone, Copy)]
+pub enum WarmStep {
+    Table,
+    Records,
+    Body,
 }
 
 /// Where a key's record is.
@@ -78,7 +89,7 @@ impl Bucket {
         Self {
             position: Position::default(),
             state: SlotState::Absent,
-            tables: Vec::new(),
+            tables: SmallVec::new(),
             len: 0,
             tally: Tally::default(),
             totals: Tally::default(),
@@ -185,8 +196,7 @@ impl Bucket {
         self.tally.keys_with_ttl = -self.totals.keys_with_ttl;
         self.tally.bytes = -self.totals.bytes;
         self.len = 0;
-        self.garbage.extend(self.tables.drain(..).map(|table| table.table));
-        self.tables = Vec::new();
+        self.garbage.extend(std::mem::take(&mut self.tables).into_iter().map(|table| table.table));
     }
 
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
@@ -200,6 +210,22 @@ impl Bucket {
     pub(super) fn range(&self, table: usize) -> HashRange {
         let last = self.tables.get(table + 1).map_or(u32::MAX, |next| next.first - 1);
         HashRange { first: self.tables[table].first, last }
+    }
+
+    /// Fetches what `find` will look at next; each step knows where that is once the step before it has come.
+    pub(super) fn warm(&self, hash: u32, step: WarmStep) {
+        let table = self.table_of(hash);
+        let Some(reference) = self.tables.get(table) else { return };
+        match step {
+            WarmStep::Table => prefetch(&*reference.table, 1),
+            WarmStep::Records => prefetch(reference.table.near(self.range(table), hash), 2),
+            WarmStep::Body => {
+                let at = reference.table.lower_bound(self.range(table), hash);
+                if let Some(record) = reference.table.records().get(at) {
+                    record.warm();
+                }
+            }
+        }
     }
 
     fn find(&self, hash: u32, key: &[u8]) -> Result<Place, Place> {
@@ -250,7 +276,6 @@ impl Bucket {
 
     fn insert_record(&mut self, place: Place, record: Record) {
         if self.tables.is_empty() {
-            self.tables.reserve_exact(1);
             self.tables.push(TableRef::new(0, Arc::default()));
         }
         self.tally.add(&record);
@@ -283,7 +308,7 @@ impl Bucket {
             self.discarded.push(discarded);
         }
         if self.len == 0 {
-            self.tables = Vec::new();
+            self.tables = SmallVec::new();
         } else if len < MERGE_RECORDS_MAX / 2 {
             self.merge(place.table);
         }

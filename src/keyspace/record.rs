@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::keyspace::access::AccessMark;
+use crate::keyspace::prefetch::prefetch;
 use crate::keyspace::rope::{Patch, Piece, SharedValue};
 use crate::keyspace::terms::Value;
 
@@ -77,6 +78,14 @@ impl Record {
         match self.body.view() {
             View::Packed(bytes) => packed_split(bytes).0,
             View::Big(big) => &big.key,
+        }
+    }
+
+    /// Fetches the key, and the value with it if it is small.
+    pub(super) fn warm(&self) {
+        match &self.body {
+            Body::Inline(bytes) => prefetch(&**bytes, 2),
+            Body::Large(large) => prefetch(&**large, 1),
         }
     }
 

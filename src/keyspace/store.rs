@@ -10,10 +10,15 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Timestamp;
 use crate::keyspace::access;
-use crate::keyspace::bucket::{Bucket, Context};
+use crate::keyspace::bucket::{Bucket, Context, WarmStep};
+use crate::keyspace::prefetch::prefetch;
 use crate::keyspace::table::SubTable;
 use crate::keyspace::terms::{Applied, HashSecret, Position, SlotState};
 use crate::slot::{KeySlot, Slot};
+
+/// Keys whose memory is fetched together: about as many fetches as a core has under way.
+pub const WARMED_AT_ONCE: usize = 8;
+const CELL_LINES: usize = 4;
 
 #[derive(Debug)]
 pub struct Keyspace {
@@ -28,6 +33,7 @@ pub struct Keyspace {
 
 /// A bucket with what can be asked about it without its lock.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Cell {
     pub bucket: RwLock<Bucket>,
     pub keys: AtomicUsize,
@@ -75,6 +81,21 @@ impl Keyspace {
 
     pub fn read<R>(&self, key_slot: KeySlot, read: impl FnOnce(&Bucket) -> R) -> R {
         read(&self.cells[key_slot.index()].bucket.read())
+    }
+
+    /// Fetches what applying to these keys will need. Their waits for memory overlap: a fetch holds up nothing, the lock of the next bucket would.
+    pub fn warm(&self, keys: &[(KeySlot, &[u8])]) {
+        let mut hashes = [0; WARMED_AT_ONCE];
+        let keys = &keys[..keys.len().min(WARMED_AT_ONCE)];
+        for (hash, (key_slot, key)) in hashes.iter_mut().zip(keys) {
+            prefetch(&self.cells[key_slot.index()], CELL_LINES);
+            *hash = self.context.hash(key);
+        }
+        for step in [WarmStep::Table, WarmStep::Records, WarmStep::Body] {
+            for (hash, (key_slot, _)) in hashes.iter().zip(keys) {
+                self.read(*key_slot, |bucket| bucket.warm(*hash, step));
+            }
+        }
     }
 
     /// Runs one op on a bucket. § Replay skips an op at or below the bucket's position, and the position is set under the

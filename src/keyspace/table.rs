@@ -55,11 +55,21 @@ impl SubTable {
         Err(index)
     }
 
-    /// Index of the first record whose hash is at least `hash`.
-    pub(super) fn lower_bound(&self, range: HashRange, hash: u32) -> usize {
+    /// Where the hash should be, as hashes are uniform.
+    fn guess(&self, range: HashRange, hash: u32) -> usize {
         let width = u64::from(range.last - range.first) + 1;
         let guess = u64::from(hash.saturating_sub(range.first)) * self.records.len() as u64 / width;
-        let mut index = (guess as usize).min(self.records.len());
+        (guess as usize).min(self.records.len())
+    }
+
+    /// The records around where the hash should be.
+    pub(super) fn near(&self, range: HashRange, hash: u32) -> &[Record] {
+        &self.records[self.guess(range, hash).saturating_sub(2)..]
+    }
+
+    /// Index of the first record whose hash is at least `hash`.
+    pub(super) fn lower_bound(&self, range: HashRange, hash: u32) -> usize {
+        let mut index = self.guess(range, hash);
         while index > 0 && self.records[index - 1].hash >= hash {
             index -= 1;
         }

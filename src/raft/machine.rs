@@ -15,7 +15,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use crate::clock::Timestamp;
 use crate::command::op::{self, DecodeError, Op};
 use crate::command::{LcsJob, ReadOutcome, Row, Run, WireError};
-use crate::keyspace::{Applied, Position, SlotState, Time};
+use crate::keyspace::{Applied, Position, SlotState, Time, WARMED_AT_ONCE};
 use crate::planted::{self, Bug};
 use crate::protocol::{OwnedArgs, REPLY_BYTES_MAX, Reply};
 use crate::raft::batch::{self, BatchKind};
@@ -84,8 +84,8 @@ impl GroupMachine {
             self.state.pending.discard_older(log_id.leader_id);
             None
         };
-        let mut entry_run =
-            EntryRun { state: &self.state, index: log_id.index, seq: header.seq, stamp, ops: body, next_op: 0 };
+        let (index, seq) = (log_id.index, header.seq);
+        let mut entry_run = EntryRun { state: &self.state, index, seq, stamp, ops: body, next_op: 0, warm_at: 0 };
         match own {
             Some(entry) => {
                 self.state.metrics.commit_seconds.record(entry.proposed.elapsed().as_secs_f64());
@@ -119,6 +119,7 @@ struct EntryRun<'a> {
     ops: Bytes,
     /// Number of ops of the entry applied so far.
     next_op: u32,
+    warm_at: u32,
 }
 
 impl EntryRun<'_> {
@@ -149,7 +150,19 @@ impl EntryRun<'_> {
         Ok(())
     }
 
+    /// Fetches the memory that the next ops need, where there are several.
+    fn warm(&mut self) {
+        self.warm_at = self.next_op + WARMED_AT_ONCE as u32;
+        let keys = op::first_keys(&self.ops);
+        if keys.len() > 1 {
+            self.state.keyspace.warm(&keys);
+        }
+    }
+
     fn apply_next(&mut self, reply: &mut Reply) -> Result<(), DecodeError> {
+        if self.next_op == self.warm_at {
+            self.warm();
+        }
         let op = op::decode(&mut self.ops)?.ok_or(DecodeError::Short { have: 0, need: op::HEADER_BYTES })?;
         let number = if planted::is(Bug::PositionWithoutOpNumber) { 0 } else { self.next_op };
         let position = Position { index: self.index, op: number };
