@@ -39,6 +39,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// Part of the stop during which clients are sent to the new leaders.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
+/// A follower further behind is fed from the log's files, which the kernel still has in memory as a rule.
+const LOG_MEMORY_BYTES: u64 = 8 << 20;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 const HASH_TEST_TEXT: &[u8] = b"kvorum hash test vector";
@@ -232,7 +234,8 @@ fn open_log(config: &Config, accept_loss: bool) -> Result<(NodeLog, Recovered), 
         Appendfsync::Everysec => Fsync::EverySec,
         Appendfsync::No => Fsync::No,
     };
-    let options = LogOptions { fsync, segment_bytes: config.log_segment_bytes.0, accept_loss };
+    let options =
+        LogOptions { fsync, segment_bytes: config.log_segment_bytes.0, accept_loss, memory_bytes: LOG_MEMORY_BYTES };
     let (log, recovered) = NodeLog::open(&config.data_dir.join(LOG_DIRECTORY), options)?;
     if let Some(dropped) = &recovered.dropped_tail {
         tracing::warn!(

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn what_is_left_of_other_replicas_is_forgotten_for_good() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = LogOptions { fsync: Fsync::Always, segment_bytes: 1 << 20, accept_loss: false };
+        let options = LogOptions { fsync: Fsync::Always, segment_bytes: 1 << 20, accept_loss: false, memory_bytes: 0 };
         let open = || NodeLog::open(&directory.path().join("log"), options).expect("opens").0;
         let key = |group, replica| (GroupId(group), ReplicaId(replica));
         let log = open();

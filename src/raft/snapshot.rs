@@ -278,7 +278,7 @@ mod tests {
 
         fn on(disk: Arc<dyn Disk>, key: &str, index: u64) -> Self {
             let directory = tempfile::tempdir().expect("a directory");
-            let options = LogOptions { fsync: Fsync::No, segment_bytes: 1 << 20, accept_loss: false };
+            let options = LogOptions { fsync: Fsync::No, segment_bytes: 1 << 20, accept_loss: false, memory_bytes: 0 };
             let (node_log, _) = NodeLog::open(&directory.path().join("log"), options).expect("opens");
             let log = node_log.group(GroupId(1), ReplicaId(1));
             let state = Arc::new(empty_state());

@@ -125,6 +125,8 @@ impl Machine {
             fsync: self.scenario.fsync,
             segment_bytes: SEGMENT_BYTES,
             accept_loss: std::mem::take(&mut self.accept_loss),
+            // So little that a follower that was away is fed from the disk.
+            memory_bytes: 16 << 10,
         };
         let (log, recovered, writer) = self.log.open(options).map_err(|error| error.to_string())?;
         if recovered.power_loss_suspected {

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `format` | segments, batches and records, byte by byte |
-//! | `tail` | one replica's log in memory, where all reads come from |
+//! | `tail` | one replica's log: the newest entries in memory, the places of the others |
+//! | `place` | entries that memory no longer holds, and reading them back |
 //! | `store` | openraft's storage traits on a replica's log |
 //! | `queue` | what waits for the writer, fairly between replicas |
 //! | `writer` | the thread: drain, write, fdatasync, call back |
@@ -23,6 +24,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod memory_disk;
 mod node_log;
+mod place;
 mod queue;
 mod recover;
 mod segments;
@@ -34,6 +36,8 @@ mod tail;
 mod tests;
 #[cfg(test)]
 mod tests_faults;
+#[cfg(test)]
+mod tests_moved;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};

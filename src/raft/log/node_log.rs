@@ -62,6 +62,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// § What a power loss may have taken is given up: the suspicion ends with this start.
     pub accept_loss: bool,
+    /// Of each replica's entries, about how many bytes stay in memory. Older ones are read back when a follower or a restart needs them.
+    pub memory_bytes: u64,
 }
 
 /// What opening found.
@@ -82,7 +84,7 @@ struct Closer {
     _lock: Option<File>,
 }
 
-type Tails = BTreeMap<LogKey, Arc<Mutex<Tail>>>;
+pub type Tails = BTreeMap<LogKey, Arc<Mutex<Tail>>>;
 
 /// Cheap to clone; all clones are the same log.
 #[derive(Clone)]
@@ -91,6 +93,7 @@ pub struct NodeLog {
     old_contents: OldContents,
     room: Arc<Room>,
     segment_bytes: u64,
+    memory_bytes: u64,
     queue: Arc<Queue>,
     failed: watch::Receiver<Option<Arc<LogError>>>,
     closer: Arc<Closer>,
@@ -136,7 +139,7 @@ impl NodeLog {
         boot_id: Vec<u8>,
         lock: Option<File>,
     ) -> Result<(Self, Recovered, Writer), LogError> {
-        let Replayed { mut tails, end, dropped, start, clean } = replay(&*disk, directory)?;
+        let Replayed { mut tails, end, dropped, start, clean } = replay(&*disk, directory, options.memory_bytes)?;
         let power_loss_suspected = !options.accept_loss
             && start.is_some_and(|last| {
                 let same_boot = last.boot_id == boot_id && !boot_id.is_empty();
@@ -152,19 +155,21 @@ impl NodeLog {
         }
         let marks: Marks = tails.iter().map(|(key, tail)| (*key, mark(tail))).collect();
         let tails: Tails = tails.into_iter().map(|(key, tail)| (key, Arc::new(Mutex::new(tail)))).collect();
+        let tails = Arc::new(Mutex::new(tails));
         let synced = options.fsync == Fsync::Always;
         let start = StartMark { synced, loss_suspected: power_loss_suspected, boot_id };
         let segments = Segments::new(disk, directory, options, start, end)?;
         let (old_contents, room) = (segments.old_contents(), segments.room());
         let queue = Arc::new(Queue::new());
         let (failed, failure) = watch::channel(None);
-        let writer = Writer::new(segments, options.fsync, queue.clone(), failed, marks)?;
+        let writer = Writer::new(segments, options.fsync, queue.clone(), tails.clone(), failed, marks)?;
         let closer = Closer { queue: queue.clone(), thread: Mutex::default(), _lock: lock };
         let log = Self {
-            tails: Arc::new(Mutex::new(tails)),
+            tails,
             old_contents,
             room,
             segment_bytes: options.segment_bytes,
+            memory_bytes: options.memory_bytes,
             queue,
             failed: failure,
             closer: Arc::new(closer),
@@ -176,7 +181,7 @@ impl NodeLog {
     pub fn group(&self, group: GroupId, replica: ReplicaId) -> GroupLog {
         let key = (group, replica);
         let tail = self.tails.lock().entry(key).or_default().clone();
-        GroupLog { key, tail, queue: self.queue.clone() }
+        GroupLog { key, tail, queue: self.queue.clone(), memory_bytes: self.memory_bytes }
     }
 
     pub fn room(&self) -> Arc<Room> {

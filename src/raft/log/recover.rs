@@ -18,8 +18,10 @@ use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, StartMark, batch_offsets, payload,
     read_segment_header, take_record, unseal,
 };
+use crate::raft::log::place::{Place, SegmentFile};
 use crate::raft::log::segments::{Highest, LogEnd, OldSegment, first_lsn};
 use crate::raft::log::tail::Tail;
+use crate::raft::log::writer::MOVED_BYTES_MIN;
 use crate::raft::types::{Batch, Entry, LogId};
 
 /// What a crash left behind the last sound batch; nobody was told that it was durable.
@@ -42,15 +44,17 @@ pub struct Replayed {
     pub clean: bool,
 }
 
-pub fn replay(disk: &dyn Disk, directory: &Path) -> Result<Replayed, LogError> {
+/// Of each replica's entries about `memory_bytes` stay in memory.
+pub fn replay(disk: &dyn Disk, directory: &Path, memory_bytes: u64) -> Result<Replayed, LogError> {
     let listed = disk.list(directory).map_err(|error| LogError::io("list", directory, error))?;
     let mut paths: Vec<(u64, PathBuf)> =
         listed.into_iter().filter_map(|path| Some((first_lsn(&path)?, path))).collect();
     paths.sort();
-    let mut replay = Replay::default();
+    let mut replay = Replay { memory_bytes, ..Replay::default() };
     for (number, (first_lsn, path)) in paths.iter().enumerate() {
         let bytes = disk.read(path).map_err(|error| LogError::io("read", path, error))?;
-        let sound = replay.segment(path, *first_lsn, &bytes)?;
+        let file = disk.open(path).map_err(|error| LogError::io("open", path, error))?;
+        let sound = replay.segment(Arc::new(SegmentFile { file, path: path.clone() }), *first_lsn, &bytes)?;
         // A segment without a batch was not finished being begun.
         let begun = sound.bytes > SEGMENT_HEADER_BYTES;
         match paths.get(number + 1) {
@@ -83,17 +87,26 @@ struct Partial {
 
 #[derive(Default)]
 struct Replay {
+    memory_bytes: u64,
     replayed: Replayed,
     partial: BTreeMap<LogKey, Partial>,
     /// Entries up to here were, at least in part, in segments that are gone: a purge of them is to come.
     owed: BTreeMap<LogKey, u64>,
 }
 
+/// Where the entry's bytes lie, if that is worth knowing; `end`: of its record in the segment.
+fn place(segment: &Arc<SegmentFile>, entry: &Entry, end: usize) -> Option<Place> {
+    let bytes = payload(entry);
+    let offset = (end - bytes.len()) as u64;
+    (bytes.len() >= MOVED_BYTES_MIN).then(|| Place { segment: segment.clone(), offset, crc32: crc32fast::hash(bytes) })
+}
+
 /// A sound record contradicts what came before it.
 struct Contradiction;
 
 impl Replay {
-    fn segment(&mut self, path: &Path, first_lsn: u64, bytes: &[u8]) -> Result<Sound, LogError> {
+    fn segment(&mut self, segment: Arc<SegmentFile>, first_lsn: u64, bytes: &[u8]) -> Result<Sound, LogError> {
+        let path = &segment.path;
         let mut sound = Sound { salt: None, bytes: 0, highest: BTreeMap::new() };
         let salt = match read_segment_header(bytes) {
             SegmentHeader::Sound(salt) => salt,
@@ -119,10 +132,17 @@ impl Replay {
             while !body.is_empty() {
                 let undecodable = LogError::Undecodable { path: path.to_owned(), offset: sound.bytes as u64 };
                 let Ok((key, record)) = take_record(&mut body) else { return Err(undecodable) };
-                let taken = if oldest && begins {
-                    self.first_record(key, record)
-                } else {
-                    self.record(key, record, &mut sound.highest)
+                let end = sound.bytes + BATCH_HEADER_BYTES + batch.body.len() - body.len();
+                let taken = match record {
+                    Record::Last(last) if oldest && begins => {
+                        self.owe(key, last);
+                        Ok(())
+                    }
+                    Record::Entry(entry) => {
+                        let place = place(&segment, &entry, end);
+                        self.entry(key, entry, place, &mut sound.highest)
+                    }
+                    record => self.record(key, record, &mut sound.highest),
                 };
                 if taken.is_err() {
                     return Err(undecodable);
@@ -134,13 +154,6 @@ impl Replay {
         Ok(sound)
     }
 
-    /// The oldest segment begins with what was in those that are gone.
-    fn first_record(&mut self, key: LogKey, record: Record) -> Result<(), Contradiction> {
-        let Record::Last(last) = record else { return self.record(key, record, &mut BTreeMap::new()) };
-        self.owe(key, last);
-        Ok(())
-    }
-
     /// Entries up to `log_id` are gone because a later record purges them; until it comes, the log goes on behind them.
     fn owe(&mut self, key: LogKey, log_id: LogId) {
         let tail = self.replayed.tails.entry(key).or_default();
@@ -148,6 +161,24 @@ impl Replay {
             tail.purge(log_id);
             self.owed.insert(key, log_id.index);
         }
+    }
+
+    fn entry(
+        &mut self,
+        key: LogKey,
+        entry: Entry,
+        place: Option<Place>,
+        highest: &mut Highest,
+    ) -> Result<(), Contradiction> {
+        self.replayed.clean = false;
+        let log_id = entry.log_id;
+        let highest = highest.entry(key).or_default();
+        *highest = (*highest).max(log_id.index);
+        let tail = self.replayed.tails.entry(key).or_default();
+        tail.replay(entry).map_err(|_| Contradiction)?;
+        tail.written(log_id, place);
+        tail.move_to_disk(self.memory_bytes, 2);
+        Ok(())
     }
 
     fn record(&mut self, key: LogKey, record: Record, highest: &mut Highest) -> Result<(), Contradiction> {
@@ -159,10 +190,7 @@ impl Replay {
         };
         match record {
             Record::Vote(vote) => tails.entry(key).or_default().vote = Some(vote),
-            Record::Entry(entry) => {
-                holds(entry.log_id);
-                tails.entry(key).or_default().replay(entry).map_err(|_| Contradiction)?;
-            }
+            Record::Entry(_) => unreachable!("these are told apart, for their place"),
             Record::Part { log_id, offset, bytes } => {
                 holds(log_id);
                 self.part(key, log_id, offset, &bytes)?;
@@ -173,8 +201,7 @@ impl Replay {
                 match self.partial.remove(&key) {
                     Some(Partial { log_id, bytes }) => {
                         let payload = EntryPayload::Normal(Batch(bytes.freeze()));
-                        let tail = self.replayed.tails.entry(key).or_default();
-                        tail.replay(Entry { log_id, payload }).map_err(|_| Contradiction)?;
+                        self.entry(key, Entry { log_id, payload }, None, highest)?;
                     }
                     None => self.owe(key, entry.log_id),
                 }

@@ -22,6 +22,7 @@ use crate::raft::log::format::{
     BATCH_HEADER_BYTES, BatchHeader, LogKey, Record, Salt, StartMark, put_record, seal, segment_header,
 };
 use crate::raft::log::node_log::{Fsync, LogOptions};
+use crate::raft::log::place::SegmentFile;
 use crate::raft::types::{LogId, Vote};
 
 /// How long the last of a second's writes may wait for its sync in `Fsync::EverySec`.
@@ -115,6 +116,8 @@ impl Room {
 struct Current {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
+    /// The same, for who reads entries back.
+    readable: Arc<SegmentFile>,
     salt: Salt,
     written: u64,
     /// Bytes of the file for which space is taken.
@@ -291,6 +294,12 @@ impl Segments {
         Ok(())
     }
 
+    /// The segment that holds the last batch, and where in it that ends.
+    pub fn place_of_batch(&self) -> (Arc<SegmentFile>, u64) {
+        let current = self.current.as_ref().expect("a segment is open");
+        (current.readable.clone(), current.written)
+    }
+
     /// Returns when everything written is on the disk.
     pub fn sync(&mut self) -> Result<(), LogError> {
         let current = self.current.as_ref().expect("a segment is open");
@@ -388,7 +397,8 @@ impl Segments {
             reserved = 0;
         }
         file.write_at(&bytes, 0).map_err(|error| LogError::io("write", &path, error))?;
-        Ok((Current { file, path, salt, written, reserved, prepared: 0, highest: BTreeMap::new() }, crc))
+        let readable = Arc::new(SegmentFile { file: file.clone(), path: path.clone() });
+        Ok((Current { file, path, readable, salt, written, reserved, prepared: 0, highest: BTreeMap::new() }, crc))
     }
 
     /// § The name of a segment says where the one before it ends: what was not begun must be gone, durably, before the log goes on in the one

@@ -1,7 +1,7 @@
 //! openraft's storage traits on one replica's log. Hot path.
 //!
-//! `append`, `purge` and `truncate_after` run inside openraft's core task: they touch memory and queue the rest for the writer. All reads
-//! come from memory.
+//! `append`, `purge` and `truncate_after` run inside openraft's core task: they touch memory and queue the rest for the writer. What is read is
+//! nearly always in memory; older entries come from the log's files.
 
 use std::fmt::Debug;
 use std::io;
@@ -9,15 +9,17 @@ use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::raft::blocking::blocking;
 use crate::raft::log::format::{LogKey, Record};
+use crate::raft::log::place::Found;
 use crate::raft::log::queue::{Item, Queue, Waiter};
-use crate::raft::log::tail::{Gap, Tail, entry_bytes};
+use crate::raft::log::tail::{Gap, Tail, found_bytes};
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of one read for replication, so that a lagging follower does not make us clone the whole log.
@@ -25,12 +27,17 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Entries cloned at a time for apply: after a start that may be the whole log.
 const STREAM_ENTRIES: u64 = 64;
 
+/// Entries that one append moves to disk at most: those it brings, and some more after a rush.
+const MOVED_AT_ONCE: usize = 8;
+
 /// Handle on one replica's log; clones are the same log.
 #[derive(Clone)]
 pub struct GroupLog {
     pub(super) key: LogKey,
     pub(super) tail: Arc<Mutex<Tail>>,
     pub(super) queue: Arc<Queue>,
+    /// Of entries kept in memory.
+    pub(super) memory_bytes: u64,
 }
 
 impl Debug for GroupLog {
@@ -105,20 +112,41 @@ impl GroupLog {
     }
 
     /// § An entry that is gone is an error: passing it over would leave out a write.
-    fn chunk(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let tail = self.tail.lock();
-        let entries: Vec<Entry> = tail.range(start, end.min(start.saturating_add(STREAM_ENTRIES))).cloned().collect();
-        let purged = start < end && tail.purged.is_some_and(|purged| start <= purged.index);
-        if purged || entries.first().is_some_and(|first| first.log_id.index != start) {
+    async fn chunk(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let (found, purged) = {
+            let tail = self.tail.lock();
+            let purged = start < end && tail.purged.is_some_and(|purged| start <= purged.index);
+            (within(tail.range(start, end.min(start.saturating_add(STREAM_ENTRIES)))), purged)
+        };
+        if purged || found.first().is_some_and(|first| first.log_id().index != start) {
             let text = format!("entry {start} is to be applied and the log does not hold it any more");
             return Err(io::Error::new(io::ErrorKind::NotFound, text));
         }
-        Ok(entries)
+        read(found).await
     }
 }
 
 async fn told(finished: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
     finished.await.unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
+}
+
+/// As many of them as a read may bring: at least one, whatever its size.
+fn within(entries: impl Iterator<Item = Found>) -> Vec<Found> {
+    let mut bytes = 0;
+    let fits = |found: &Found| {
+        let fits = bytes == 0 || bytes + found_bytes(found) <= READ_BYTES_MAX;
+        bytes += found_bytes(found);
+        fits
+    };
+    entries.take_while(fits).collect()
+}
+
+async fn read(found: Vec<Found>) -> io::Result<Vec<Entry>> {
+    let read = |found: Vec<Found>| found.into_iter().map(Found::read).collect();
+    if found.iter().all(Found::is_here) {
+        return read(found);
+    }
+    blocking(move || read(found)).await?
 }
 
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
@@ -141,42 +169,41 @@ impl RaftLogReader<TypeConfig> for GroupLog {
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = bounds(&range);
-        Ok(self.tail.lock().range(start, end).cloned().collect())
+        let found = self.tail.lock().range(start, end).collect();
+        read(found).await
     }
 
     /// Nothing when `start` is purged: a replication task that is being ended may still ask, and an error would stop the node.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let tail = self.tail.lock();
-        if tail.purged.is_some_and(|purged| start <= purged.index) {
-            return Ok(Vec::new());
-        }
-        let mut bytes = 0;
-        // At least one entry, whatever its size.
-        let within = |entry: &&Entry| {
-            let fits = bytes == 0 || bytes + entry_bytes(entry) <= READ_BYTES_MAX;
-            bytes += entry_bytes(entry);
-            fits
+        let found = {
+            let tail = self.tail.lock();
+            if tail.purged.is_some_and(|purged| start <= purged.index) {
+                return Ok(Vec::new());
+            }
+            within(tail.range(start, end))
         };
-        Ok(tail.range(start, end).take_while(within).cloned().collect())
+        read(found).await
     }
 
     async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let (mut next, end) = bounds(&range);
+        let (next, end) = bounds(&range);
         let log = self.clone();
-        let chunks = std::iter::from_fn(move || match log.chunk(next, end) {
-            Ok(entries) => {
-                next = entries.last()?.log_id.index + 1;
-                Some(entries.into_iter().map(Ok).collect())
-            }
-            Err(error) => {
-                next = end;
-                Some(vec![Err(error)])
+        let chunks = stream::unfold(next, move |next| {
+            let log = log.clone();
+            async move {
+                match log.chunk(next, end).await {
+                    Ok(entries) => {
+                        let next = entries.last()?.log_id.index + 1;
+                        Some((entries.into_iter().map(Ok).collect(), next))
+                    }
+                    Err(error) => Some((vec![Err(error)], end)),
+                }
             }
         });
-        futures_util::stream::iter(chunks.flatten())
+        chunks.flat_map(stream::iter::<Vec<_>>)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -224,6 +251,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             push(Item::Waiter(Waiter::Flushed(callback)));
             Ok(())
         });
+        tail.move_to_disk(self.memory_bytes, MOVED_AT_ONCE);
         pushed.map_err(|error| error.to_io())?.map_err(|gap: Gap| io::Error::other(gap))
     }
 

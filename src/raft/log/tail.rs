@@ -1,15 +1,17 @@
-//! One group's log in memory: everything that is not purged. Hot path.
+//! One group's log since its purge point: the newest entries in memory, where to find the others on disk. Hot path.
 
 use std::collections::VecDeque;
 
 use openraft::EntryPayload;
 
+use crate::raft::log::format::payload;
+use crate::raft::log::place::{Found, Place};
 use crate::raft::types::{Entry, LogId, Vote};
 
 /// What an entry costs beside its payload.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Tail {
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
@@ -17,13 +19,31 @@ pub struct Tail {
     entries: VecDeque<Kept>,
     /// Bytes of all entries ever purged: where the first one here begins.
     purged_bytes: u64,
+    /// Of `entries`, from the oldest on, how many have been moved to disk or cannot be.
+    moved: usize,
+    /// Of payloads in memory.
+    memory_bytes: u64,
 }
 
 /// An entry, and the bytes of all entries up to and with it: what a range holds is one subtraction.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Kept {
-    entry: Entry,
+    held: Held,
     end: u64,
+}
+
+#[derive(Clone)]
+enum Held {
+    /// Not yet written, for all that is known here.
+    Queued(Entry),
+    Written(Entry, Place),
+    /// Written, but not in one piece, or nothing worth reading back.
+    Stays(Entry),
+    Moved {
+        log_id: LogId,
+        length: usize,
+        place: Place,
+    },
 }
 
 /// Entries that do not continue the log.
@@ -35,16 +55,44 @@ pub struct Gap {
 }
 
 pub fn entry_bytes(entry: &Entry) -> u64 {
-    ENTRY_OVERHEAD_BYTES
-        + match &entry.payload {
-            EntryPayload::Normal(batch) => batch.0.len() as u64,
-            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    ENTRY_OVERHEAD_BYTES + payload(entry).len() as u64
+}
+
+pub fn found_bytes(found: &Found) -> u64 {
+    match found {
+        Found::Here(entry) => entry_bytes(entry),
+        Found::Away { length, .. } => ENTRY_OVERHEAD_BYTES + *length as u64,
+    }
+}
+
+impl Kept {
+    fn log_id(&self) -> LogId {
+        match &self.held {
+            Held::Queued(entry) | Held::Written(entry, _) | Held::Stays(entry) => entry.log_id,
+            Held::Moved { log_id, .. } => *log_id,
         }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        match &self.held {
+            Held::Queued(entry) | Held::Written(entry, _) | Held::Stays(entry) => payload(entry).len() as u64,
+            Held::Moved { .. } => 0,
+        }
+    }
+
+    fn found(&self) -> Found {
+        match &self.held {
+            Held::Queued(entry) | Held::Written(entry, _) | Held::Stays(entry) => Found::Here(entry.clone()),
+            Held::Moved { log_id, length, place } => {
+                Found::Away { log_id: *log_id, length: *length, place: place.clone() }
+            }
+        }
+    }
 }
 
 impl Tail {
     pub fn last(&self) -> Option<LogId> {
-        self.entries.back().map(|kept| kept.entry.log_id).or(self.purged)
+        self.entries.back().map(Kept::log_id).or(self.purged)
     }
 
     /// Bytes held.
@@ -63,7 +111,7 @@ impl Tail {
         let first = self.first_index()?;
         let covered = self.snapshot?.index + 1;
         let keep_from = self.end_of(covered).saturating_sub(bytes);
-        let count = self.entries.partition_point(|kept| kept.entry.log_id.index < covered && kept.end <= keep_from);
+        let count = self.entries.partition_point(|kept| kept.log_id().index < covered && kept.end <= keep_from);
         (count > 0).then(|| first + count.min(entries) as u64 - 1)
     }
 
@@ -78,11 +126,11 @@ impl Tail {
     }
 
     fn first_index(&self) -> Option<u64> {
-        self.entries.front().map(|kept| kept.entry.log_id.index)
+        self.entries.front().map(|kept| kept.log_id().index)
     }
 
     fn last_here(&self) -> Option<u64> {
-        self.entries.back().map(|kept| kept.entry.log_id.index)
+        self.entries.back().map(|kept| kept.log_id().index)
     }
 
     /// Index of the entry that comes next.
@@ -97,8 +145,47 @@ impl Tail {
             Some(_) | None => (),
         }
         let end = self.end() + entry_bytes(&entry);
-        self.entries.push_back(Kept { entry, end });
+        let kept = Kept { held: Held::Queued(entry), end };
+        self.memory_bytes += kept.memory_bytes();
+        self.entries.push_back(kept);
         Ok(())
+    }
+
+    /// The entry is written, in one piece there or, without a place, in several. Another may be in its stead by now.
+    pub fn written(&mut self, log_id: LogId, place: Option<Place>) {
+        let Some(number) = self.first_index().and_then(|first| log_id.index.checked_sub(first)) else { return };
+        let kept = usize::try_from(number).ok().and_then(|number| self.entries.get_mut(number));
+        if let Some(Kept { held, .. }) = kept
+            && let Held::Queued(entry) = held
+            && entry.log_id == log_id
+        {
+            let entry = Entry { log_id, payload: std::mem::replace(&mut entry.payload, EntryPayload::Blank) };
+            *held = match place {
+                Some(place) => Held::Written(entry, place),
+                None => Held::Stays(entry),
+            };
+        }
+    }
+
+    /// Keeps at most about `bytes` of payloads in memory: the oldest that are written are read back if they are asked for. At most `entries`
+    /// go at a time.
+    pub fn move_to_disk(&mut self, bytes: u64, entries: usize) {
+        for _ in 0..entries {
+            if self.memory_bytes <= bytes {
+                return;
+            }
+            let Some(kept) = self.entries.get_mut(self.moved) else { return };
+            match &kept.held {
+                Held::Queued(_) => return,
+                Held::Stays(_) | Held::Moved { .. } => (),
+                Held::Written(entry, place) => {
+                    let (log_id, length) = (entry.log_id, payload(entry).len());
+                    self.memory_bytes -= length as u64;
+                    kept.held = Held::Moved { log_id, length, place: place.clone() };
+                }
+            }
+            self.moved += 1;
+        }
     }
 
     /// At recovery: a later record of an index replaces what was there.
@@ -113,14 +200,19 @@ impl Tail {
     /// Drops entries from `index` on.
     pub fn truncate_from(&mut self, index: u64) {
         while self.last_here().is_some_and(|last| last >= index) {
-            self.entries.pop_back();
+            let dropped = self.entries.pop_back().expect("there is a last one");
+            self.memory_bytes -= dropped.memory_bytes();
         }
+        self.moved = self.moved.min(self.entries.len());
     }
 
     /// Drops entries up to `log_id`.
     pub fn purge(&mut self, log_id: LogId) {
         while self.first_index().is_some_and(|first| first <= log_id.index) {
-            self.purged_bytes = self.entries.pop_front().expect("there is a first one").end;
+            let dropped = self.entries.pop_front().expect("there is a first one");
+            self.purged_bytes = dropped.end;
+            self.memory_bytes -= dropped.memory_bytes();
+            self.moved = self.moved.saturating_sub(1);
         }
         // The same index with another term replaces what recovery assumed of segments that are gone.
         if self.purged.is_none_or(|purged| purged.index <= log_id.index) {
@@ -129,12 +221,12 @@ impl Tail {
     }
 
     /// Entries in [start, end), as far as they are here.
-    pub fn range(&self, start: u64, end: u64) -> impl Iterator<Item = &Entry> {
+    pub fn range(&self, start: u64, end: u64) -> impl Iterator<Item = Found> {
         let first = self.first_index().unwrap_or(0);
         let from = (start.max(first) - first) as usize;
         let to = (end.max(first) - first) as usize;
         let length = self.entries.len();
-        self.entries.range(from.min(length)..to.clamp(from.min(length), length)).map(|kept| &kept.entry)
+        self.entries.range(from.min(length)..to.clamp(from.min(length), length)).map(Kept::found)
     }
 }
 

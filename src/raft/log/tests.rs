@@ -22,7 +22,8 @@ use crate::raft::meta::{MetaMachine, MetaState};
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
 
-const OPTIONS: LogOptions = LogOptions { fsync: Fsync::Always, segment_bytes: 64 << 20, accept_loss: false };
+const OPTIONS: LogOptions =
+    LogOptions { fsync: Fsync::Always, segment_bytes: 64 << 20, accept_loss: false, memory_bytes: 3000 };
 const KEY: (GroupId, ReplicaId) = (GroupId(1), ReplicaId(1));
 
 fn open(directory: &Path) -> NodeLog {

@@ -32,7 +32,7 @@ const STEPS: u64 = 30;
 const SEEDS: u64 = 3;
 
 fn open(disk: &MemoryDisk, fsync: Fsync) -> Result<(NodeLog, Recovered), LogError> {
-    let options = LogOptions { fsync, segment_bytes: 1500, accept_loss: false };
+    let options = LogOptions { fsync, segment_bytes: 1500, accept_loss: false, memory_bytes: u64::MAX };
     NodeLog::open_on(Arc::new(disk.clone()), Path::new(DIRECTORY), options, b"boot".to_vec(), None)
 }
 
@@ -536,7 +536,8 @@ async fn everysec_syncs_in_the_background_within_about_a_second() {
 #[tokio::test]
 async fn a_suspected_power_loss_stays_suspected_at_later_starts() {
     let disk = MemoryDisk::default();
-    let options = LogOptions { fsync: Fsync::EverySec, segment_bytes: 1500, accept_loss: false };
+    let options =
+        LogOptions { fsync: Fsync::EverySec, segment_bytes: 1500, accept_loss: false, memory_bytes: u64::MAX };
     let open = |disk: &MemoryDisk, boot_id: &[u8]| {
         let disk = Arc::new(disk.clone());
         NodeLog::open_on(disk, Path::new(DIRECTORY), options, boot_id.to_vec(), None).expect("opens")

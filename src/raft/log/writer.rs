@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use openraft::EntryPayload;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::planted::{self, Bug};
@@ -16,16 +17,27 @@ use crate::raft::log::error::LogError;
 use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, payload, put_entry, put_part, put_record, put_rest,
 };
-use crate::raft::log::node_log::Fsync;
+use crate::raft::log::node_log::{Fsync, Tails};
+use crate::raft::log::place::Place;
 use crate::raft::log::queue::{Item, Lanes, Next, Queue, Waiter};
 use crate::raft::log::segments::{Marks, ROOM_INTERVAL, Segments};
 use crate::raft::log::tail::entry_bytes;
-use crate::raft::types::Entry;
+use crate::raft::types::{Entry, LogId};
 
 /// Bytes of one batch that are shared out among the groups. What one group's turn ends with may exceed it by `PART_BYTES`.
 pub const BATCH_BYTES: usize = 1 << 20;
 /// A batch of ops larger than this goes in parts, so that votes and other groups pass between.
 pub const PART_BYTES: usize = 512 << 10;
+/// A shorter payload stays in memory: its place would take as much.
+pub const MOVED_BYTES_MIN: usize = 128;
+
+/// An entry in the batch.
+struct Placed {
+    key: LogKey,
+    log_id: LogId,
+    /// Where in the batch its bytes end, if they are in one piece, how many they are and their checksum.
+    bytes: Option<(usize, usize, u32)>,
+}
 
 pub struct Writer {
     segments: Segments,
@@ -38,6 +50,9 @@ pub struct Writer {
     held: Lanes,
     /// Of the lanes that share a batch; kept for its room.
     keys: Vec<LogKey>,
+    tails: Arc<Mutex<Tails>>,
+    /// Entries of the batch, to be told where they are; in runs of one replica's.
+    placed: Vec<Placed>,
     batch: BytesMut,
     records: u64,
     entry_bytes: u64,
@@ -51,6 +66,7 @@ impl Writer {
         mut segments: Segments,
         fsync: Fsync,
         queue: Arc<Queue>,
+        tails: Arc<Mutex<Tails>>,
         failed: watch::Sender<Option<Arc<LogError>>>,
         marks: Marks,
     ) -> Result<Self, LogError> {
@@ -64,6 +80,8 @@ impl Writer {
             removed: BTreeSet::new(),
             held: Lanes::default(),
             keys: Vec::new(),
+            tails,
+            placed: Vec::new(),
             batch: BytesMut::new(),
             records: 0,
             entry_bytes: 0,
@@ -159,6 +177,7 @@ impl Writer {
         self.keys = keys;
         if self.records > 0 {
             self.write_when_there_is_space()?;
+            self.tell_places();
         } else {
             self.segments.take_space(0)?;
         }
@@ -174,6 +193,26 @@ impl Writer {
         Ok(())
     }
 
+    /// § Before anything is synced or acknowledged, but only once it is in the file: memory may let go of it from now on.
+    fn tell_places(&mut self) {
+        let (segment, end) = self.segments.place_of_batch();
+        let begin = end - self.batch.len() as u64;
+        for run in self.placed.chunk_by(|one, next| one.key == next.key) {
+            // A replica that is gone has none.
+            let Some(tail) = self.tails.lock().get(&run[0].key).cloned() else { continue };
+            let mut tail = tail.lock();
+            for Placed { log_id, bytes, .. } in run {
+                let place = bytes.map(|(end, length, crc32)| Place {
+                    segment: segment.clone(),
+                    offset: begin + (end - length) as u64,
+                    crc32,
+                });
+                tail.written(*log_id, place);
+            }
+        }
+        self.placed.clear();
+    }
+
     /// One replica's share of the batch; at least one item.
     fn take_turn(&mut self, key: LogKey, share: usize) {
         let stop = self.batch.len() + share;
@@ -187,6 +226,10 @@ impl Writer {
                 Item::Entry(entry) if payload(&entry).len() > PART_BYTES => self.put_part(key, entry, 0),
                 Item::Entry(entry) => {
                     put_entry(&mut self.batch, key, &entry);
+                    let bytes = payload(&entry);
+                    let placed = (bytes.len() >= MOVED_BYTES_MIN)
+                        .then(|| (self.batch.len(), bytes.len(), crc32fast::hash(bytes)));
+                    self.placed.push(Placed { key, log_id: entry.log_id, bytes: placed });
                     self.entry_is_written(key, &entry);
                 }
                 Item::Rest { entry, offset } => self.put_part(key, entry, offset),
@@ -214,6 +257,7 @@ impl Writer {
             self.held.push_front(key, Item::Rest { entry, offset: offset + PART_BYTES });
         } else {
             put_rest(&mut self.batch, key, log_id, offset as u64, rest);
+            self.placed.push(Placed { key, log_id, bytes: None });
             self.entry_is_written(key, &entry);
         }
     }
