@@ -26,6 +26,10 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct ClusterId(pub [u8; 16]);
 
+/// One move of a slot between groups. Handed out by the meta group, rising, never reused: what names an older one is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct MoveId(pub u64);
+
 impl GroupId {
     pub const META: Self = Self(0);
 }
@@ -89,6 +93,12 @@ impl fmt::Display for GroupId {
 }
 
 impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for MoveId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -4,15 +4,16 @@
 //! An entry may be proposed twice (a proposer that saw no outcome tries again), so each is a no-op success when it is
 //! applied to a topology that already has its effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, ClusterId, Epoch, FoundingPlan, GroupId, GroupInfo, NodeId, NodeInfo, ReplicaId, SettingsMismatch,
-    Topology, WantedSettings,
+    Address, ClusterId, Epoch, FoundingPlan, GroupId, GroupInfo, MoveEnd, MoveId, NodeId, NodeInfo, ReplicaId,
+    SettingsMismatch, Topology, WantedSettings,
 };
 use crate::cluster::topology::NODE_COUNT_MAX;
+use crate::slot::Slot;
 
 /// One entry of the meta group. New variants go to the end: postcard numbers them in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,15 @@ pub enum MetaOp {
     UpdateAddress { node: NodeId, info: NodeInfo },
     /// Drops a node that holds no data replica.
     Forget { node: NodeId },
+    /// Starts one move for each of these slots that `to` does not own, with the ids from `first` on. Changes nothing unless `first` is the
+    /// next id, so a late duplicate cannot start them again.
+    StartMoves { first: MoveId, to: GroupId, slots: BTreeSet<Slot> },
+    /// § The one instant at which a slot's owner changes. Proposed only when the target's adopt is known to be committed.
+    CommitMove { id: MoveId },
+    /// The other outcome of a move that is started. `again`: it is started anew when both groups have cleaned up.
+    AbortMove { id: MoveId, again: bool },
+    /// One of the two groups has logged its clean-up of a move that is over.
+    FinishMove { id: MoveId, end: MoveEnd },
 }
 
 /// What an applied entry did.
@@ -45,6 +55,8 @@ pub enum MetaOutcome {
     },
     AddressUpdated,
     Forgotten,
+    /// A move was started, committed, aborted or finished on one side.
+    Moves,
     /// The topology already was as asked; its epoch did not move.
     Unchanged,
 }
@@ -70,6 +82,22 @@ pub enum MetaError {
     ClusterFull,
     #[error("the last node of a cluster cannot be forgotten")]
     LastNode,
+    #[error("there is no group {0}")]
+    UnknownGroup(GroupId),
+    #[error("there is no slot {0}")]
+    UnknownSlot(Slot),
+    #[error("slot {slot} is moving already, in move {id}")]
+    SlotMoves { slot: Slot, id: MoveId },
+    #[error("other moves were started meanwhile: the next one is {0}")]
+    NextMove(MoveId),
+    #[error("there is no move {0} any more")]
+    UnknownMove(MoveId),
+    #[error("move {0} is not over")]
+    MoveNotOver(MoveId),
+    #[error("move {0} was aborted")]
+    MoveAborted(MoveId),
+    #[error("move {0} was committed")]
+    MoveCommitted(MoveId),
 }
 
 impl MetaOp {
@@ -90,9 +118,16 @@ pub fn apply_meta(state: &mut Option<Topology>, op: &MetaOp) -> Result<MetaOutco
             *state = Some(plan.topology().clone());
             Ok(MetaOutcome::Founded)
         }
-        (None, MetaOp::Join { .. } | MetaOp::UpdateAddress { .. } | MetaOp::Forget { .. }) => {
-            Err(MetaError::NotFounded)
-        }
+        (
+            None,
+            MetaOp::Join { .. }
+            | MetaOp::UpdateAddress { .. }
+            | MetaOp::Forget { .. }
+            | MetaOp::StartMoves { .. }
+            | MetaOp::CommitMove { .. }
+            | MetaOp::AbortMove { .. }
+            | MetaOp::FinishMove { .. },
+        ) => Err(MetaError::NotFounded),
         (Some(topology), op) => topology.apply(op),
     }
 }
@@ -106,6 +141,10 @@ impl Topology {
             MetaOp::Join { node, info, settings } => self.join(*node, info, *settings)?,
             MetaOp::UpdateAddress { node, info } => self.update_address(*node, info)?,
             MetaOp::Forget { node } => self.forget(*node)?,
+            MetaOp::StartMoves { first, to, slots } => self.start_moves(*first, *to, slots)?,
+            MetaOp::CommitMove { id } => self.commit_move(*id)?,
+            MetaOp::AbortMove { id, again } => self.abort_move(*id, *again)?,
+            MetaOp::FinishMove { id, end } => self.finish_move(*id, *end)?,
         };
         if outcome != MetaOutcome::Unchanged {
             self.epoch = Epoch(self.epoch.0 + 1);

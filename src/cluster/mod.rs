@@ -10,6 +10,9 @@ mod ids;
 mod meta;
 #[cfg(test)]
 mod meta_tests;
+mod moves;
+#[cfg(test)]
+mod moves_tests;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
@@ -23,8 +26,9 @@ mod view;
 pub(crate) use fixture::{node as fixture_node, topology as fixture_topology};
 pub use founding::{Action, FormingNode, PlanRefusal, Probe, WaitReason};
 pub use hints::{Ballot, Hints, HintsError, LeaderHint, News};
-pub use ids::{ClusterId, Epoch, GroupId, NodeId, ReplicaId};
+pub use ids::{ClusterId, Epoch, GroupId, MoveId, NodeId, ReplicaId};
 pub use meta::{MetaError, MetaOp, MetaOutcome, apply_meta};
+pub use moves::{Move, MoveEnd, MoveState};
 pub use plan::{Founder, FoundingPlan, Intent, PlanError, PlanSeed, PlanWarning, REPLICA_COUNT_MAX};
 pub use route::{Route, RouteTable};
 pub use settings::{Settings, SettingsMismatch, WantedSettings};

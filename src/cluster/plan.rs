@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, ClusterId, Epoch, GroupId, GroupInfo, NodeId, NodeInfo, ReplicaId, Settings, Topology, TopologyError,
-    WantedSettings,
+    Address, ClusterId, Epoch, GroupId, GroupInfo, MoveId, NodeId, NodeInfo, ReplicaId, Settings, Topology,
+    TopologyError, WantedSettings,
 };
 use crate::planted::{self, Bug};
 use crate::slot::SLOT_COUNT;
@@ -184,6 +184,8 @@ fn lay_out(intent: &Intent, members: &BTreeMap<Address, Founder>, seed: PlanSeed
         meta: BTreeMap::new(),
         next_replica_id: ReplicaId(1),
         forgotten: BTreeSet::new(),
+        moves: BTreeMap::new(),
+        next_move: MoveId(1),
     };
     for node in &order {
         let replica = topology.draw_replica_id();

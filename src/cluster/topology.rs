@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterId, Epoch, GroupId, NodeId, ReplicaId, Settings};
+use super::{ClusterId, Epoch, GroupId, Move, MoveId, NodeId, ReplicaId, Settings};
 use crate::slot::{SLOT_COUNT, Slot};
 
 /// Voters of the meta group. More would slow its commits and protect nothing that five do not.
@@ -74,6 +74,9 @@ pub struct Topology {
     pub(super) next_replica_id: ReplicaId,
     /// Nodes that were replaced or forgotten. A late duplicate of such a node's Join must not evict its successor.
     pub(super) forgotten: BTreeSet<NodeId>,
+    /// Moves of slots that are not over, or not cleaned up by both groups.
+    pub(super) moves: BTreeMap<MoveId, Move>,
+    pub(super) next_move: MoveId,
 }
 
 /// Why bytes from the disk or a peer are not a topology.
@@ -95,6 +98,8 @@ pub enum TopologyError {
     Group(GroupId),
     #[error("{0} nodes have {1} different addresses and {2} meta replicas")]
     NodesDiffer(usize, usize, usize),
+    #[error("move {0} does not fit the slots and groups")]
+    Move(MoveId),
 }
 
 impl Topology {
@@ -209,6 +214,7 @@ impl Topology {
             return Err(TopologyError::NodesDiffer(counts.0, counts.1, counts.2));
         }
         self.groups.iter().try_for_each(|(group, info)| self.validate_group(*group, info))?;
+        self.validate_moves()?;
         self.validate_replica_ids()
     }
 

@@ -38,10 +38,17 @@ impl Context {
 /// Changes to the counters during one apply.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub keys: i64,
     pub keys_with_ttl: i64,
     pub bytes: i64,
     pub expired: u64,
+}
+
+/// A bucket's part of the keyspace's counters: nothing unless it is owned.
+#[derive(Debug, Default)]
+pub struct Counted {
+    pub keys: i64,
+    pub keys_with_ttl: i64,
+    pub bytes: i64,
 }
 
 #[derive(Debug)]
@@ -192,11 +199,21 @@ impl Bucket {
 
     /// Removes all keys. § Nothing is freed here: the tables go to the keyspace's graveyard.
     pub fn clear(&mut self) {
-        self.tally.keys -= self.len as i64;
         self.tally.keys_with_ttl = -self.totals.keys_with_ttl;
         self.tally.bytes = -self.totals.bytes;
         self.len = 0;
         self.garbage.extend(std::mem::take(&mut self.tables).into_iter().map(|table| table.table));
+    }
+
+    /// With every tally settled.
+    pub(super) fn counted(&self) -> Counted {
+        match self.state {
+            SlotState::Absent => Counted::default(),
+            SlotState::Owned => {
+                let Tally { keys_with_ttl, bytes, expired: _ } = self.totals;
+                Counted { keys: self.len as i64, keys_with_ttl, bytes }
+            }
+        }
     }
 
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
@@ -274,12 +291,26 @@ impl Bucket {
         }
     }
 
+    /// A further part of a value that comes in parts, the first of which was restored as a record.
+    pub(super) fn write_restored(&mut self, key: &[u8], mark: AccessMark, patch: Patch<'_>, traits: Traits) {
+        let hash = self.hash(key);
+        match self.find(hash, key) {
+            Ok(place) => self.change(place, |record| Some(record.write_part(patch, traits))),
+            Err(place) => self.insert_record(place, Record::new(hash, mark, key, patch.into_value(), traits)),
+        }
+    }
+
+    pub(super) fn remove_restored(&mut self, key: &[u8]) {
+        if let Ok(place) = self.find(self.hash(key), key) {
+            self.remove_at(place);
+        }
+    }
+
     fn insert_record(&mut self, place: Place, record: Record) {
         if self.tables.is_empty() {
             self.tables.push(TableRef::new(0, Arc::default()));
         }
         self.tally.add(&record);
-        self.tally.keys += 1;
         self.len += 1;
         let reference = &mut self.tables[place.table];
         self.earliest_noted = self.earliest_noted.min(reference.note_expiry(record.expire_at()));
@@ -301,7 +332,6 @@ impl Bucket {
         let record = table.remove(place.record);
         let len = table.len();
         self.tally.subtract(&record);
-        self.tally.keys -= 1;
         self.len -= 1;
         let discarded = record.discard();
         if discarded.is_slow_to_free() {

@@ -4,14 +4,17 @@
 
 use crate::keyspace::record::Record;
 use crate::keyspace::store::Keyspace;
-use crate::keyspace::terms::Value;
+use crate::keyspace::terms::{SlotState, Value};
 use crate::slot::KeySlot;
 
 impl Keyspace {
-    /// Bucket by bucket, outside the locks; takes about as long as a snapshot. Of one state only if nothing is applied meanwhile.
+    /// Of what is owned, bucket by bucket, outside the locks; takes about as long as a snapshot. Of one state only if nothing is applied meanwhile.
     pub fn digest(&self) -> u64 {
         KeySlot::all().fold(0u64, |sum, key_slot| {
             let export = self.export(key_slot);
+            if export.state() != SlotState::Owned {
+                return sum;
+            }
             let records = export.tables().iter().flat_map(|table| table.records());
             records.fold(sum, |sum, record| sum.wrapping_add(digest_of(record)))
         })

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::keyspace::scan::KEY_BYTES_PER_LOCK;
 use crate::keyspace::store::Keyspace;
+use crate::keyspace::terms::SlotState;
 use crate::slot::{KEY_SLOT_COUNT, KeySlot};
 
 /// § Tables searched per hold of a read lock.
@@ -48,6 +49,10 @@ impl Keyspace {
     ) -> ControlFlow<u32> {
         let cell = &self.cells[key_slot.index()];
         let bucket = cell.bucket.read();
+        // What is not served expires where it is.
+        if bucket.state != SlotState::Owned {
+            return ControlFlow::Continue(());
+        }
         let first = bucket.table_of(hash);
         let (mut searched, mut key_bytes) = (0, 0);
         for reference in bucket.tables.iter().skip(first) {

@@ -23,6 +23,8 @@ pub enum ImportError {
     Flags(u8),
     #[error("a key of another key slot than {0}")]
     WrongKeySlot(KeySlot),
+    #[error("a key of key slot {0}, which is in another slot")]
+    WrongSlot(KeySlot),
 }
 
 impl Keyspace {
@@ -55,16 +57,16 @@ impl Keyspace {
     }
 }
 
-struct Cursor<'a>(&'a [u8]);
+pub(super) struct Cursor<'a>(pub &'a [u8]);
 
 impl<'a> Cursor<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], ImportError> {
+    pub fn take(&mut self, length: usize) -> Result<&'a [u8], ImportError> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(ImportError::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ImportError> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], ImportError> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(ImportError::Truncated)?;
         self.0 = rest;
         Ok(*taken)

@@ -5,6 +5,9 @@
 
 mod access;
 mod bucket;
+mod delta;
+#[cfg(test)]
+mod delta_tests;
 mod digest;
 mod entry;
 mod expiry;
@@ -14,6 +17,7 @@ mod prefetch;
 mod record;
 mod rope;
 mod scan;
+mod stage;
 mod store;
 mod table;
 mod terms;
@@ -21,6 +25,7 @@ mod terms;
 mod tests;
 
 pub use bucket::Bucket;
+pub use delta::{DELTA_KEY_BYTES_MAX, Delta, KeyTooLong};
 pub use entry::{Encoding, Entry, Lookup, ValueType};
 pub use export::BucketExport;
 pub use import::ImportError;

@@ -148,14 +148,24 @@ impl Record {
     }
 
     pub fn set_expire(&mut self, expire_at: Option<Timestamp>) {
+        self.set_traits(Traits { expire_at, ..self.traits() });
+    }
+
+    fn set_traits(&mut self, traits: Traits) {
         if let Body::Large(large) = &mut self.body
             && let Large::Big(big) = &mut **large
         {
-            big.expire_at = expire_at;
+            (big.expire_at, big.edited) = (traits.expire_at, traits.edited);
             return;
         }
-        let traits = Traits { expire_at, ..self.traits() };
         self.body = Body::new(self.key(), self.value(), traits);
+    }
+
+    /// Writes into the value as it is rebuilt elsewhere: what it counts as does not change by that.
+    pub fn write_part(&mut self, patch: Patch<'_>, traits: Traits) -> Discarded {
+        let discarded = self.write(patch);
+        self.set_traits(traits);
+        discarded
     }
 
     /// Writes into the value in place.

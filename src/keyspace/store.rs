@@ -3,18 +3,19 @@
 //! Hot path. `apply` is the only way to change keys; it is called from `raft/` alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize};
 
 use ahash::RandomState;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Timestamp;
 use crate::keyspace::access;
-use crate::keyspace::bucket::{Bucket, Context, WarmStep};
+use crate::keyspace::bucket::{Bucket, Context, Counted, WarmStep};
 use crate::keyspace::prefetch::prefetch;
 use crate::keyspace::table::SubTable;
 use crate::keyspace::terms::{Applied, HashSecret, Position, SlotState};
-use crate::slot::{KeySlot, Slot};
+use crate::slot::{KeySlot, SLOT_COUNT, Slot};
 
 /// Keys whose memory is fetched together: about as many fetches as a core has under way.
 pub const WARMED_AT_ONCE: usize = 8;
@@ -24,6 +25,9 @@ const CELL_LINES: usize = 4;
 pub struct Keyspace {
     pub(super) cells: Box<[Cell]>,
     pub(super) context: Arc<Context>,
+    /// One bit per slot, for those that route requests: what counts is the buckets' state, under their locks.
+    owned: [AtomicU64; SLOT_COUNT / 64],
+    /// Of owned buckets.
     totals: Totals,
     /// § Tables of cleared buckets, freed one per apply and by [`Keyspace::reclaim`]: freeing millions of keys at once
     /// would stall whoever does it.
@@ -36,6 +40,7 @@ pub struct Keyspace {
 #[repr(align(64))]
 pub struct Cell {
     pub bucket: RwLock<Bucket>,
+    /// None while it is not owned.
     pub keys: AtomicUsize,
     /// Lower bound of the bucket's earliest expiry.
     pub next_expiry: AtomicI64,
@@ -76,7 +81,7 @@ impl Keyspace {
         };
         let cells = KeySlot::all().map(cell).collect();
         let (graveyard, graves) = (Mutex::default(), AtomicUsize::new(0));
-        Self { cells, context, totals: Totals::default(), graveyard, graves }
+        Self { cells, context, owned: Default::default(), totals: Totals::default(), graveyard, graves }
     }
 
     pub fn read<R>(&self, key_slot: KeySlot, read: impl FnOnce(&Bucket) -> R) -> R {
@@ -132,10 +137,41 @@ impl Keyspace {
                 bucket.state = SlotState::Absent;
             });
         }
+        self.owned.iter().for_each(|word| word.store(0, Release));
     }
 
     pub fn set_state(&self, slot: Slot, state: SlotState) {
         slot.key_slots().for_each(|key_slot| self.change(key_slot, |bucket| bucket.state = state));
+        let (word, bit) = (&self.owned[slot.index() / 64], 1 << (slot.index() % 64));
+        match state {
+            SlotState::Owned => word.fetch_or(bit, Release),
+            SlotState::Absent => word.fetch_and(!bit, Release),
+        };
+    }
+
+    /// Whether requests for the slot may be tried here.
+    pub fn owns(&self, slot: Slot) -> bool {
+        self.owned[slot.index() / 64].load(Acquire) & 1 << (slot.index() % 64) != 0
+    }
+
+    /// Empties a slot that is not owned, in one step per bucket that is skipped like any op. The buckets keep their positions.
+    pub fn clear_slot(&self, slot: Slot, position: Position) {
+        for key_slot in slot.key_slots() {
+            self.change(key_slot, |bucket| {
+                if bucket.position < position {
+                    bucket.clear();
+                    bucket.position = position;
+                }
+            });
+        }
+    }
+
+    /// Keys and bytes of a slot, owned or not.
+    pub fn slot_size(&self, slot: Slot) -> (u64, u64) {
+        slot.key_slots().fold((0, 0), |(keys, bytes), key_slot| {
+            let (len, size) = self.read(key_slot, |bucket| (bucket.len, bucket.totals.bytes));
+            (keys + len as u64, bytes + size.max(0) as u64)
+        })
     }
 
     /// The state of a slot's first bucket; all 16 change together but for a moment.
@@ -182,19 +218,21 @@ impl Keyspace {
     pub(super) fn change<R>(&self, key_slot: KeySlot, change: impl FnOnce(&mut Bucket) -> R) -> R {
         let cell = &self.cells[key_slot.index()];
         let mut bucket = cell.bucket.write();
+        let before = bucket.counted();
         let result = change(&mut bucket);
         let tally = std::mem::take(&mut bucket.tally);
         let (garbage, discarded) = (std::mem::take(&mut bucket.garbage), std::mem::take(&mut bucket.discarded));
         bucket.totals.keys_with_ttl += tally.keys_with_ttl;
         bucket.totals.bytes += tally.bytes;
-        cell.keys.store(bucket.len, Relaxed);
+        let after = bucket.counted();
+        cell.keys.store(after.keys as usize, Relaxed);
         if bucket.earliest_noted < cell.next_expiry.load(Relaxed) {
             cell.next_expiry.store(bucket.earliest_noted, Relaxed);
         }
         bucket.earliest_noted = i64::MAX;
         drop(bucket);
         drop(discarded);
-        self.totals.add(&tally);
+        self.totals.add(&before, &after, tally.expired);
         if !garbage.is_empty() {
             self.graves.fetch_add(garbage.len(), Relaxed);
             self.graveyard.lock().extend(garbage);
@@ -206,16 +244,19 @@ impl Keyspace {
 }
 
 impl Totals {
-    fn add(&self, tally: &super::bucket::Tally) {
-        let counters =
-            [(&self.keys, tally.keys), (&self.keys_with_ttl, tally.keys_with_ttl), (&self.bytes, tally.bytes)];
+    fn add(&self, before: &Counted, after: &Counted, expired: u64) {
+        let counters = [
+            (&self.keys, after.keys - before.keys),
+            (&self.keys_with_ttl, after.keys_with_ttl - before.keys_with_ttl),
+            (&self.bytes, after.bytes - before.bytes),
+        ];
         for (counter, change) in counters {
             if change != 0 {
                 counter.fetch_add(change, Relaxed);
             }
         }
-        if tally.expired != 0 {
-            self.expired.fetch_add(tally.expired, Relaxed);
+        if expired != 0 {
+            self.expired.fetch_add(expired, Relaxed);
         }
     }
 }

@@ -1,0 +1,129 @@
+//! Moves in the meta group: compare and set, duplicates, and what is kept until both groups have cleaned up.
+
+use std::collections::BTreeSet;
+
+use super::fixture::topology;
+use super::{GroupId, MetaError, MetaOp, MetaOutcome, MoveEnd, MoveId, MoveState, Topology};
+use crate::slot::Slot;
+
+const A: GroupId = GroupId(1);
+const B: GroupId = GroupId(2);
+
+fn slots_of(topology: &Topology, group: GroupId, count: usize) -> BTreeSet<Slot> {
+    topology.slots_of(group).take(count).collect()
+}
+
+fn start(topology: &mut Topology, to: GroupId, slots: &BTreeSet<Slot>) -> Result<MetaOutcome, MetaError> {
+    let first = topology.next_move();
+    topology.apply(&MetaOp::StartMoves { first, to, slots: slots.clone() })
+}
+
+fn finish_both(topology: &mut Topology, id: MoveId) {
+    for end in [MoveEnd::Source, MoveEnd::Target] {
+        assert_eq!(topology.apply(&MetaOp::FinishMove { id, end }), Ok(MetaOutcome::Moves));
+    }
+}
+
+#[test]
+fn a_slot_changes_its_owner_at_commit_and_the_move_stays_until_both_have_cleaned_up() {
+    let mut topology = topology(3, 3, 3);
+    let slots = slots_of(&topology, A, 1);
+    let slot = *slots.first().unwrap();
+    assert_eq!(start(&mut topology, B, &slots), Ok(MetaOutcome::Moves));
+    let id = MoveId(topology.next_move().0 - 1);
+    assert_eq!(topology.group_of(slot), A);
+    assert_eq!(
+        topology.apply(&MetaOp::FinishMove { id, end: MoveEnd::Source }),
+        Err(MetaError::MoveNotOver(id)),
+        "a group cannot be done with what is under way"
+    );
+    assert_eq!(topology.apply(&MetaOp::CommitMove { id }), Ok(MetaOutcome::Moves));
+    assert_eq!(topology.group_of(slot), B);
+    assert_eq!(topology.apply(&MetaOp::CommitMove { id }), Ok(MetaOutcome::Unchanged));
+    assert_eq!(topology.apply(&MetaOp::AbortMove { id, again: false }), Err(MetaError::MoveCommitted(id)));
+    for end in [MoveEnd::Source, MoveEnd::Source, MoveEnd::Target] {
+        assert_eq!(topology.slot_move(id).map(|kept| kept.state), Some(MoveState::Committed));
+        topology.apply(&MetaOp::FinishMove { id, end }).unwrap();
+    }
+    assert_eq!(topology.slot_move(id), None);
+    assert_eq!(topology.apply(&MetaOp::FinishMove { id, end: MoveEnd::Source }), Ok(MetaOutcome::Unchanged));
+    assert_eq!(topology.group_of(slot), B);
+}
+
+#[test]
+fn an_aborted_move_cannot_be_committed_any_more() {
+    let mut topology = topology(3, 3, 3);
+    let slots = slots_of(&topology, A, 1);
+    let id = topology.next_move();
+    start(&mut topology, B, &slots).unwrap();
+    assert_eq!(topology.apply(&MetaOp::AbortMove { id, again: false }), Ok(MetaOutcome::Moves));
+    assert_eq!(topology.apply(&MetaOp::CommitMove { id }), Err(MetaError::MoveAborted(id)));
+    finish_both(&mut topology, id);
+    assert_eq!(topology.apply(&MetaOp::CommitMove { id }), Err(MetaError::UnknownMove(id)));
+    assert!(slots.iter().all(|slot| topology.group_of(*slot) == A));
+    assert_eq!(topology.moves().count(), 0);
+}
+
+#[test]
+fn one_aborted_to_be_done_again_starts_anew_under_another_id_unless_it_is_given_up_meanwhile() {
+    for given_up in [false, true] {
+        let mut topology = topology(3, 3, 3);
+        let slots = slots_of(&topology, A, 1);
+        let id = topology.next_move();
+        start(&mut topology, B, &slots).unwrap();
+        topology.apply(&MetaOp::AbortMove { id, again: true }).unwrap();
+        if given_up {
+            topology.apply(&MetaOp::AbortMove { id, again: false }).unwrap();
+            let late = topology.apply(&MetaOp::AbortMove { id, again: true });
+            assert_eq!(late, Ok(MetaOutcome::Unchanged), "a late duplicate does not bring it back");
+        }
+        finish_both(&mut topology, id);
+        let left: Vec<_> = topology.moves().map(|(id, left)| (id, left.state)).collect();
+        let expected = if given_up { vec![] } else { vec![(MoveId(id.0 + 1), MoveState::Started)] };
+        assert_eq!(left, expected);
+    }
+}
+
+#[test]
+fn a_late_duplicate_of_a_start_does_not_move_a_slot_that_has_come_back() {
+    let mut topology = topology(3, 3, 3);
+    let slots = slots_of(&topology, A, 2);
+    let op = MetaOp::StartMoves { first: topology.next_move(), to: B, slots: slots.clone() };
+    topology.apply(&op).unwrap();
+    for to in [B, A] {
+        for id in topology.moves().map(|(id, _)| id).collect::<Vec<_>>() {
+            topology.apply(&MetaOp::CommitMove { id }).unwrap();
+            finish_both(&mut topology, id);
+        }
+        assert!(slots.iter().all(|slot| topology.group_of(*slot) == to));
+        start(&mut topology, A, &slots).unwrap();
+    }
+    let before = topology.clone();
+    assert_eq!(topology.apply(&op), Err(MetaError::NextMove(before.next_move())));
+    assert_eq!(topology, before);
+}
+
+#[test]
+fn a_start_is_refused_whole_when_a_slot_is_moving_or_the_group_is_unknown() {
+    let mut topology = topology(3, 3, 3);
+    let slots = slots_of(&topology, A, 3);
+    start(&mut topology, B, &slots.iter().copied().take(1).collect()).unwrap();
+    let before = topology.clone();
+    assert!(matches!(start(&mut topology, B, &slots), Err(MetaError::SlotMoves { .. })));
+    assert_eq!(start(&mut topology, GroupId(9), &slots), Err(MetaError::UnknownGroup(GroupId(9))));
+    assert_eq!(start(&mut topology, A, &slots_of(&before, A, 9)), Ok(MetaOutcome::Unchanged), "they are there");
+    let damaged: BTreeSet<Slot> = postcard::from_bytes(&postcard::to_stdvec(&[5000u16].as_slice()).unwrap()).unwrap();
+    assert!(matches!(start(&mut topology, B, &damaged), Err(MetaError::UnknownSlot(_))));
+    assert_eq!(topology, before);
+}
+
+#[test]
+fn a_topology_with_moves_survives_encoding_and_one_that_contradicts_itself_is_refused() {
+    let mut topology = topology(3, 3, 3);
+    let id = topology.next_move();
+    let slots = slots_of(&topology, A, 2);
+    start(&mut topology, B, &slots).unwrap();
+    assert_eq!(Topology::decode(&topology.encode()).as_ref(), Ok(&topology));
+    topology.moves.get_mut(&id).unwrap().state = MoveState::Committed;
+    assert!(Topology::decode(&topology.encode()).is_err(), "committed, and the slot not moved");
+}
