@@ -117,6 +117,7 @@ async fn serve(
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
+    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
@@ -342,6 +343,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
             ReadMode::ReadIndex => Reads::ByReadIndex,
         },
         sightings,
+        changes: watch::Sender::new(0),
         founding_slots: Arc::new(move |group| founding.slots_of(group).collect()),
         failed,
     };

@@ -30,6 +30,12 @@ pub enum Bug {
     ReadOvertakesWrite,
     /// A node with an empty directory founds a cluster although its peers have one.
     WipedNodeFounds,
+    /// A slot's new group serves it when it has its data.
+    ServeBeforeCommitted,
+    /// A source that cannot go on with a move takes its slot back without asking for the move's outcome.
+    UnfreezeUnasked,
+    /// Writes to a frozen slot go on.
+    FreezeStopsNothing,
 }
 
 /// Whether the guarantee is left out.

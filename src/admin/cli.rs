@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::local_directory::NODE_COUNT_MAX;
-use super::{client, local, status};
+use super::{client, local, moving, status};
 use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load, unknown_variables};
 use crate::raft::power_loss;
 
@@ -61,6 +61,11 @@ enum Command {
 enum ClusterCommand {
     /// Nodes, groups, leaders, slot ranges, lag and epoch, as one node sees them.
     Status(StatusFlags),
+    /// Move slots to another group while the cluster serves, and show how it goes.
+    ///
+    /// Each slot changes hands at one instant; its clients see a pause of milliseconds. Ctrl-C ends the display and not the moves, which
+    /// go on whatever fails; --cancel gives up those that are not done.
+    MoveSlots(MoveSlotsFlags),
     /// After a power failure with appendfsync everysec or no that took a quorum of the nodes: let a node go on with what it has.
     ///
     /// A node that may have lost acknowledged writes joins its cluster anew, as long as a quorum of whole nodes can take it in. If
@@ -105,6 +110,21 @@ struct StatusFlags {
 }
 
 #[derive(Debug, Args)]
+pub struct MoveSlotsFlags {
+    #[command(flatten)]
+    node: NodeFlags,
+    /// Slots (0 to 1023, as in `kvorum cluster status`), such as 0-99,200.
+    #[arg(long, value_name = "RANGES")]
+    slots: String,
+    /// Number of the group that is to own them.
+    #[arg(long, value_name = "GROUP", required_unless_present = "cancel")]
+    to: Option<u32>,
+    /// Give up moves of these slots that are under way.
+    #[arg(long, conflicts_with = "to")]
+    cancel: bool,
+}
+
+#[derive(Debug, Args)]
 struct AcceptLossFlags {
     /// The waiting node's data directory.
     #[arg(long, value_name = "DIR", default_value = "./kvorum-data")]
@@ -125,10 +145,19 @@ pub fn run(words: Vec<String>, run_node: RunNode) -> ExitCode {
         Command::Cluster(ClusterCommand::Status(StatusFlags { node, json })) => {
             told(status::cluster_status(&node.node, node.password.as_deref(), json))
         }
+        Command::Cluster(ClusterCommand::MoveSlots(flags)) => told(move_slots(&flags)),
         Command::Cluster(ClusterCommand::AcceptLoss(flags)) => told(accept_loss(&flags)),
         Command::Health(NodeFlags { node, password }) => {
             told(client::check_health(&node, password.as_deref(), HEALTH_TIME_MAX).map(|()| "ok\n".to_string()))
         }
+    }
+}
+
+fn move_slots(flags: &MoveSlotsFlags) -> Result<String, String> {
+    let (node, password) = (&flags.node.node, flags.node.password.as_deref());
+    match flags.to {
+        Some(to) => moving::move_slots(node, password, &flags.slots, to),
+        None => moving::cancel(node, password, &flags.slots),
     }
 }
 

@@ -9,6 +9,7 @@ mod http;
 mod local;
 mod local_directory;
 mod logging;
+mod moving;
 mod signals;
 mod status;
 

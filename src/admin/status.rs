@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::client::NodeClient;
-use crate::cluster::{ClusterStatus, GroupStatus, NodeState};
+use crate::cluster::{ClusterStatus, GroupStatus, MoveProgress, NodeState};
 use crate::config::HostPort;
 
 const REPLY_TIME_MAX: Duration = Duration::from_secs(5);
@@ -51,6 +51,10 @@ pub fn table(status: &ClusterStatus) -> String {
     let groups = status.groups.iter().map(|group| group_row(group, &names));
     let titles = ["GROUP", "LEADER", "TERM", "KEYS", "SLOTS", "REPLICAS (entries behind)"];
     line(format_args!("{}", columns(&titles, groups.collect()).trim_end()));
+    if !status.moves.is_empty() {
+        line(format_args!(""));
+        line(format_args!("{}", columns(&["SLOTS", "FROM", "TO", "MOVE"], move_rows(status)).trim_end()));
+    }
     text
 }
 
@@ -79,6 +83,24 @@ fn group_row(group: &GroupStatus, names: &BTreeMap<&str, &str>) -> Vec<String> {
         slots,
         replicas.collect::<Vec<_>>().join(", "),
     ]
+}
+
+/// Moves with the same groups and state in one row.
+fn move_rows(status: &ClusterStatus) -> Vec<Vec<String>> {
+    let mut rows = BTreeMap::<(u32, u32, &str), usize>::new();
+    for slot_move in &status.moves {
+        let state = match slot_move.state {
+            MoveProgress::Waiting => "waiting or under way",
+            MoveProgress::Done => "done, being cleaned up",
+            MoveProgress::Repeating => "to be done again",
+            MoveProgress::Cancelled => "cancelled, being cleaned up",
+        };
+        *rows.entry((slot_move.from, slot_move.to, state)).or_default() += 1;
+    }
+    let row = |((from, to, state), count): ((u32, u32, &str), usize)| {
+        vec![count.to_string(), from.to_string(), to.to_string(), state.to_owned()]
+    };
+    rows.into_iter().map(row).collect()
 }
 
 /// One phrase: ok, or what to look at.
@@ -124,7 +146,7 @@ fn columns(titles: &[&str], rows: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 pub(super) fn example() -> ClusterStatus {
-    use crate::cluster::{NodeStatus, ReplicaStatus};
+    use crate::cluster::{MoveStatus, NodeStatus, ReplicaStatus};
     let id = |number: u32| format!("{number:040x}");
     let node = |number: u32, state| NodeStatus {
         id: id(number),
@@ -142,6 +164,8 @@ pub(super) fn example() -> ClusterStatus {
         slot_count,
         slot_ranges,
         keys: (number > 0).then_some(1000),
+        moved_keys: 0,
+        moved_bytes: 0,
     };
     ClusterStatus {
         cluster_id: "c0ffee".to_string(),
@@ -153,6 +177,9 @@ pub(super) fn example() -> ClusterStatus {
             group(1, Some(1), 512, vec![(0, 511)]),
             group(2, None, 512, vec![(512, 600), (602, 700), (702, 800), (802, 1026)]),
         ],
+        moves: (3..5)
+            .map(|slot| MoveStatus { id: slot.into(), slot, from: 1, to: 2, state: MoveProgress::Waiting })
+            .collect(),
     }
 }
 
@@ -174,6 +201,9 @@ GROUP  LEADER         TERM  KEYS  SLOTS                                     REPL
 meta   10.0.0.1:7001  4     -     -                                         10.0.0.1:7001, 10.0.0.2:7001 (12), 10.0.0.3:7001 learner (?)
 1      10.0.0.1:7001  4     1000  512: 0-511                                10.0.0.1:7001, 10.0.0.2:7001 (12), 10.0.0.3:7001 learner (?)
 2      NONE           4     1000  512: 512-600 602-700 702-800 and 1 more   10.0.0.1:7001 (0), 10.0.0.2:7001 (12), 10.0.0.3:7001 learner (?)
+
+SLOTS  FROM  TO  MOVE
+2      1     2   waiting or under way
 ";
         let shown = table(&example());
         let squeezed = |text: &str| {

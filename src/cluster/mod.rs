@@ -32,7 +32,7 @@ pub use moves::{Move, MoveEnd, MoveState};
 pub use plan::{Founder, FoundingPlan, Intent, PlanError, PlanSeed, PlanWarning, REPLICA_COUNT_MAX};
 pub use route::{Route, RouteTable};
 pub use settings::{Settings, SettingsMismatch, WantedSettings};
-pub use status::{ClusterStatus, GroupStatus, NodeState, NodeStatus, ReplicaStatus};
+pub use status::{ClusterStatus, GroupStatus, MoveProgress, MoveStatus, NodeState, NodeStatus, ReplicaStatus};
 pub use topology::{
     Address, GroupInfo, META_VOTER_COUNT_MAX, MetaRole, NODE_COUNT_MAX, NodeInfo, Topology, TopologyError,
 };

@@ -65,7 +65,19 @@ impl RouteTable {
     /// Two array look-ups.
     pub fn route(&self, key_slot: KeySlot) -> Route<'_> {
         let Some(index) = self.slots.get(key_slot.slot().index()) else { return Route::Down };
-        let (group, route) = &self.groups[usize::from(*index)];
+        self.route_at(usize::from(*index))
+    }
+
+    /// `Down` for a group that does not exist.
+    pub fn route_group(&self, group: GroupId) -> Route<'_> {
+        match self.groups.binary_search_by_key(&group, |(group, _)| *group) {
+            Ok(index) => self.route_at(index),
+            Err(_) => Route::Down,
+        }
+    }
+
+    fn route_at(&self, index: usize) -> Route<'_> {
+        let (group, route) = &self.groups[index];
         match route {
             GroupRoute::Local => Route::Local(*group),
             GroupRoute::Moved(address) => Route::Moved(address),

@@ -13,6 +13,30 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// The meta group (0) first, then the data groups.
     pub groups: Vec<GroupStatus>,
+    /// Oldest first.
+    #[serde(default)]
+    pub moves: Vec<MoveStatus>,
+}
+
+/// A slot's move between groups that is not over, or not cleaned up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MoveStatus {
+    pub id: u64,
+    pub slot: u16,
+    pub from: u32,
+    pub to: u32,
+    pub state: MoveProgress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MoveProgress {
+    Waiting,
+    /// The slot is the new group's; what is left is to clean up.
+    Done,
+    /// To be done again.
+    Repeating,
+    Cancelled,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +75,11 @@ pub struct GroupStatus {
     pub slot_ranges: Vec<(u16, u16)>,
     /// `None` if neither the leader answers nor the asked node has a replica of the group.
     pub keys: Option<u64>,
+    /// Sent to other groups by the leader's process since it started; 0 if the leader does not answer.
+    #[serde(default)]
+    pub moved_keys: u64,
+    #[serde(default)]
+    pub moved_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

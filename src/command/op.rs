@@ -80,12 +80,14 @@ impl OpCode {
     pub const FLUSH: Self = Self(28);
     /// Gives a new group its slots. Group-wide: see `raft/group_op.rs`.
     pub const FOUND: Self = Self(29);
+    /// A step of a slot's move between groups. Group-wide: see `raft/move_op.rs`.
+    pub const MOVE: Self = Self(30);
     /// One more than the highest code.
-    pub const COUNT: usize = 30;
+    pub const COUNT: usize = 31;
 
     /// Ops that the group carries out itself, over all its buckets.
     pub fn is_group_wide(self) -> bool {
-        self == Self::FLUSH || self == Self::FOUND
+        self == Self::FLUSH || self == Self::FOUND || self == Self::MOVE
     }
 }
 

@@ -94,6 +94,9 @@ pub struct Config {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', action = clap::ArgAction::Set,
           value_parser = parse_host_port, help_heading = "Cluster")]
     pub initial_cluster: Vec<HostPort>,
+    /// Bytes per second that a group sends to another one at most, while a slot moves.
+    #[arg(long, default_value = "64mb", value_name = "SIZE", help_heading = "Cluster")]
+    pub move_rate_max: ByteSize,
     /// Nodes that hold a copy of each key; fewer while the cluster has fewer nodes. The same on every node.
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=7),
           help_heading = "Cluster")]
@@ -314,6 +317,7 @@ impl Config {
             ("log-segment-bytes", self.log_segment_bytes, MB, 4 * GB),
             ("log-bytes-max", self.log_bytes_max, MB, 1024 * GB),
             ("disk-free-min", self.disk_free_min, 0, 1024 * GB),
+            ("move-rate-max", self.move_rate_max, MB, 1024 * GB),
             ("park-bytes-max", self.park_bytes_max, 64 * KB, 64 * GB),
             ("proto-max-bulk-len", self.proto_max_bulk_len, MB, 512 * MB),
             ("client-query-buffer-limit", self.client_query_buffer_limit, MB, 1024 * GB),

@@ -166,6 +166,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     started_with("log-segment-bytes", |config| config.log_segment_bytes.0.to_string()),
     started_with("log-bytes-max", |config| config.log_bytes_max.0.to_string()),
     started_with("disk-free-min", |config| config.disk_free_min.0.to_string()),
+    started_with("move-rate-max", |config| config.move_rate_max.0.to_string()),
     started_with("log-format", |config| config.log_format.to_string()),
     started_with("park-ms-max", |config| config.park_ms_max.to_string()),
     started_with("park-bytes-max", |config| config.park_bytes_max.0.to_string()),

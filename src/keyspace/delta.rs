@@ -26,6 +26,20 @@ const HEADER_BYTES_MAX: usize = 25;
 /// Of one change.
 pub const CHANGE_BYTES_MAX: usize = HEADER_BYTES_MAX + DELTA_KEY_BYTES_MAX + PIECE_BYTES;
 
+/// Records compared before others get a turn.
+const LOOKS_MAX: usize = 4096;
+
+/// Why a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoded {
+    /// There are no more changes.
+    All,
+    /// The next one does not fit this page.
+    Full,
+    /// It has looked at enough for now.
+    Paused,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a key of {0} bytes is too long to be moved, the most is {DELTA_KEY_BYTES_MAX}")]
 pub struct KeyTooLong(pub usize);
@@ -69,13 +83,18 @@ impl Delta {
         self.newer
     }
 
-    /// Appends changes to `page` until it has `page_bytes_max`; true when there are no more.
-    pub fn encode_into(&mut self, page: &mut Vec<u8>, page_bytes_max: usize) -> Result<bool, KeyTooLong> {
+    /// Appends changes to `page`, which may have `page_bytes_max`.
+    pub fn encode_into(&mut self, page: &mut Vec<u8>, page_bytes_max: usize) -> Result<Encoded, KeyTooLong> {
         assert!(page_bytes_max >= CHANGE_BYTES_MAX, "every change fits a page");
+        let mut looks = 0;
         loop {
             let Some(change) = self.found.front().copied() else {
+                if looks == LOOKS_MAX {
+                    return Ok(Encoded::Paused);
+                }
+                looks += 1;
                 if !self.find() {
-                    return Ok(true);
+                    return Ok(Encoded::All);
                 }
                 continue;
             };
@@ -84,7 +103,7 @@ impl Delta {
                 return Err(KeyTooLong(length));
             }
             if page.len() + HEADER_BYTES_MAX + length + self.next_bytes(change) > page_bytes_max {
-                return Ok(false);
+                return Ok(Encoded::Full);
             }
             if self.encode(change, page) {
                 self.found.pop_front();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::clock::Timestamp;
 use crate::keyspace::access::AccessMark;
 use crate::keyspace::bucket::Bucket;
-use crate::keyspace::delta::{FLAG_PART, FLAG_REMOVED};
+use crate::keyspace::delta::{DELTA_KEY_BYTES_MAX, FLAG_PART, FLAG_REMOVED};
 use crate::keyspace::export::{FLAG_EDITED, FLAG_EXPIRES};
 use crate::keyspace::import::{Cursor, ImportError};
 use crate::keyspace::record::{Record, Traits};
@@ -14,25 +14,21 @@ use crate::keyspace::store::Keyspace;
 use crate::keyspace::terms::{Position, Value};
 use crate::slot::{KeySlot, Slot};
 
+/// Longest value: Redis's proto-max-bulk-len.
+const VALUE_BYTES_MAX: usize = 512 << 20;
+
 enum Change<'a> {
     Record(Record),
     Part { key: &'a [u8], mark: AccessMark, patch: Patch<'a>, traits: Traits },
     Removed(&'a [u8]),
 }
 
+type Changes<'a> = BTreeMap<KeySlot, Vec<Change<'a>>>;
+
 impl Keyspace {
     /// Makes the page's changes to the slot's buckets. § Each bucket skips what it holds already, like any op.
     pub fn stage(&self, slot: Slot, position: Position, page: &[u8]) -> Result<(), ImportError> {
-        let mut bytes = Cursor(page);
-        let mut changes = BTreeMap::<KeySlot, Vec<Change<'_>>>::new();
-        while !bytes.0.is_empty() {
-            let (key_slot, change) = self.change_from(&mut bytes)?;
-            if key_slot.slot() != slot {
-                return Err(ImportError::WrongSlot(key_slot));
-            }
-            changes.entry(key_slot).or_default().push(change);
-        }
-        for (key_slot, changes) in changes {
+        for (key_slot, changes) in self.changes_from(slot, page)? {
             self.change(key_slot, |bucket| {
                 if bucket.position < position {
                     changes.into_iter().for_each(|change| change.make(bucket));
@@ -41,6 +37,24 @@ impl Keyspace {
             });
         }
         Ok(())
+    }
+
+    /// Whether `stage` would take the page in.
+    pub fn check_page(&self, slot: Slot, page: &[u8]) -> Result<(), ImportError> {
+        self.changes_from(slot, page).map(|_| ())
+    }
+
+    fn changes_from<'a>(&self, slot: Slot, page: &'a [u8]) -> Result<Changes<'a>, ImportError> {
+        let mut bytes = Cursor(page);
+        let mut changes = Changes::new();
+        while !bytes.0.is_empty() {
+            let (key_slot, change) = self.change_from(&mut bytes)?;
+            if key_slot.slot() != slot {
+                return Err(ImportError::WrongSlot(key_slot));
+            }
+            changes.entry(key_slot).or_default().push(change);
+        }
+        Ok(changes)
     }
 
     /// § What is large is copied here, outside the lock.
@@ -59,6 +73,10 @@ impl Keyspace {
         };
         let (key, value) = (bytes.take(key_bytes)?, bytes.take(length)?);
         let traits = Traits { expire_at, edited: flags & FLAG_EDITED != 0 };
+        // § A patch past the end is padded: what a damaged page names must not allocate what it likes.
+        if offset > VALUE_BYTES_MAX || key.len() > DELTA_KEY_BYTES_MAX {
+            return Err(ImportError::Truncated);
+        }
         let change = if flags & FLAG_REMOVED != 0 {
             Change::Removed(key)
         } else if flags & FLAG_PART != 0 {

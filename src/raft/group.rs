@@ -1,7 +1,7 @@
 //! One replica of one data group: what the rest of the node calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -20,7 +20,9 @@ use crate::raft::batch::Origin;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::lease::{LeaseCell, LeaseGuard};
 use crate::raft::machine::GroupRaft;
+use crate::raft::move_op::Moved;
 use crate::raft::pending::{Pending, Submission};
+use crate::raft::slots::SlotTable;
 use crate::raft::types::{LeaderId, LogId, StoredMembership};
 use crate::slot::KeySlot;
 
@@ -46,6 +48,14 @@ pub struct GroupState {
     /// The log's last entry when this process started.
     found_last: Option<LogId>,
     applied: Mutex<Applied>,
+    slots: Mutex<SlotTable>,
+    /// Slots that wait for a move's outcome.
+    unsettled: AtomicUsize,
+    /// Rises whenever some slot begins or ends to be served.
+    slot_changes: AtomicU64,
+    pub moved: Moved,
+    /// Wakes requests that wait for a slot to be served.
+    pub changes: watch::Sender<u64>,
     refuses_writes: AtomicBool,
     #[cfg(test)]
     pub witnessed: Mutex<Vec<Witnessed>>,
@@ -101,6 +111,11 @@ impl GroupState {
             stamp_seen: AtomicU64::new(0),
             found_last,
             applied: Mutex::default(),
+            slots: Mutex::default(),
+            unsettled: AtomicUsize::new(0),
+            slot_changes: AtomicU64::new(0),
+            moved: Moved::default(),
+            changes: watch::Sender::new(0),
             refuses_writes: AtomicBool::new(false),
             #[cfg(test)]
             witnessed: Mutex::default(),
@@ -162,6 +177,23 @@ impl GroupState {
 
     pub fn update_applied(&self, update: impl FnOnce(&mut Applied)) {
         update(&mut self.applied.lock());
+    }
+
+    pub fn read_slots<R>(&self, read: impl FnOnce(&SlotTable) -> R) -> R {
+        read(&self.slots.lock())
+    }
+
+    /// Followed by `note_slots` once the keyspace agrees.
+    pub fn update_slots<R>(&self, update: impl FnOnce(&mut SlotTable) -> R) -> R {
+        update(&mut self.slots.lock())
+    }
+
+    /// Tells whoever waits, or reads many slots at once, that what is served has changed.
+    pub fn note_slots(&self) {
+        let unsettled = self.slots.lock().unsettled_count();
+        self.unsettled.store(unsettled, Ordering::Release);
+        self.slot_changes.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// § A sole voter's endless lease ends as the entry that names other voters is applied: openraft proposes the change that lets
@@ -284,6 +316,13 @@ impl Group {
     /// True while this replica leads and takes proposals.
     pub fn leads(&self) -> bool {
         *self.leads.borrow()
+    }
+
+    /// Changes with every slot that begins or ends to be served; `None` while one waits for a move's outcome, and whoever reads all
+    /// slots has to wait too.
+    pub fn slot_version(&self) -> Option<u64> {
+        let version = self.state.slot_changes.load(Ordering::Acquire);
+        (self.state.unsettled.load(Ordering::Acquire) == 0).then_some(version)
     }
 
     /// Too many of the group's nodes are short of disk space; see `raft/space.rs`. Meant for a leader.

@@ -9,6 +9,7 @@ use crate::keyspace::{Position, SlotState};
 use crate::protocol::Reply;
 use crate::raft::chunk::Chunk;
 use crate::raft::group::GroupState;
+use crate::raft::move_op;
 use crate::slot::{KeySlot, SLOT_COUNT, Slot};
 
 /// Body of FOUND: one bit per slot.
@@ -36,11 +37,13 @@ fn any_key_slot() -> KeySlot {
 
 /// Applies a group-wide op on this replica. The caller has checked `is_group_wide`.
 pub fn apply(state: &GroupState, op: &Op, position: Position, reply: &mut Reply) -> Result<(), DamagedBody> {
-    if op.code == OpCode::FOUND {
-        found(state, OpReader::new(&op.body).bytes()?)?;
-    } else {
-        assert_eq!(op.code, OpCode::FLUSH, "there are two group-wide ops");
-        KeySlot::all().for_each(|key_slot| state.keyspace.flush(key_slot, position));
+    match op.code {
+        OpCode::FOUND => found(state, OpReader::new(&op.body).bytes()?)?,
+        OpCode::MOVE => move_op::apply(state, op, position)?,
+        // § Keys that wait for a move's outcome would survive it: nothing happens, and the empty reply has it tried again.
+        OpCode::FLUSH if state.read_slots(|slots| slots.unsettled_count() > 0) => return Ok(()),
+        OpCode::FLUSH => KeySlot::all().for_each(|key_slot| state.keyspace.flush(key_slot, position)),
+        other => unreachable!("{other:?} is no group-wide op"),
     }
     reply.ok();
     Ok(())
@@ -51,8 +54,10 @@ fn found(state: &GroupState, bitmap: &[u8]) -> Result<(), DamagedBody> {
         return Err(DamagedBody);
     }
     if !state.applied().founded {
-        let owned = Slot::all().filter(|slot| bitmap[slot.index() / 8] & (1 << (slot.index() % 8)) != 0);
-        owned.for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
+        let owned = || Slot::all().filter(|slot| bitmap[slot.index() / 8] & (1 << (slot.index() % 8)) != 0);
+        owned().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
+        state.update_slots(|slots| slots.found(owned()));
+        state.note_slots();
         state.update_applied(|applied| applied.founded = true);
     }
     Ok(())

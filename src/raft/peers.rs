@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::cluster::{Address, GroupId, MetaOp, NodeId, NodeInfo, Probe, ReplicaId};
 use crate::raft::meta::ProposeError;
@@ -15,6 +16,10 @@ use crate::raft::{AskReply, PeerState, Receiver, formation};
 const ASK_TRANSFER: u8 = 1;
 /// The body is a meta op: propose it.
 const ASK_PROPOSE: u8 = 2;
+/// A step of a move; see `move_calls.rs`.
+pub(super) const ASK_MOVE: u8 = 4;
+/// Steps of moves that are being logged for peers; beyond it they are dropped, and tried again.
+const MOVE_STEPS_MAX: usize = 64;
 /// The body is empty: what is known of the groups led there?
 pub(super) const ASK_LED_GROUPS: u8 = 3;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,12 +66,22 @@ impl Receiver for PeerInbox {
 
 /// Answers peers until the channel closes.
 pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc::Receiver<Question>) {
+    let mut steps = JoinSet::new();
     while let Some(question) = questions.recv().await {
+        while steps.try_join_next().is_some() {}
         let result = match question.kind {
             ASK_TRANSFER => transfer_to(&replication, &question.body).await,
             ASK_PROPOSE => propose_for(&replication, &question.body).await,
             ASK_LED_GROUPS => {
                 question.reply.send(&replication.encoded_led_groups());
+                continue;
+            }
+            // Beside the others: it waits for a commit.
+            ASK_MOVE => {
+                if steps.len() < MOVE_STEPS_MAX {
+                    let replication = replication.clone();
+                    steps.spawn(async move { question.reply.send(&replication.answer_move(&question.body).await) });
+                }
                 continue;
             }
             other => Err(format!("unknown question {other}")),
@@ -90,12 +105,7 @@ async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), Strin
 pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
     while replication.topology().node(replication.node()) != Some(&info) {
         let op = MetaOp::UpdateAddress { node: replication.node(), info: info.clone() };
-        let told = match replication.propose(&op).await {
-            Ok(_) => Ok(()),
-            Err(ProposeError::NotLeader) => replication.propose_elsewhere(&op).await,
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = told {
+        if let Err(error) = replication.propose_anywhere(&op).await {
             tracing::info!(%error, "this node's new address is not registered yet");
         }
         tokio::time::sleep(ADDRESS_INTERVAL).await;
@@ -103,6 +113,15 @@ pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
 }
 
 impl Replication {
+    /// Here or at the meta leader. After an error, whether it was done is not known.
+    pub async fn propose_anywhere(&self, op: &MetaOp) -> Result<(), String> {
+        match self.propose(op).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::NotLeader) => self.propose_elsewhere(op).await,
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// To the meta leader, whose answer says whether it was done.
     async fn propose_elsewhere(&self, op: &MetaOp) -> Result<(), String> {
         let leader = self.hints().leader(GroupId::META).ok_or("the meta group has no leader now")?;

@@ -48,6 +48,8 @@ pub struct ReplicaSeed {
     pub space: Arc<Space>,
     pub reads: Reads,
     pub sightings: mpsc::Sender<LeaderSighting>,
+    /// Bumped when what is served here changes.
+    pub changes: watch::Sender<u64>,
     pub founding_slots: FoundingSlots,
     /// Where a fatal error of a replica goes: the node must stop.
     pub failed: mpsc::Sender<String>,
@@ -133,7 +135,9 @@ impl Replica {
     ) -> io::Result<Self> {
         let log = seed.log.group(group, replica);
         let keyspace = Keyspace::new(secret);
-        let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
+        let mut state = GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id());
+        state.changes = seed.changes.clone();
+        let state = Arc::new(state);
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
         let disk = seed.disk.clone();
         let open = move || SnapshotStore::open(disk, directory, &loading, &opening);

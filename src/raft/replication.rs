@@ -31,6 +31,7 @@ use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
+use crate::raft::slots::Held;
 use crate::raft::space::{Space, is_full};
 use crate::raft::succession::{self, Heir};
 use crate::raft::{PeerState, Transport};
@@ -97,6 +98,11 @@ impl Replication {
         self.meta.topology().borrow().clone().unwrap_or_else(|| self.topology())
     }
 
+    /// Each of them, as the meta group's state machine here gets to know it.
+    pub fn newest_topologies(&self) -> watch::Receiver<Option<Arc<Topology>>> {
+        self.meta.topology()
+    }
+
     /// This node's client address.
     pub fn address(&self) -> cluster::Address {
         self.topology().node(self.node).map(cluster::NodeInfo::address).expect("a member knows itself")
@@ -126,12 +132,44 @@ impl Replication {
         self.changes.subscribe()
     }
 
+    /// Bumped with `changes`: two routes given at one version agree.
+    pub fn version(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
     pub fn route(&self, key_slot: KeySlot) -> Route {
-        match self.routes.load().route(key_slot) {
-            cluster::Route::Local(group) => match self.groups.load().get(&group) {
-                Some(group) => Route::Local(group.clone()),
-                None => Route::Park,
-            },
+        let slot = key_slot.slot();
+        let routes = self.routes.load();
+        let route = routes.route(key_slot);
+        let groups = self.groups.load();
+        if let cluster::Route::Local(group) = route
+            && let Some(group) = groups.get(&group).filter(|group| group.keyspace().owns(slot))
+        {
+            return Route::Local(group.clone());
+        }
+        // § What a group owns is its own state, which may be ahead of the topology known here: a slot that has come is served, and one that
+        // is coming waits. Sent to where it came from, the client would be sent back.
+        let named = routes.group_of(key_slot);
+        for group in groups.values().filter(|group| Some(group.id()) != named && group.leads()) {
+            if group.keyspace().owns(slot) {
+                return Route::Local(group.clone());
+            }
+            if matches!(group.held(slot), Some(Held::Adopted { .. })) {
+                return Route::Park;
+            }
+        }
+        match route {
+            cluster::Route::Moved(address) => Route::Moved(address.clone()),
+            // The slot is frozen, or has left and the topology is behind.
+            cluster::Route::Local(_) | cluster::Route::Park(_) => Route::Park,
+            cluster::Route::Down => Route::Down,
+        }
+    }
+
+    /// Where commands for all keys of a group go.
+    pub fn route_group(&self, group: GroupId) -> Route {
+        match self.routes.load().route_group(group) {
+            cluster::Route::Local(group) => self.group(group).map_or(Route::Park, Route::Local),
             cluster::Route::Moved(address) => Route::Moved(address.clone()),
             cluster::Route::Park(_) => Route::Park,
             cluster::Route::Down => Route::Down,
@@ -323,7 +361,7 @@ impl Coordinator {
             groups: ArcSwap::default(),
             routes: ArcSwap::from_pointee(routes),
             lost: ArcSwap::default(),
-            changes: watch::Sender::new(0),
+            changes: start.seed.changes.clone(),
             space: start.seed.space.clone(),
         });
         Ok(Self {

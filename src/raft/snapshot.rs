@@ -19,6 +19,7 @@ use crate::planted::{self, Bug};
 use crate::raft::blocking::{blocking, rest};
 use crate::raft::group::GroupState;
 use crate::raft::log::Disk;
+use crate::raft::slots::SlotTable;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::space::{is_full, wait_for_more};
@@ -38,19 +39,18 @@ pub(super) struct Head {
     membership: StoredMembership,
     stamp: Timestamp,
     founded: bool,
-    owned: Vec<Slot>,
+    slots: SlotTable,
 }
 
 impl Head {
     fn capture(state: &GroupState) -> Self {
         let applied = state.applied();
-        let owned = Slot::all().filter(|slot| state.keyspace.slot_state(*slot) == SlotState::Owned).collect();
         Self {
             last_log_id: applied.log_id,
             membership: applied.membership,
             stamp: state.stamp(),
             founded: applied.founded,
-            owned,
+            slots: state.read_slots(SlotTable::clone),
         }
     }
 
@@ -63,9 +63,11 @@ impl Head {
         });
         // § Last: reads are refused until everything else is in place.
         for slot in Slot::all() {
-            let owned = self.owned.binary_search(&slot).is_ok();
+            let owned = self.slots.owns(slot);
             state.keyspace.set_state(slot, if owned { SlotState::Owned } else { SlotState::Absent });
         }
+        state.update_slots(|slots| *slots = self.slots);
+        state.note_slots();
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -158,8 +160,8 @@ pub(super) fn load(disk: &dyn Disk, path: &Path, keyspace: &Keyspace) -> io::Res
 
 #[cfg(fuzzing)]
 pub(super) fn empty_head() -> Vec<u8> {
-    let (last_log_id, membership, owned) = (None, StoredMembership::default(), Vec::new());
-    let head = Head { last_log_id, membership, stamp: Timestamp(0), founded: true, owned };
+    let (last_log_id, membership, slots) = (None, StoredMembership::default(), SlotTable::default());
+    let head = Head { last_log_id, membership, stamp: Timestamp(0), founded: true, slots };
     postcard::to_stdvec(&head).expect("a head encodes")
 }
 
@@ -284,6 +286,7 @@ mod tests {
             let state = Arc::new(empty_state());
             let store = SnapshotStore::open(disk, directory.path().join("groups"), &state, &log).expect("opens");
             Slot::all().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
+            state.update_slots(|slots| slots.found(Slot::all()));
             for number in 0..5000 {
                 let key = format!("{{{number}}}{key}");
                 let applied =
@@ -353,12 +356,12 @@ mod tests {
         let target = Replica::new("old", 5);
         target.state.keyspace.clear_for_import();
         let head = load(&RealDisk, &snapshot.snapshot.path, &target.state.keyspace).expect("loads");
-        assert_eq!(target.state.keyspace.counters(), source.state.keyspace.counters());
         for key_slot in KeySlot::all() {
             let state = target.state.keyspace.read(key_slot, crate::keyspace::Bucket::state);
             assert_eq!(state, SlotState::Absent, "{key_slot}");
         }
         head.restore(&target.state);
+        assert_eq!(target.state.keyspace.counters(), source.state.keyspace.counters());
         assert!(Slot::all().all(|slot| target.state.keyspace.slot_state(slot) == SlotState::Owned));
     }
 

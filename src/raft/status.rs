@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{
-    ClusterStatus, GroupId, GroupStatus, NodeId, NodeState, NodeStatus, ReplicaId, ReplicaStatus, Topology,
+    ClusterStatus, GroupId, GroupStatus, Move, MoveId, MoveProgress, MoveState, MoveStatus, NodeId, NodeState,
+    NodeStatus, ReplicaId, ReplicaStatus, Topology,
 };
 use crate::raft::membership::MembershipStatus;
 use crate::raft::peers::ASK_LED_GROUPS;
@@ -24,6 +25,8 @@ struct LedGroup {
     lag: BTreeMap<ReplicaId, u64>,
     /// `None` for the meta group.
     keys: Option<u64>,
+    /// Keys and bytes.
+    moved: (u64, u64),
 }
 
 impl LedGroup {
@@ -31,7 +34,7 @@ impl LedGroup {
         let lag = status.matched.iter().map(|(replica, at)| (*replica, status.last_log_index.saturating_sub(*at)));
         // In the middle of a change the old voters still count.
         let voters = if status.joint { BTreeSet::new() } else { status.voters.clone() };
-        Self { voters, lag: lag.collect(), keys }
+        Self { voters, lag: lag.collect(), keys, moved: (0, 0) }
     }
 }
 
@@ -57,6 +60,7 @@ impl Replication {
             asked: self.node().to_string(),
             nodes: self.node_statuses(&topology),
             groups: groups.collect(),
+            moves: topology.moves().map(move_status).collect(),
         }
     }
 
@@ -68,7 +72,7 @@ impl Replication {
     fn led_here(&self) -> BTreeMap<GroupId, LedGroup> {
         let groups = self.led_groups().into_iter().map(|group| {
             let keys = Some(group.keyspace().counters().keys);
-            (group.id(), LedGroup::new(&self.membership(&group), keys))
+            (group.id(), LedGroup { moved: group.moved(), ..LedGroup::new(&self.membership(&group), keys) })
         });
         let meta = self.leads_meta().then(|| (GroupId::META, LedGroup::new(&self.meta_membership(), None)));
         groups.chain(meta).collect()
@@ -136,8 +140,20 @@ impl Replication {
             slot_count: slot_ranges.iter().map(|(first, last)| u32::from(last - first) + 1).sum(),
             slot_ranges,
             keys: known.keys,
+            moved_keys: known.moved.0,
+            moved_bytes: known.moved.1,
         }
     }
+}
+
+fn move_status((id, slot_move): (MoveId, &Move)) -> MoveStatus {
+    let state = match slot_move.state {
+        MoveState::Started => MoveProgress::Waiting,
+        MoveState::Committed => MoveProgress::Done,
+        MoveState::Aborted { again: true } => MoveProgress::Repeating,
+        MoveState::Aborted { again: false } => MoveProgress::Cancelled,
+    };
+    MoveStatus { id: id.0, slot: slot_move.slot.get(), from: slot_move.from.0, to: slot_move.to.0, state }
 }
 
 /// First and last of each run of neighbours.
@@ -169,6 +185,7 @@ mod tests {
             voters: replicas.clone().map(|(replica, _)| replica).collect(),
             lag: replicas.collect(),
             keys: Some(u64::MAX),
+            moved: (u64::MAX, u64::MAX),
         };
         let all: BTreeMap<GroupId, LedGroup> = (0..=1024).map(|group| (GroupId(group), led.clone())).collect();
         assert!(postcard::to_stdvec(&all).unwrap().len() < crate::raft::ASK_BYTES_MAX);

@@ -195,13 +195,25 @@ impl Stretch {
         // Either a change of leadership or the back-off: the route may be the same and yet work now.
         let _ = tokio::time::timeout_at(pause, changes.changed()).await;
         self.close_loads();
-        for step in again {
-            let Task::Keyed { key_slot, .. } = self.steps[*step].task else { continue };
+        // § All by the same routes; see `Turn::collect`.
+        loop {
+            let version = pass.shared.replication.version();
+            self.give_routes(again, pass, give_up).await;
+            if version == pass.shared.replication.version() {
+                return;
+            }
+        }
+    }
+
+    async fn give_routes(&mut self, again: &[usize], pass: &mut Pass<'_>, give_up: Instant) {
+        for step in again.iter().filter(|step| self.steps[**step].place == Place::Pending).copied().collect::<Vec<_>>()
+        {
+            let Task::Keyed { key_slot, .. } = self.steps[step].task else { continue };
             let routed = wait_for_route(key_slot, pass.bytes.len(), pass.shared, give_up).await;
             let error = match routed {
                 Routed::Local(group) if Instant::now() < give_up => {
                     let routed_to = self.load_of(group, pass.shared, pass.session);
-                    if let Task::Keyed { load, .. } = &mut self.steps[*step].task {
+                    if let Task::Keyed { load, .. } = &mut self.steps[step].task {
                         *load = routed_to;
                     }
                     continue;
@@ -211,7 +223,7 @@ impl Stretch {
             };
             let start = pass.reply.len();
             error.reply(pass.reply);
-            self.steps[*step].place = Place::Own { start, end: pass.reply.len() };
+            self.steps[step].place = Place::Own { start, end: pass.reply.len() };
         }
     }
 }

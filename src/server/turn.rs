@@ -88,7 +88,20 @@ impl Turn<'_, '_> {
     }
 
     /// Takes requests into the stretch until one cannot be part of it. Returns how many were taken.
+    ///
+    /// § All of it by the same routes: of two commands for a slot that moves from one group of this node to another, the later must not go to the
+    /// new group while the earlier is refused by the old one.
     fn collect(&mut self, from: usize) -> (Stop, usize) {
+        loop {
+            let version = self.shared.replication.version();
+            let collected = self.collect_once(from);
+            if version == self.shared.replication.version() {
+                return collected;
+            }
+        }
+    }
+
+    fn collect_once(&mut self, from: usize) -> (Stop, usize) {
         self.stretch.clear();
         let paused = self.shared.pause.paused();
         let count_max = match self.session.reply_mode {

@@ -269,6 +269,7 @@ async fn live(config: Config, place: Place, slot: Arc<Mutex<Option<Arc<Shared>>>
     };
     let (_stop, stopped) = watch::channel(false);
     tasks.spawn(rebalance::drive(replication.clone()));
+    tasks.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();
     running.spawn(coordinator.run(stopped));

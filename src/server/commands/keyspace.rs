@@ -2,6 +2,8 @@
 //!
 //! § None of them says "expired" by a clock: a key past due is shown until the log has deleted it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ pub async fn keys(args: &Args<'_>, context: &mut CommandContext<'_>) {
         Ok(groups) => groups,
         Err(error) => return error.reply(context.reply),
     };
+    let departures = departures(&groups);
     let mut found = Reply::new(context.reply.protocol());
     let mut count = 0;
     let mut cursor = 0;
@@ -39,8 +42,16 @@ pub async fn keys(args: &Args<'_>, context: &mut CommandContext<'_>) {
         }
         tokio::task::yield_now().await;
     }
+    // § The keys of a slot that has left meanwhile may be missing.
+    if departures != self::departures(&groups) {
+        return WireError::LeadershipMoved.reply(context.reply);
+    }
     context.reply.array(count);
     context.reply.append_raw(found.buffer());
+}
+
+fn departures(groups: &[Arc<Group>]) -> u64 {
+    groups.iter().map(|group| group.departures()).sum()
 }
 
 pub async fn database_size(context: &mut CommandContext<'_>) {
@@ -147,6 +158,8 @@ async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
         let mut again = Vec::new();
         for (group, outcome) in left.iter().zip(join_all(submitted).await) {
             match outcome {
+                // § The empty reply: a slot waited for a move's outcome, and nothing was emptied.
+                ChunkOutcome::Replied { ends, .. } if ends.last() == Some(&0) => again.push(group.id()),
                 ChunkOutcome::Replied { .. } => emptied = true,
                 ChunkOutcome::Reroute => again.push(group.id()),
                 ChunkOutcome::Unknown => return Flush::Unknown,

@@ -4,14 +4,20 @@
 //! wait, since its keys would be missing from every node's answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cluster::GroupId;
 use crate::command::WireError;
-use crate::raft::{Group, NoLeader};
+use crate::raft::{Group, NoLeader, Route};
 use crate::server::settle::{Routed, wait_for_route};
 use crate::server::shared::Shared;
 use crate::slot::KeySlot;
+
+/// A move's outcome is a matter of milliseconds.
+const SETTLED_POLL: Duration = Duration::from_millis(2);
+const SETTLED_TRIES_MAX: usize = 1000;
 
 impl From<NoLeader> for WireError {
     /// Leadership went away between the route and the read.
@@ -22,10 +28,7 @@ impl From<NoLeader> for WireError {
 
 /// The group that this node leads for a key slot; `None` if another node does. Waits for a leader, within bounds.
 pub async fn route_in_time(key_slot: KeySlot, shared: &Shared) -> Result<Option<Arc<Group>>, WireError> {
-    route_until(key_slot, shared, Instant::now() + shared.config.park_time_max()).await
-}
-
-async fn route_until(key_slot: KeySlot, shared: &Shared, give_up: Instant) -> Result<Option<Arc<Group>>, WireError> {
+    let give_up = Instant::now() + shared.config.park_time_max();
     match wait_for_route(key_slot, 0, shared, give_up).await {
         Routed::Local(group) => Ok(Some(group)),
         Routed::Elsewhere(_) => Ok(None),
@@ -37,25 +40,49 @@ async fn route_until(key_slot: KeySlot, shared: &Shared, give_up: Instant) -> Re
 /// within bounds.
 pub async fn led_groups(shared: &Shared) -> Result<Vec<Arc<Group>>, WireError> {
     let give_up = Instant::now() + shared.config.park_time_max();
-    let topology = shared.replication.topology();
     let mut led = Vec::new();
     for group in shared.replication.groups() {
-        let Some(slot) = topology.slots_of(group.id()).next() else { continue };
-        let key_slot = slot.key_slots().next().expect("a slot has sixteen key slots");
-        led.extend(route_until(key_slot, shared, give_up).await?.filter(|routed| routed.id() == group.id()));
+        led.extend(led_until(group.id(), shared, give_up).await?);
     }
     Ok(led)
 }
 
+/// The group if this node leads it, once it has a leader and none of its slots waits for a move's outcome.
+async fn led_until(id: GroupId, shared: &Shared, give_up: Instant) -> Result<Option<Arc<Group>>, WireError> {
+    let mut changes = shared.replication.changes();
+    loop {
+        match shared.replication.route_group(id) {
+            Route::Local(group) if group.slot_version().is_some() => return Ok(Some(group)),
+            // A group that the topology has let go of has no keys.
+            Route::Moved(_) | Route::Down => return Ok(None),
+            Route::Local(_) | Route::Park => (),
+        }
+        if !matches!(tokio::time::timeout_at(give_up, changes.changed()).await, Ok(Ok(()))) {
+            return Err(WireError::ClusterDown);
+        }
+    }
+}
+
 /// Runs `read` so that it sees every write acknowledged before. It may run twice.
 ///
-/// § The lease is checked before and after; a doubtful one costs a ReadIndex, and then the read needs no lease.
+/// § The lease is checked before and after; a doubtful one costs a ReadIndex, and then the read needs no lease. A slot that came, left or
+/// froze meanwhile was read by halves, or not at all: the read is made again.
 pub async fn read_led<T>(group: &Group, read: impl Fn(&Group) -> T) -> Result<T, NoLeader> {
-    if let Some(value) = read_leased(group, &read) {
-        return Ok(value);
+    for _ in 0..SETTLED_TRIES_MAX {
+        let version = group.slot_version();
+        let value = match read_leased(group, &read) {
+            Some(value) => value,
+            None => {
+                group.read_index().await?;
+                read(group)
+            }
+        };
+        if version.is_some() && version == group.slot_version() {
+            return Ok(value);
+        }
+        tokio::time::sleep(SETTLED_POLL).await;
     }
-    group.read_index().await?;
-    Ok(read(group))
+    Err(NoLeader)
 }
 
 fn read_leased<T>(group: &Group, read: impl Fn(&Group) -> T) -> Option<T> {

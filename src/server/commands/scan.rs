@@ -8,7 +8,7 @@
 //! ```
 //!
 //! § A scan never ends early: the cursor names the groups led when the scan began, and if one of them is led elsewhere by now,
-//! so that its keys would be missing, the answer is an error. Groups that have joined since are passed from the cursor on.
+//! so that its keys would be missing, or a slot of one has left, the answer is an error. Groups that have joined since are passed from the cursor on.
 
 use std::sync::Arc;
 
@@ -70,8 +70,8 @@ pub async fn scan(args: &Args<'_>, context: &mut CommandContext<'_>) {
 }
 
 async fn collect(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Slice, WireError> {
-    let ids: Vec<u32> = groups.iter().map(|group| group.id().0).collect();
-    let mark = mark_on(options.mark, &ids).ok_or(WireError::LeadershipMoved)?;
+    let led: Vec<Led> = groups.iter().map(|group| Led { id: group.id().0, departures: group.departures() }).collect();
+    let mark = mark_on(options.mark, &led).ok_or(WireError::LeadershipMoved)?;
     let wanted = |key: &[u8]| options.any_type && options.pattern.is_none_or(|pattern| glob_matches(pattern, key));
     let mut all = Slice { keys: Vec::new(), next: options.position };
     let mut left = options.count;
@@ -134,17 +134,25 @@ fn merge(parts: Vec<Slice>) -> Slice {
     Slice { keys, next: if first == u64::MAX { 0 } else { first } }
 }
 
-/// Names a set of groups in 17 bits: exactly when all ids are small, else by a checksum.
-fn mark_of(groups: &[u32]) -> u64 {
-    if groups.iter().all(|group| (1..=MARKED_GROUPS_MAX).contains(group)) {
-        return groups.iter().fold(0, |bits, group| bits | 1 << (group - 1));
+/// A group, and how many slots have left it.
+#[derive(Debug, Clone, Copy)]
+struct Led {
+    id: u32,
+    departures: u64,
+}
+
+/// Names a set of groups in 17 bits: exactly when all ids are small and no slot has ever left one, else by a checksum.
+fn mark_of(groups: &[Led]) -> u64 {
+    if groups.iter().all(|group| (1..=MARKED_GROUPS_MAX).contains(&group.id) && group.departures == 0) {
+        return groups.iter().fold(0, |bits, group| bits | 1 << (group.id - 1));
     }
-    let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_be_bytes()).collect();
+    let numbers = |group: &Led| [u64::from(group.id), group.departures];
+    let bytes: Vec<u8> = groups.iter().flat_map(numbers).flat_map(u64::to_be_bytes).collect();
     MARK_IS_SUM | u64::from(crc32fast::hash(&bytes) & 0xFFFF)
 }
 
 /// The mark to go on with, or `None` if a group of the old mark is missing. Zero is a new scan's.
-fn mark_on(mark: u64, groups: &[u32]) -> Option<u64> {
+fn mark_on(mark: u64, groups: &[Led]) -> Option<u64> {
     let now = mark_of(groups);
     if mark == 0 {
         return Some(now);

@@ -62,20 +62,34 @@ fn a_slice_of_several_groups_ends_where_the_first_of_them_ends() {
 
 #[test]
 fn a_scan_goes_on_only_while_every_group_it_began_with_is_led_here() {
-    let begun = mark_on(0, &[1, 3]).unwrap();
-    assert_eq!(mark_on(begun, &[1, 3]), Some(begun));
-    assert_eq!(mark_on(begun, &[1, 2, 3]), Some(begun), "a group that has joined since does no harm");
-    assert_eq!(mark_on(begun, &[1, 2]), None);
-    assert_eq!(mark_on(begun, &[]), None);
-    assert_eq!(mark_on(begun, &[1, 3, 40]), None, "an inexact mark cannot be compared");
-    let summed = mark_on(0, &[1, 40]).unwrap();
-    assert_eq!(mark_on(summed, &[1, 40]), Some(summed));
-    assert_eq!(mark_on(summed, &[1, 41]), None);
+    let begun = mark_on(0, &led(&[1, 3])).unwrap();
+    assert_eq!(mark_on(begun, &led(&[1, 3])), Some(begun));
+    assert_eq!(mark_on(begun, &led(&[1, 2, 3])), Some(begun), "a group that has joined since does no harm");
+    assert_eq!(mark_on(begun, &led(&[1, 2])), None);
+    assert_eq!(mark_on(begun, &led(&[])), None);
+    assert_eq!(mark_on(begun, &led(&[1, 3, 40])), None, "an inexact mark cannot be compared");
+    let summed = mark_on(0, &led(&[1, 40])).unwrap();
+    assert_eq!(mark_on(summed, &led(&[1, 40])), Some(summed));
+    assert_eq!(mark_on(summed, &led(&[1, 41])), None);
+}
+
+#[test]
+fn a_scan_ends_with_an_error_when_a_slot_has_left_a_group_of_it() {
+    let after = |departures| [Led { id: 1, departures }];
+    for before in [0, 1, 7] {
+        let begun = mark_on(0, &after(before)).unwrap();
+        assert_eq!(mark_on(begun, &after(before)), Some(begun));
+        assert_eq!(mark_on(begun, &after(before + 1)), None);
+    }
+}
+
+fn led(ids: &[u32]) -> Vec<Led> {
+    ids.iter().map(|id| Led { id: *id, departures: 0 }).collect()
 }
 
 #[test]
 fn a_cursor_carries_mark_and_position_and_stays_a_positive_signed_number() {
-    let mark = mark_of(&[1, 900]);
+    let mark = mark_of(&led(&[1, 900]));
     let position = (16383 << 32) | u64::from(u32::MAX);
     let cursor = mark << MARK_SHIFT | position;
     assert!(i64::try_from(cursor).is_ok());

@@ -1,0 +1,123 @@
+//! `kvorum cluster move-slots`: starts moves through any node, then shows how they go until they are over.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use super::client::NodeClient;
+use crate::cluster::{ClusterStatus, MoveProgress};
+use crate::config::HostPort;
+
+const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Looks that may fail in a row: the node may be restarted meanwhile.
+const FAILURES_MAX: usize = 20;
+
+/// What was sent between groups, over the whole cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sent {
+    keys: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Journey {
+    to: u32,
+    /// Slots that had to move.
+    slots: BTreeSet<u16>,
+    began: Instant,
+    sent: Sent,
+    last: Sent,
+}
+
+pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32) -> Result<String, String> {
+    let before = look(node, password)?;
+    request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots, &to.to_string()])?;
+    let started = look(node, password)?;
+    let moving = started.moves.iter().filter(|slot_move| slot_move.to == to).map(|slot_move| slot_move.slot);
+    let mut journey =
+        Journey { to, slots: moving.collect(), began: Instant::now(), sent: Sent::default(), last: sent(&before) };
+    let terminal = std::io::stdout().is_terminal();
+    let mut failures = 0;
+    loop {
+        match look(node, password) {
+            Ok(status) => {
+                failures = 0;
+                let (line, over) = journey.look(&status);
+                if over {
+                    return journey.end(&status, terminal);
+                }
+                print!("{}{line}{}", if terminal { "\r\x1b[K" } else { "" }, if terminal { "" } else { "\n" });
+                let _ = std::io::stdout().flush();
+            }
+            Err(error) if failures == FAILURES_MAX => {
+                return Err(format!("{error}; the moves go on, see kvorum cluster status"));
+            }
+            Err(_) => failures += 1,
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+pub fn cancel(node: &HostPort, password: Option<&str>, slots: &str) -> Result<String, String> {
+    request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots])?;
+    Ok("cancelled: slots that had not changed hands stay where they are\n".to_owned())
+}
+
+fn request(node: &HostPort, password: Option<&str>, words: &[&str]) -> Result<String, String> {
+    let mut client = NodeClient::connect(node, password, REPLY_TIME_MAX).map_err(|error| error.to_string())?;
+    client.request(words).map_err(|error| error.to_string())
+}
+
+fn look(node: &HostPort, password: Option<&str>) -> Result<ClusterStatus, String> {
+    let reply = request(node, password, &["CLUSTER", "KVORUM", "STATUS"])?;
+    serde_json::from_str(&reply).map_err(|error| format!("{node} is not a Kvorum of this version: {error}"))
+}
+
+fn sent(status: &ClusterStatus) -> Sent {
+    let sum = |figure: fn(&crate::cluster::GroupStatus) -> u64| status.groups.iter().map(figure).sum();
+    Sent { keys: sum(|group| group.moved_keys), bytes: sum(|group| group.moved_bytes) }
+}
+
+impl Journey {
+    /// A line on how it goes, and whether it is over.
+    fn look(&mut self, status: &ClusterStatus) -> (String, bool) {
+        // Leaders count since they started: what a lost one had counted is not known any more.
+        let now = sent(status);
+        self.sent.keys += now.keys.saturating_sub(self.last.keys);
+        self.sent.bytes += now.bytes.saturating_sub(self.last.bytes);
+        self.last = now;
+        let is_open = |state| matches!(state, MoveProgress::Waiting | MoveProgress::Repeating);
+        let own = || status.moves.iter().filter(|slot_move| self.slots.contains(&slot_move.slot));
+        let left = own().filter(|slot_move| is_open(slot_move.state)).count();
+        let done = self.slots.len() - left;
+        let seconds = self.began.elapsed().as_secs_f64().max(0.001);
+        let rest = if done == 0 { "?".to_owned() } else { format!("{:.0} s", seconds / done as f64 * left as f64) };
+        let megabytes = self.sent.bytes as f64 / 1e6;
+        let line = format!(
+            "{done} of {} slots moved, {} keys, {megabytes:.1} MB, {:.1} MB/s, {rest} left",
+            self.slots.len(),
+            self.sent.keys,
+            megabytes / seconds
+        );
+        (line, own().next().is_none())
+    }
+
+    fn end(&self, status: &ClusterStatus, terminal: bool) -> Result<String, String> {
+        let target = status.groups.iter().find(|group| group.id == self.to);
+        let is_there = |slot: &&u16| {
+            let ranges = target.iter().flat_map(|group| &group.slot_ranges);
+            ranges.clone().any(|(first, last)| (first..=last).contains(slot))
+        };
+        let there = self.slots.iter().filter(is_there).count();
+        let Sent { keys, bytes } = self.sent;
+        let (megabytes, seconds) = (bytes as f64 / 1e6, self.began.elapsed().as_secs_f64());
+        let told = format!(
+            "{}moved {there} of {} slots to group {}: {keys} keys, {megabytes:.1} MB in {seconds:.1} s",
+            if terminal { "\r\x1b[K" } else { "" },
+            self.slots.len(),
+            self.to
+        );
+        if there == self.slots.len() { Ok(format!("{told}\n")) } else { Err(format!("{told}; the rest was cancelled")) }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the source's leader of a move asks of the target's: to log one step for a slot, and to say what the slot is then.
+//!
+//! ```text
+//! question: postcard (group, slot, step) | page
+//! answer:   postcard Result<MoveAnswer, text>
+//! ```
+//! A question that is lost, late or doubled does no harm: see `slots.rs`. The asker looks at the answer's state, and at nothing else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{GroupId, MetaOp, MoveId, MoveState};
+use crate::raft::group::Group;
+use crate::raft::peers::ASK_MOVE;
+use crate::raft::replication::Replication;
+use crate::raft::slots::{Held, MoveOp};
+use crate::slot::{SLOT_COUNT, Slot};
+
+const START_TRIES_MAX: usize = 3;
+const START_SEEN_WAIT: Duration = Duration::from_millis(500);
+const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A slot in the target's leader, with the step applied if it counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveAnswer {
+    pub held: Option<Held>,
+    /// The last move that ended for the slot there.
+    pub ended: MoveId,
+    pub keys: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallMoveError {
+    #[error("group {0} has no leader now")]
+    NoLeader(GroupId),
+    #[error("the leader of group {group} does not answer: {error}")]
+    Unanswered { group: GroupId, error: String },
+    #[error("the leader of group {group} answers: {error}")]
+    Refused { group: GroupId, error: String },
+}
+
+impl Replication {
+    /// Starts moves of those of `slots` that `to` does not own. An error says why none was started.
+    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>) -> Result<(), String> {
+        let mut topologies = self.newest_topologies();
+        for tries_left in (0..START_TRIES_MAX).rev() {
+            let topology = self.newest_topology();
+            let first = topology.next_move();
+            let op = MetaOp::StartMoves { first, to, slots: slots.clone() };
+            let Err(error) = self.propose_anywhere(&op).await else { return Ok(()) };
+            // It may have been started, or others meanwhile: what is known here shows it in a moment.
+            let newer = topologies.wait_for(|now| now.as_ref().is_some_and(|now| now.next_move() > first));
+            let is_newer = matches!(tokio::time::timeout(START_SEEN_WAIT, newer).await, Ok(Ok(_)));
+            let now = self.newest_topology();
+            let moves_to = |slot: &Slot| now.moves().any(|(_, moved)| moved.slot == *slot && moved.to == to);
+            if is_newer && slots.iter().all(|slot| now.group_of(*slot) == to || moves_to(slot)) {
+                return Ok(());
+            }
+            if !is_newer || tries_left == 0 {
+                return Err(error);
+            }
+        }
+        Err("other moves were started again and again".to_owned())
+    }
+
+    /// Gives up the moves of these slots that are not committed.
+    pub async fn cancel_moves(&self, slots: &BTreeSet<Slot>) -> Result<(), String> {
+        let topology = self.newest_topology();
+        let to_cancel = topology.moves().filter(|(_, moved)| {
+            slots.contains(&moved.slot)
+                && matches!(moved.state, MoveState::Started | MoveState::Aborted { again: true })
+        });
+        for (id, _) in to_cancel {
+            let aborted = self.propose_anywhere(&MetaOp::AbortMove { id, again: false }).await;
+            let now = self.newest_topology();
+            // One that was committed, or over, meanwhile is none of the operator's errors.
+            if now.slot_move(id).is_some_and(|kept| kept.state == MoveState::Started) {
+                aborted?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the step counted, the answer's state says.
+    pub async fn call_move(
+        &self,
+        group: GroupId,
+        slot: Slot,
+        step: &MoveOp,
+        page: &[u8],
+    ) -> Result<MoveAnswer, CallMoveError> {
+        let refused = |error| CallMoveError::Refused { group, error };
+        let leader = self.hints().leader(group).ok_or(CallMoveError::NoLeader(group))?;
+        if leader.node == self.node() {
+            return self.log_step(group, slot, step, page).await.map_err(refused);
+        }
+        let mut body = postcard::to_stdvec(&(group, slot, step)).expect("numbers encode");
+        body.extend_from_slice(page);
+        let unanswered = |error: String| CallMoveError::Unanswered { group, error };
+        let answer = self.ask(leader.node, ASK_MOVE, &body, STEP_WAIT_MAX).await;
+        let answer = answer.map_err(|error| unanswered(error.to_string()))?;
+        let answer: Result<MoveAnswer, String> =
+            postcard::from_bytes(&answer).map_err(|error| unanswered(error.to_string()))?;
+        answer.map_err(refused)
+    }
+
+    pub(super) async fn answer_move(&self, body: &Bytes) -> Vec<u8> {
+        let answer = match postcard::take_from_bytes::<(GroupId, Slot, MoveOp)>(body) {
+            Ok(((group, slot, step), page)) => self.log_step(group, slot, &step, page).await,
+            Err(error) => Err(error.to_string()),
+        };
+        postcard::to_stdvec(&answer).expect("numbers and a text encode")
+    }
+
+    async fn log_step(&self, group: GroupId, slot: Slot, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, String> {
+        let group = self.group(group).filter(|group| group.leads()).ok_or("it is led elsewhere")?;
+        if slot.index() >= SLOT_COUNT {
+            return Err(format!("there is no slot {slot}"));
+        }
+        check_page(&group, slot, page)?;
+        group.log_move(slot, step, page).await.map_err(|error| error.to_string())?;
+        let (keys, _) = group.keyspace().slot_size(slot);
+        Ok(MoveAnswer { held: group.held(slot), ended: group.ended(slot), keys })
+    }
+}
+
+/// § What is not a page is refused before it is logged: an op that cannot be applied ends the process.
+fn check_page(group: &Group, slot: Slot, page: &[u8]) -> Result<(), String> {
+    group.keyspace().check_page(slot, page).map_err(|error| error.to_string())
+}

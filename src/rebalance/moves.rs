@@ -1,0 +1,219 @@
+//! Carries out moves of slots; what a move is and why it is safe is told in `raft/slots.rs`. Runs on every node and acts for the groups it leads, so a move
+//! has one driver at its source and one that cleans up at its target, whichever nodes lead.
+//!
+//! Nothing is remembered but in the logs: a driver looks at the moves in the topology and at what its group holds, and takes the next step. Steps that
+//! fail, or whose outcome is not known, are tried again; each is made to be logged twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::cluster::{GroupId, MetaOp, Move, MoveEnd, MoveId, MoveState};
+use crate::planted::{self, Bug};
+use crate::raft::{Attempt, Group, Held, MoveOp, NoLeader, Outcome, Replication};
+use crate::rebalance::sending::{Sending, SendingError};
+use crate::slot::Slot;
+
+/// How long a driver waits for a change before it looks again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// After a step that failed.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// § How long a slot may be frozen for its last page. A target that does not take it must not keep the slot from its clients: the move is aborted,
+/// to be done again.
+const FROZEN_MAX: Duration = Duration::from_secs(2);
+/// For what was decided to be seen here.
+const SEEN_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// In this process, over all moves.
+static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
+
+/// Runs until aborted. `bytes_per_second`: of one group, at most.
+pub async fn drive_moves(replication: Arc<Replication>, bytes_per_second: u64) {
+    let mut tasks = JoinSet::new();
+    // The groups that are at work, with the last of each one's moves that failed.
+    let mut busy = BTreeMap::<GroupId, MoveId>::new();
+    let mut failed = BTreeMap::<GroupId, MoveId>::new();
+    let mut topologies = replication.newest_topologies();
+    loop {
+        tokio::select! {
+            Some(ended) = tasks.join_next() => if let Ok((group, last)) = ended {
+                busy.remove(&group);
+                failed.insert(group, last);
+            },
+            // A closed channel is the node's end.
+            _ = topologies.changed() => (),
+            () = tokio::time::sleep(LOOK_INTERVAL) => (),
+        }
+        for group in replication.led_groups() {
+            let id = group.id();
+            if busy.contains_key(&id) || !has_work(&replication, id) {
+                continue;
+            }
+            let last = failed.get(&id).copied().unwrap_or_default();
+            busy.insert(id, last);
+            let driver = Driver { replication: replication.clone(), group, bytes_per_second, last };
+            tasks.spawn(async move { (id, driver.work().await) });
+        }
+    }
+}
+
+fn has_work(replication: &Replication, group: GroupId) -> bool {
+    replication.newest_topology().moves().any(|(_, slot_move)| slot_move.from == group || slot_move.to == group)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    NoLeader(#[from] NoLeader),
+    #[error(transparent)]
+    Sending(#[from] SendingError),
+    #[error("the meta group does not answer: {0}")]
+    Meta(String),
+    #[error("slot {slot} is {held:?} here, which does not fit move {id}")]
+    Unexpected { slot: Slot, id: MoveId, held: Option<Held> },
+}
+
+struct Driver {
+    replication: Arc<Replication>,
+    group: Arc<Group>,
+    bytes_per_second: u64,
+    /// The last move that failed: the others have their turn first.
+    last: MoveId,
+}
+
+impl Driver {
+    /// Takes steps while there are any; the last move that failed.
+    async fn work(mut self) -> MoveId {
+        while self.group.leads() {
+            match self.step().await {
+                Ok(true) => (),
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::info!(group = %self.group.id(), %error, "a move's step is tried again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    break;
+                }
+            }
+        }
+        self.last
+    }
+
+    /// False when there is nothing to do.
+    async fn step(&mut self) -> Result<bool, StepError> {
+        let (topology, own) = (self.replication.newest_topology(), self.group.id());
+        let ends = |slot_move: &Move| {
+            let mut ends = [MoveEnd::Source, MoveEnd::Target].into_iter();
+            ends.find(|end| slot_move.group(*end) == own && !slot_move.is_done(*end))
+        };
+        let over = |(id, slot_move): (MoveId, &Move)| {
+            let outcome = match slot_move.state {
+                MoveState::Started => return None,
+                MoveState::Committed => Outcome::Committed,
+                MoveState::Aborted { .. } => Outcome::Aborted,
+            };
+            Some((id, slot_move.slot, outcome, ends(slot_move)?))
+        };
+        if let Some((id, slot, outcome, end)) = topology.moves().find_map(over) {
+            self.clean_up(id, slot, outcome, end).await?;
+            return Ok(true);
+        }
+        let to_send = |(_, slot_move): &(MoveId, &Move)| slot_move.from == own && slot_move.state == MoveState::Started;
+        let next = topology.moves().filter(to_send).find(|(id, _)| *id > self.last);
+        let Some((id, slot_move)) = next.or_else(|| topology.moves().find(to_send)) else { return Ok(false) };
+        self.last = id;
+        // § Another leader has frozen it: sending all of it anew would take longer than its clients should wait.
+        if self.group.held(slot_move.slot) == Some(Held::Frozen { id }) {
+            self.give_up(id, slot_move.slot, true).await?;
+        } else {
+            self.send(id, slot_move.slot, slot_move.to).await?;
+        }
+        Ok(true)
+    }
+
+    /// Logs the outcome here, then tells the meta group that this group is done with the move.
+    async fn clean_up(&self, id: MoveId, slot: Slot, outcome: Outcome, end: MoveEnd) -> Result<(), StepError> {
+        if self.group.ended(slot) < id {
+            self.group.log_move(slot, &MoveOp::Settle { id, outcome }, &[]).await?;
+            if self.group.ended(slot) < id {
+                return Err(StepError::Unexpected { slot, id, held: self.group.held(slot) });
+            }
+        }
+        self.propose(&MetaOp::FinishMove { id, end }).await?;
+        self.see(|topology| topology.slot_move(id).is_none_or(|kept| kept.is_done(end))).await;
+        Ok(())
+    }
+
+    async fn propose(&self, op: &MetaOp) -> Result<(), StepError> {
+        self.replication.propose_anywhere(op).await.map_err(StepError::Meta)
+    }
+
+    /// Waits a moment for the topology known here to follow.
+    async fn see(&self, condition: impl Fn(&crate::cluster::Topology) -> bool) {
+        let mut topologies = self.replication.newest_topologies();
+        let seen = topologies.wait_for(|topology| topology.as_ref().is_some_and(|topology| condition(topology)));
+        let _ = tokio::time::timeout(SEEN_WAIT_MAX, seen).await;
+    }
+
+    async fn send(&self, id: MoveId, slot: Slot, to: GroupId) -> Result<(), StepError> {
+        let attempt = Attempt {
+            term: self.group.term(),
+            replica: self.group.replica().0,
+            number: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
+        };
+        let (replication, group) = (&self.replication, &self.group);
+        let mut sending = Sending::begin(replication, group, to, slot, id, attempt, self.bytes_per_second).await?;
+        match sending.until_little_is_left().await {
+            Ok(()) => (),
+            // Over meanwhile: the next step cleans up.
+            Err(SendingError::Over(_)) => return Ok(()),
+            Err(SendingError::Key(error)) => {
+                tracing::warn!(%slot, to = %to, %error, "a slot cannot be moved");
+                return self.give_up(id, slot, false).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        group.log_move(slot, &MoveOp::Freeze { id }, &[]).await?;
+        if group.held(slot) != Some(Held::Frozen { id }) {
+            return Err(StepError::Unexpected { slot, id, held: group.held(slot) });
+        }
+        match tokio::time::timeout(FROZEN_MAX, sending.finish()).await {
+            Ok(Ok(())) => self.commit(id, slot, to).await,
+            Ok(Err(error)) => {
+                tracing::warn!(%slot, to = %to, %error, "a move did not come to its end");
+                self.give_up(id, slot, !matches!(error, SendingError::Key(_))).await
+            }
+            Err(_) => {
+                tracing::warn!(%slot, to = %to, "a move did not come to its end in time");
+                self.give_up(id, slot, true).await
+            }
+        }
+    }
+
+    /// The target has adopted the slot.
+    async fn commit(&self, id: MoveId, slot: Slot, to: GroupId) -> Result<(), StepError> {
+        self.propose(&MetaOp::CommitMove { id }).await?;
+        // § The meta group has it: nothing can change the outcome any more. The target need not wait until its own node hears of it.
+        let settle = MoveOp::Settle { id, outcome: Outcome::Committed };
+        let (told, logged) =
+            tokio::join!(self.replication.call_move(to, slot, &settle, &[]), self.group.log_move(slot, &settle, &[]));
+        if let Err(error) = told {
+            tracing::info!(%slot, %error, "the new group hears of the slot by the topology");
+        }
+        tracing::info!(%slot, from = %self.group.id(), %to, "moved a slot");
+        Ok(logged?)
+    }
+
+    /// § The slot is the source's again only when the meta group says so; until then it stays frozen.
+    async fn give_up(&self, id: MoveId, slot: Slot, again: bool) -> Result<(), StepError> {
+        if planted::is(Bug::UnfreezeUnasked) {
+            let settle = MoveOp::Settle { id, outcome: Outcome::Aborted };
+            return Ok(self.group.log_move(slot, &settle, &[]).await?);
+        }
+        let aborted = self.propose(&MetaOp::AbortMove { id, again }).await;
+        self.see(|topology| topology.slot_move(id).is_none_or(|kept| kept.state != MoveState::Started)).await;
+        aborted
+    }
+}
