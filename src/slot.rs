@@ -7,6 +7,7 @@
 //!
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/> (key distribution model, hash tags).
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,10 @@ pub struct KeySlot(u16);
 /// What groups own: 0..1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot(u16);
+
+/// Some of the slots, as an operator writes them: `0-99,200`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slots(pub BTreeSet<Slot>);
 
 static CRC16: [u16; 256] = crc16_table();
 static SLOT_OF_BLOCK: LazyLock<[u16; SLOT_COUNT]> = LazyLock::new(slot_of_block);
@@ -104,6 +109,21 @@ impl Slot {
     }
 }
 
+impl Slots {
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut slots = BTreeSet::new();
+        for range in text.split(',') {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            if first > last || usize::from(last) >= SLOT_COUNT {
+                return None;
+            }
+            slots.extend((first..=last).map(Slot));
+        }
+        Some(Self(slots))
+    }
+}
+
 impl std::fmt::Display for KeySlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
@@ -162,6 +182,15 @@ mod tests {
     #[test]
     fn crc16_matches_the_check_value_of_the_cluster_specification() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
+    }
+
+    #[test]
+    fn slots_are_written_as_numbers_and_ranges() {
+        let parse = |text| Slots::parse(text).map(|slots| slots.0.into_iter().map(Slot::get).collect::<Vec<_>>());
+        assert_eq!(parse("3, 0-1,1023"), Some(vec![0, 1, 3, 1023]));
+        for wrong in ["", "1024", "0-1024", "5-4", "a", "1,", "-1", "0-65536"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use super::client::NodeClient;
 use crate::cluster::{ClusterStatus, MoveProgress};
 use crate::config::HostPort;
+use crate::slot::{Slot, Slots};
 
 const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// After this a node that does not know of the moves will not.
+const SEEN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Looks that may fail in a row: the node may be restarted meanwhile.
 const FAILURES_MAX: usize = 20;
 
@@ -25,6 +28,8 @@ struct Journey {
     to: u32,
     /// Slots that had to move.
     slots: BTreeSet<u16>,
+    /// The asked node knows of the moves.
+    seen: bool,
     began: Instant,
     sent: Sent,
     last: Sent,
@@ -32,11 +37,17 @@ struct Journey {
 
 pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32) -> Result<String, String> {
     let before = look(node, password)?;
+    let wanted = Slots::parse(slots).ok_or_else(|| format!("{slots} is not a list of slots such as 0-99,200"))?;
     request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots, &to.to_string()])?;
-    let started = look(node, password)?;
-    let moving = started.moves.iter().filter(|slot_move| slot_move.to == to).map(|slot_move| slot_move.slot);
-    let mut journey =
-        Journey { to, slots: moving.collect(), began: Instant::now(), sent: Sent::default(), last: sent(&before) };
+    let there = owned_by(&before, to);
+    let mut journey = Journey {
+        to,
+        slots: wanted.0.into_iter().map(Slot::get).filter(|slot| !there.contains(slot)).collect(),
+        seen: false,
+        began: Instant::now(),
+        sent: Sent::default(),
+        last: sent(&before),
+    };
     let terminal = std::io::stdout().is_terminal();
     let mut failures = 0;
     loop {
@@ -74,6 +85,11 @@ fn look(node: &HostPort, password: Option<&str>) -> Result<ClusterStatus, String
     serde_json::from_str(&reply).map_err(|error| format!("{node} is not a Kvorum of this version: {error}"))
 }
 
+fn owned_by(status: &ClusterStatus, group: u32) -> BTreeSet<u16> {
+    let group = status.groups.iter().find(|known| known.id == group);
+    group.into_iter().flat_map(|group| &group.slot_ranges).flat_map(|(first, last)| *first..=*last).collect()
+}
+
 fn sent(status: &ClusterStatus) -> Sent {
     let sum = |figure: fn(&crate::cluster::GroupStatus) -> u64| status.groups.iter().map(figure).sum();
     Sent { keys: sum(|group| group.moved_keys), bytes: sum(|group| group.moved_bytes) }
@@ -89,7 +105,10 @@ impl Journey {
         self.last = now;
         let is_open = |state| matches!(state, MoveProgress::Waiting | MoveProgress::Repeating);
         let own = || status.moves.iter().filter(|slot_move| self.slots.contains(&slot_move.slot));
-        let left = own().filter(|slot_move| is_open(slot_move.state)).count();
+        let all_there = self.slots.is_subset(&owned_by(status, self.to));
+        self.seen |= own().next().is_some() || all_there || self.began.elapsed() > SEEN_WAIT_MAX;
+        let left =
+            if self.seen { own().filter(|slot_move| is_open(slot_move.state)).count() } else { self.slots.len() };
         let done = self.slots.len() - left;
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         let rest = if done == 0 { "?".to_owned() } else { format!("{:.0} s", seconds / done as f64 * left as f64) };
@@ -100,16 +119,11 @@ impl Journey {
             self.sent.keys,
             megabytes / seconds
         );
-        (line, own().next().is_none())
+        (line, self.seen && own().next().is_none())
     }
 
     fn end(&self, status: &ClusterStatus, terminal: bool) -> Result<String, String> {
-        let target = status.groups.iter().find(|group| group.id == self.to);
-        let is_there = |slot: &&u16| {
-            let ranges = target.iter().flat_map(|group| &group.slot_ranges);
-            ranges.clone().any(|(first, last)| (first..=last).contains(slot))
-        };
-        let there = self.slots.iter().filter(is_there).count();
+        let there = self.slots.intersection(&owned_by(status, self.to)).count();
         let Sent { keys, bytes } = self.sent;
         let (megabytes, seconds) = (bytes as f64 / 1e6, self.began.elapsed().as_secs_f64());
         let told = format!(

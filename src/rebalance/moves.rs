@@ -27,15 +27,13 @@ const FROZEN_MAX: Duration = Duration::from_secs(2);
 /// For what was decided to be seen here.
 const SEEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// In this process, over all moves.
-static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
-
 /// Runs until aborted. `bytes_per_second`: of one group, at most.
 pub async fn drive_moves(replication: Arc<Replication>, bytes_per_second: u64) {
     let mut tasks = JoinSet::new();
     // The groups that are at work, with the last of each one's moves that failed.
     let mut busy = BTreeMap::<GroupId, MoveId>::new();
     let mut failed = BTreeMap::<GroupId, MoveId>::new();
+    let attempts = Arc::new(AtomicU64::new(1));
     let mut topologies = replication.newest_topologies();
     loop {
         tokio::select! {
@@ -54,7 +52,8 @@ pub async fn drive_moves(replication: Arc<Replication>, bytes_per_second: u64) {
             }
             let last = failed.get(&id).copied().unwrap_or_default();
             busy.insert(id, last);
-            let driver = Driver { replication: replication.clone(), group, bytes_per_second, last };
+            let driver =
+                Driver { replication: replication.clone(), group, bytes_per_second, attempts: attempts.clone(), last };
             tasks.spawn(async move { (id, driver.work().await) });
         }
     }
@@ -80,6 +79,8 @@ struct Driver {
     replication: Arc<Replication>,
     group: Arc<Group>,
     bytes_per_second: u64,
+    /// Of this node, numbered.
+    attempts: Arc<AtomicU64>,
     /// The last move that failed: the others have their turn first.
     last: MoveId,
 }
@@ -161,7 +162,7 @@ impl Driver {
         let attempt = Attempt {
             term: self.group.term(),
             replica: self.group.replica().0,
-            number: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
+            number: self.attempts.fetch_add(1, Ordering::Relaxed),
         };
         let (replication, group) = (&self.replication, &self.group);
         let mut sending = Sending::begin(replication, group, to, slot, id, attempt, self.bytes_per_second).await?;

@@ -79,6 +79,11 @@ impl Clients {
         self.clients.iter_mut().for_each(|client| client.owned.renew());
     }
 
+    /// One that is in use.
+    pub fn recent_key(&self, chance: &mut Chance) -> String {
+        key_of(self.era, self.calls, chance)
+    }
+
     pub fn are_idle(&self) -> bool {
         self.clients.iter().all(|client| client.waiting.is_none())
     }
@@ -107,11 +112,15 @@ impl Clients {
             }
             if begin && client.waiting.is_none() && chance.below(4) == 0 {
                 self.calls += 1;
-                let key = format!("{}k{}", self.era, self.calls / KEY_CALLS + chance.below(KEYS));
+                let key = key_of(self.era, self.calls, chance);
                 client.begin(key, machines, now_ms, chance);
             }
         }
     }
+}
+
+fn key_of(era: u64, calls: u64, chance: &mut Chance) -> String {
+    format!("{era}k{}", calls / KEY_CALLS + chance.below(KEYS))
 }
 
 enum Finished {

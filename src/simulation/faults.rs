@@ -5,6 +5,8 @@ use crate::simulation::world::{Later, World};
 
 /// Between the starts of two faults.
 const GAP_MS_MAX: u64 = 2500;
+/// Half of what lies between the starts of two moves of slots, on average.
+const MOVE_GAP_MS: u64 = 150;
 /// Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, a short run has to do.
 const MS: u64 = if cfg!(tokio_unstable) { 20_000 } else { 5_000 };
 
@@ -15,6 +17,11 @@ pub fn drawn(world: &mut World) -> Result<(), String> {
         if next_ms <= world.now_ms {
             next_ms = world.now_ms + 300 + world.chance.below(GAP_MS_MAX);
             begin(world);
+        }
+        match world.chance.below(2 * MOVE_GAP_MS) {
+            0 => world.move_slot(),
+            1 if world.chance.below(4) == 0 => world.cancel_moves(),
+            _ => (),
         }
         world.step(true)?;
     }

@@ -15,16 +15,17 @@ use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
 use crate::simulation::forming::{ROUND_MS, Round};
 use crate::simulation::history::Outcome;
-use crate::simulation::invariants::{Invariants, Seen, compare, owners};
+use crate::simulation::invariants::{Invariants, Owners, Seen, compare, owned_as_named};
 use crate::simulation::network::Network;
 use crate::simulation::node::Machine;
 use crate::simulation::scenario::Scenario;
+use crate::slot::{KeySlot, SLOT_COUNT, Slot};
 
 const CLIENTS: usize = 8;
 /// Within this a cluster without faults serves.
 const HEAL_MS_MAX: u64 = 60_000;
-/// Between two looks at what takes long to look at.
-const SLOW_LOOK_MS: u64 = 500;
+/// Between two looks at what takes longer to look at.
+const OWNERS_LOOK_MS: u64 = 5;
 /// After a node has joined, for its last membership change to be committed.
 const SETTLING_MS: u64 = 3000;
 
@@ -123,6 +124,7 @@ impl World {
         while !self.clients.are_idle() {
             self.step(false)?;
         }
+        self.until_moves_are_over()?;
         for key in self.clients.history.keys() {
             let last = self.read(&key)?;
             self.clients.history.check(&key, &last)?;
@@ -219,11 +221,36 @@ impl World {
         for seen in self.seen() {
             self.machines[seen.node].set_clocks(self.now_ms);
             self.invariants.look(&seen)?;
-            if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
-                owners::look(&seen)?;
-            }
+        }
+        if self.now_ms.is_multiple_of(OWNERS_LOOK_MS) {
+            self.look_at_owners()?;
         }
         Ok(())
+    }
+
+    fn look_at_owners(&self) -> Result<(), String> {
+        let mut owners = Owners::default();
+        for seen in self.seen() {
+            self.machines[seen.node].set_clocks(self.now_ms);
+            owners.look(&seen)?;
+        }
+        Ok(())
+    }
+
+    /// § Every move is over, and both groups have cleaned up: nothing stays frozen.
+    fn until_moves_are_over(&mut self) -> Result<(), String> {
+        let until = self.now_ms + HEAL_MS_MAX;
+        let mut left = None;
+        while self.now_ms < until {
+            let topologies = self.seen().into_iter().map(|seen| seen.replication.newest_topology());
+            left = topologies.max_by_key(|topology| topology.moves().count());
+            if left.as_ref().is_some_and(|topology| topology.moves().next().is_none()) {
+                return Ok(());
+            }
+            self.step(false)?;
+        }
+        let left: Vec<_> = left.iter().flat_map(|topology| topology.moves()).map(|(_, left)| left.clone()).collect();
+        Err(format!("moves are not over, {HEAL_MS_MAX} ms after the last fault: {left:?}"))
     }
 
     /// Until every node knows a leader for every group.
@@ -245,9 +272,9 @@ impl World {
         let replicas = self.scenario.nodes.min(self.scenario.replicas as usize);
         while self.now_ms < until {
             let seen = self.seen();
-            seen.iter().try_for_each(owners::look)?;
             if let Some(agree) = compare(&seen, replicas) {
-                return agree;
+                agree?;
+                return seen.iter().try_for_each(owned_as_named);
             }
             self.step(false)?;
         }
@@ -409,6 +436,39 @@ impl World {
 
     pub fn isolate(&self, node: usize) {
         (0..self.machines.len()).filter(|other| *other != node).for_each(|other| self.cut_both_ways(node, other));
+    }
+
+    /// Begins to move a slot, mostly one that clients write to, to a group that may own it already.
+    pub fn move_slot(&mut self) {
+        let node = self.chance.below(self.machines.len() as u64) as usize;
+        let Some(shared) = self.machines[node].shared() else { return };
+        let groups: Vec<GroupId> = shared.replication.topology().groups().keys().copied().collect();
+        let to = groups[self.chance.below(groups.len() as u64) as usize];
+        let key = self.clients.recent_key(&mut self.chance);
+        let slot = match self.chance.below(5) {
+            0 => Slot::new(self.chance.below(SLOT_COUNT as u64) as u16).expect("below the count"),
+            _ => KeySlot::of_key(key.as_bytes()).slot(),
+        };
+        self.begin_move(node, slot, to);
+        self.count("move");
+    }
+
+    /// As an operator at this node would.
+    pub fn begin_move(&mut self, node: usize, slot: Slot, to: GroupId) {
+        let Some(shared) = self.machines[node].shared() else { return };
+        self.machines[node].spawn(async move {
+            // Refused while the slot is moving, or with no meta leader.
+            let _ = shared.replication.start_moves(to, [slot].into()).await;
+        });
+    }
+
+    pub fn cancel_moves(&mut self) {
+        let node = self.chance.below(self.machines.len() as u64) as usize;
+        let Some(shared) = self.machines[node].shared() else { return };
+        self.machines[node].spawn(async move {
+            let _ = shared.replication.cancel_moves(&Slot::all().collect()).await;
+        });
+        self.count("cancelled moves");
     }
 
     /// Hands what the node leads to others.

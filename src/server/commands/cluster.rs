@@ -3,15 +3,13 @@
 //! Everything but LINKS and the two commands about a key slot's keys is written from the topology, the leader hints and which
 //! nodes have long been without a connection, so every node that sees the same answers the same, `myself` apart.
 
-use std::collections::BTreeSet;
-
 use crate::cluster::{ClusterView, GroupId, NodeId, NodeInfo, PeerTraffic, Topology};
 use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
 use crate::server::commands::CommandContext;
 use crate::server::commands::led::{read_led, route_in_time};
-use crate::slot::{KeySlot, Slot};
+use crate::slot::{KeySlot, Slots};
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
@@ -100,9 +98,9 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
             Err(error) => context.reply.error(&format!("ERR {error}")),
         },
         (b"MOVE", Some(slots)) => {
-            let outcome = match (parse_slots(slots), args.get(4).map(parse_group)) {
-                (Some(slots), Some(Some(to))) => replication.start_moves(to, slots).await,
-                (Some(slots), None) => replication.cancel_moves(&slots).await,
+            let outcome = match (std::str::from_utf8(slots).ok().and_then(Slots::parse), args.get(4).map(parse_group)) {
+                (Some(Slots(slots)), Some(Some(to))) => replication.start_moves(to, slots).await,
+                (Some(Slots(slots)), None) => replication.cancel_moves(&slots).await,
                 _ => Err("slots are given as in 0-99,200, then the group's number".to_owned()),
             };
             match outcome {
@@ -116,18 +114,6 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
         }
         _ => context.reply.error("ERR unknown question"),
     }
-}
-
-/// `0-99,200`: slots, not key slots.
-fn parse_slots(text: &[u8]) -> Option<BTreeSet<Slot>> {
-    let mut slots = BTreeSet::new();
-    for range in std::str::from_utf8(text).ok()?.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        Slot::new(last)?;
-        slots.extend((first..=last).filter_map(Slot::new));
-    }
-    Some(slots)
 }
 
 fn parse_group(text: &[u8]) -> Option<GroupId> {

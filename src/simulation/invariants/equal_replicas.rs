@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::GroupId;
-use crate::keyspace::SlotState;
 use crate::raft::Group;
 use crate::simulation::invariants::Seen;
-use crate::slot::Slot;
 
 /// `None` while the replicas of a group, `replicas` of them, are not at the same entry.
 pub fn compare(all: &[Seen], replicas: usize) -> Option<Result<(), String>> {
@@ -25,7 +23,7 @@ pub fn compare(all: &[Seen], replicas: usize) -> Option<Result<(), String>> {
 
 fn compare_group(id: GroupId, members: &[(usize, &Group)]) -> Result<(), String> {
     let state = |group: &Group| {
-        let owned = Slot::all().filter(|slot| group.keyspace().slot_state(*slot) == SlotState::Owned).count();
+        let owned = group.slots();
         (group.keyspace().digest(), owned, group.time().stamp, group.keyspace().counters().keys)
     };
     let (first, expected) = (members[0].0, state(members[0].1));

@@ -5,10 +5,11 @@ mod equal_replicas;
 mod installs;
 mod leases;
 mod one_leader;
-pub mod owners;
+mod owners;
 mod prefixes;
 mod time;
 mod topologies;
 
 pub use all::{Invariants, Seen};
 pub use equal_replicas::compare;
+pub use owners::{Owners, owned_as_named};
