@@ -5,7 +5,7 @@
 //! *key slot*: what clients compute, CRC-16 of the hash tag or key, mod 16384. *slot*: one of the 1024 hash slots, the unit of ownership.
 //! *group*: a Raft group that owns a range of slots. *replica*: one node's member of a group, with an id never reused. *node*: a process.
 //! *topology*: the replicated map slot -> group -> replicas with its *epoch*. *meta group*: the Raft group that holds it. *command*: what a
-//! client sends. *op*: what enters the log. *entry*: one Raft log entry, a batch of ops. *position*: (log index, op number in the
+//! client sends. *op*: what enters the log. *move*: transferring a slot between groups (`raft/slots.rs`). *entry*: one Raft log entry, a batch of ops. *position*: (log index, op number in the
 //! entry). *chunk*: a run of one connection's commands for one group, with one completion. *turn*: what one read of a connection
 //! completed. *keyspace*: one group's data. *bucket*: one key slot's data.
 //!
@@ -56,6 +56,7 @@
 //! | questions of peers (`raft/peers.rs`) | node | `PeerInbox` | groups, meta group |
 //! | address announcer (`raft/peers.rs`) | node | topology | meta group |
 //! | membership driver (`rebalance/driver.rs`) | node | a timer | groups it leads |
+//! | driver of moves, one task per group at work (`rebalance/moves.rs`) | node | topologies, a timer | groups it leads, peers, meta group |
 //! | accept loops and connections (`server/listener.rs`) | `Listener` | sockets | groups |
 //! | health, metrics, log level (`node.rs`), free space (`raft/space.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | leadership tasks, driver |
 //!
@@ -66,6 +67,9 @@
 //!   12 ns against 42 ns for a bulk string of 64 bytes.
 //! * A group's leader brings its own membership to what the topology wants (`rebalance/driver.rs`), instead of the meta leader asking it to: one
 //!   orchestrator per group all the same, and no message that could be lost.
+//! * A slot that moves is sent as deltas between exports (`keyspace/delta.rs`), not as data and then a stream of ops: no write is in two logs, and a pass
+//!   that fails is made again. `raft/slots.rs` says why it is as safe. Adopt names the count and checksum of the pages, not of the keys: the latter cannot
+//!   be checked at apply, since replay meets buckets that a snapshot has at a later position. The source's leader compares the keys before it commits.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
 //! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact.

@@ -54,9 +54,9 @@ fn found(state: &GroupState, bitmap: &[u8]) -> Result<(), DamagedBody> {
         return Err(DamagedBody);
     }
     if !state.applied().founded {
-        let owned = || Slot::all().filter(|slot| bitmap[slot.index() / 8] & (1 << (slot.index() % 8)) != 0);
-        owned().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
-        state.update_slots(|slots| slots.found(owned()));
+        let named = Slot::all().filter(|slot| bitmap[slot.index() / 8] & (1 << (slot.index() % 8)) != 0);
+        let given = state.update_slots(|slots| slots.found(named));
+        given.into_iter().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
         state.note_slots();
         state.update_applied(|applied| applied.founded = true);
     }

@@ -121,6 +121,10 @@ impl Replication {
             return Err(format!("there is no slot {slot}"));
         }
         check_page(&group, slot, page)?;
+        // What space is left is for what clients wait for.
+        if group.refuses_writes() && !matches!(step, MoveOp::Settle { .. }) {
+            return Err("the disk is full".to_owned());
+        }
         group.log_move(slot, step, page).await.map_err(|error| error.to_string())?;
         let (keys, _) = group.keyspace().slot_size(slot);
         Ok(MoveAnswer { held: group.held(slot), ended: group.ended(slot), keys })

@@ -149,11 +149,12 @@ pub fn checksum_of(before: u32, page: &[u8]) -> u32 {
 }
 
 impl SlotTable {
-    /// A new group is given its slots.
-    pub fn found(&mut self, slots: impl Iterator<Item = Slot>) {
-        slots.for_each(|slot| {
-            self.held.insert(slot, Held::Owned);
-        });
+    /// A new group is given its slots, but for those that a move has brought or taken already.
+    pub fn found(&mut self, slots: impl Iterator<Item = Slot>) -> Vec<Slot> {
+        let given: Vec<Slot> =
+            slots.filter(|slot| self.held(*slot).is_none() && !self.ended.contains_key(slot)).collect();
+        self.held.extend(given.iter().map(|slot| (*slot, Held::Owned)));
+        given
     }
 
     pub fn held(&self, slot: Slot) -> Option<Held> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::cluster::{GroupId, MetaOp, Move, MoveEnd, MoveId, MoveState};
+use crate::cluster::{GroupId, MetaOp, Move, MoveEnd, MoveId, MoveState, Topology};
 use crate::planted::{self, Bug};
 use crate::raft::{Attempt, Group, Held, MoveOp, NoLeader, Outcome, Replication};
 use crate::rebalance::sending::{Sending, SendingError};
@@ -128,6 +128,8 @@ impl Driver {
         // § Another leader has frozen it: sending all of it anew would take longer than its clients should wait.
         if self.group.held(slot_move.slot) == Some(Held::Frozen { id }) {
             self.give_up(id, slot_move.slot, true).await?;
+        } else if self.group.refuses_writes() {
+            return Ok(false);
         } else {
             self.send(id, slot_move.slot, slot_move.to).await?;
         }
@@ -152,10 +154,10 @@ impl Driver {
     }
 
     /// Waits a moment for the topology known here to follow.
-    async fn see(&self, condition: impl Fn(&crate::cluster::Topology) -> bool) {
+    async fn see(&self, condition: impl Fn(&Topology) -> bool) -> bool {
         let mut topologies = self.replication.newest_topologies();
         let seen = topologies.wait_for(|topology| topology.as_ref().is_some_and(|topology| condition(topology)));
-        let _ = tokio::time::timeout(SEEN_WAIT_MAX, seen).await;
+        matches!(tokio::time::timeout(SEEN_WAIT_MAX, seen).await, Ok(Ok(_)))
     }
 
     async fn send(&self, id: MoveId, slot: Slot, to: GroupId) -> Result<(), StepError> {
@@ -195,7 +197,10 @@ impl Driver {
 
     /// The target has adopted the slot.
     async fn commit(&self, id: MoveId, slot: Slot, to: GroupId) -> Result<(), StepError> {
-        self.propose(&MetaOp::CommitMove { id }).await?;
+        if let Err(error) = self.propose(&MetaOp::CommitMove { id }).await {
+            // Refused, or not known: the next step goes by what the meta group says.
+            return if self.see_over(id).await { Ok(()) } else { Err(error) };
+        }
         // § The meta group has it: nothing can change the outcome any more. The target need not wait until its own node hears of it.
         let settle = MoveOp::Settle { id, outcome: Outcome::Committed };
         let (told, logged) =
@@ -214,7 +219,10 @@ impl Driver {
             return Ok(self.group.log_move(slot, &settle, &[]).await?);
         }
         let aborted = self.propose(&MetaOp::AbortMove { id, again }).await;
-        self.see(|topology| topology.slot_move(id).is_none_or(|kept| kept.state != MoveState::Started)).await;
-        aborted
+        if self.see_over(id).await { Ok(()) } else { aborted }
+    }
+
+    async fn see_over(&self, id: MoveId) -> bool {
+        self.see(|topology| topology.slot_move(id).is_none_or(|kept| kept.state != MoveState::Started)).await
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::planted::{Bug, plant};
 use crate::simulation::scenario::Scenario;
-use crate::simulation::scripts::{DEAF_TRANSFERS, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, QUICK_RESTARTS, WIPE};
+use crate::simulation::scripts::{
+    DEAF_TRANSFERS, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, MOVE_CRASHES, QUICK_RESTARTS, WIPE,
+};
 use crate::simulation::world::run;
 
 const SEEDS_MAX: u64 = 40;
@@ -26,6 +28,9 @@ const BUGS: &[(Bug, Scenario)] = &[
     (Bug::ExpiryByLocalClock, DRAWN),
     (Bug::ReadOvertakesWrite, DRAWN),
     (Bug::WipedNodeFounds, WIPE),
+    (Bug::ServeBeforeCommitted, MOVE_CRASHES),
+    (Bug::UnfreezeUnasked, MOVE_CRASHES),
+    (Bug::FreezeStopsNothing, DRAWN),
 ];
 
 #[test]

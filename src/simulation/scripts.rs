@@ -1,12 +1,16 @@
 //! Faults in a row, each at its moment, that chance would hardly ever bring: where one is wanted of the cluster as it is, it is waited for.
 
+use std::collections::BTreeSet;
+
 use crate::cluster::GroupId;
-use crate::raft::Fsync;
+use crate::raft::{Fsync, Held};
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
+use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 6] = [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, LOSS_OF_ALL];
+pub const SCRIPTS: [Scenario; 7] =
+    [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, LOSS_OF_ALL, MOVE_CRASHES];
 
 const FIRST: GroupId = GroupId(1);
 const LEADER_WAIT_MS_MAX: u64 = 20_000;
@@ -25,6 +29,59 @@ pub const FIGURE_EIGHT: Scenario =
 pub const QUICK_RESTARTS: Scenario = Scenario { disturb: quick_restarts, ..Scenario::drawn() };
 /// All nodes lose power, and with it what they had acknowledged; the operator accepts that.
 pub const LOSS_OF_ALL: Scenario = Scenario { disturb: loss_of_all, fsync: Fsync::No, ..Scenario::drawn() };
+
+/// Whoever takes part in a slot's move is killed after each of its steps.
+pub const MOVE_CRASHES: Scenario = Scenario { disturb: move_crashes, ..Scenario::drawn() };
+
+const MOVE_WAIT_MS_MAX: u64 = 20_000;
+
+/// What a move has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Staged,
+    Frozen,
+    Adopted,
+    Committed,
+}
+
+fn move_crashes(world: &mut World) -> Result<(), String> {
+    let moments = [Moment::Staged, Moment::Frozen, Moment::Adopted, Moment::Committed];
+    for (moment, victim) in moments.into_iter().flat_map(|moment| (0..4).map(move |victim| (moment, victim))) {
+        world.pass(300)?;
+        let key = world.clients.recent_key(&mut world.chance);
+        let slot = KeySlot::of_key(key.as_bytes()).slot();
+        let Some(from) = world.owner(slot) else { continue };
+        let to = GroupId(from.0 % 3 + 1);
+        let parts = |world: &World| [world.leader(from), world.leader(to), world.leader(GroupId::META)];
+        world.pass_until(LEADER_WAIT_MS_MAX, |world| parts(world).iter().all(Option::is_some))?;
+        world.begin_move(parts(world)[2].unwrap_or(0), slot, to);
+        world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() > 0)?;
+        if world.pass_until(MOVE_WAIT_MS_MAX, |world| is_at(world, slot, moment) || world.moves() == 0)? {
+            let parts = parts(world).into_iter().flatten();
+            let victims: BTreeSet<usize> =
+                parts.enumerate().filter(|(part, _)| victim == 3 || *part == victim).map(|(_, node)| node).collect();
+            for node in victims {
+                world.kill(node);
+                world.later(50, 500, Later::Start(node));
+            }
+            world.count("killed in a move");
+        }
+        if !world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)? {
+            return Err(format!("the move of slot {slot} that was disturbed at {moment:?} is not over"));
+        }
+    }
+    Ok(())
+}
+
+fn is_at(world: &World, slot: Slot, moment: Moment) -> bool {
+    let is_held = |held: &Held| match held {
+        Held::Owned => false,
+        Held::Staged { .. } => moment == Moment::Staged,
+        Held::Frozen { .. } => moment == Moment::Frozen,
+        Held::Adopted { .. } => moment == Moment::Adopted,
+    };
+    world.held(slot).iter().any(is_held) || (moment == Moment::Committed && world.is_committed(slot))
+}
 
 fn wipe(world: &mut World) -> Result<(), String> {
     world.pass(2000)?;

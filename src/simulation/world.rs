@@ -8,8 +8,8 @@ use std::sync::Once;
 
 use parking_lot::Mutex;
 
-use crate::cluster::{Address, GroupId, Probe, ReplicaId};
-use crate::raft::Fsync;
+use crate::cluster::{Address, GroupId, MoveState, Probe, ReplicaId};
+use crate::raft::{Fsync, Held};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
@@ -330,8 +330,36 @@ impl World {
         self.invariants.snapshots()
     }
 
+    /// The group that a slot is in, as some node knows it.
+    pub fn owner(&self, slot: Slot) -> Option<GroupId> {
+        Some(self.seen().first()?.replication.newest_topology().group_of(slot))
+    }
+
+    /// Of which some node knows.
+    pub fn moves(&self) -> usize {
+        let moves = |seen: &Seen| seen.replication.newest_topology().moves().count();
+        self.seen().iter().map(moves).max().unwrap_or(1)
+    }
+
+    pub fn is_committed(&self, slot: Slot) -> bool {
+        let committed = |seen: &Seen| {
+            let topology = seen.replication.newest_topology();
+            topology.moves().any(|(_, moved)| moved.slot == slot && moved.state == MoveState::Committed)
+        };
+        self.seen().iter().any(committed)
+    }
+
+    /// What all replicas have of a slot.
+    pub fn held(&self, slot: Slot) -> Vec<Held> {
+        let seen = self.seen();
+        seen.iter().flat_map(|seen| &seen.groups).filter_map(|group| group.held(slot)).collect()
+    }
+
     /// The node that leads the group and takes writes.
     pub fn leader(&self, group: GroupId) -> Option<usize> {
+        if group == GroupId::META {
+            return self.seen().iter().find(|seen| seen.replication.leads_meta()).map(|seen| seen.node);
+        }
         let leads = |seen: &Seen| seen.groups.iter().any(|here| here.id() == group && here.leads());
         self.seen().iter().find(|seen| leads(seen)).map(|seen| seen.node)
     }

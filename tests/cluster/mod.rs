@@ -7,6 +7,7 @@ mod failures;
 mod formation;
 mod full_disk;
 pub mod harness;
+mod moves;
 mod power_loss;
 mod recovery;
 mod redisraft;
