@@ -116,8 +116,7 @@ async fn serve(
     let (stop_clients, clients_stopped) = watch::channel(false);
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
-    background.spawn(rebalance::drive(replication.clone()));
-    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
+    rebalance_beside(&replication, &config, &mut background);
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
@@ -149,6 +148,11 @@ async fn serve(
     log.close();
     tracing::info!("stopped");
     outcome
+}
+
+fn rebalance_beside(replication: &Arc<Replication>, config: &Config, background: &mut JoinSet<()>) {
+    background.spawn(rebalance::drive(replication.clone()));
+    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
 }
 
 /// Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
@@ -325,8 +329,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         election_min: Duration::from_millis(config.election_timeout_min_ms),
         election_max: config.election_timeout_max(),
     };
-    let founding = topology.clone();
-    let space = Arc::new(Space::new(log.room()));
+    let (founding, space) = (topology.clone(), Arc::new(Space::new(log.room())));
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
         log,

@@ -38,7 +38,7 @@ pub enum MoveState {
 }
 
 /// Which of a move's two groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum MoveEnd {
     Source,
     Target,

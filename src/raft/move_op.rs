@@ -105,3 +105,7 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "move_op_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@
 //! Nothing is remembered but in the logs: a driver looks at the moves in the topology and at what its group holds, and takes the next step. Steps that
 //! fail, or whose outcome is not known, are tried again; each is made to be logged twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,43 +24,89 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// § How long a slot may be frozen for its last page. A target that does not take it must not keep the slot from its clients: the move is aborted,
 /// to be done again.
 const FROZEN_MAX: Duration = Duration::from_secs(2);
+/// Slots that a group sends beside each other: each of them waits mostly, for commits of its steps.
+const SENT_AT_ONCE: usize = 4;
+const CLEANED_UP_AT_ONCE: usize = 16;
 /// For what was decided to be seen here.
 const SEEN_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// What a group has to do for a move, and that one task at a time does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    /// Its outcome is known.
+    CleanUp(MoveId, MoveEnd),
+    Send(MoveId),
+}
 
 /// Runs until aborted. `bytes_per_second`: of one group, at most.
 pub async fn drive_moves(replication: Arc<Replication>, bytes_per_second: u64) {
     let mut tasks = JoinSet::new();
-    // The groups that are at work, with the last of each one's moves that failed.
-    let mut busy = BTreeMap::<GroupId, MoveId>::new();
-    let mut failed = BTreeMap::<GroupId, MoveId>::new();
+    let mut busy = BTreeSet::<(GroupId, Work)>::new();
+    // The last move of each group that was begun to be sent: the others have their turn first.
+    let mut last = BTreeMap::<GroupId, MoveId>::new();
+    let bytes_per_second = (bytes_per_second / SENT_AT_ONCE as u64).max(1);
     let attempts = Arc::new(AtomicU64::new(1));
     let mut topologies = replication.newest_topologies();
     loop {
         tokio::select! {
-            Some(ended) = tasks.join_next() => if let Ok((group, last)) = ended {
-                busy.remove(&group);
-                failed.insert(group, last);
+            biased;
+            Some(ended) = tasks.join_next() => if let Ok(work) = ended {
+                busy.remove(&work);
             },
             // A closed channel is the node's end.
             _ = topologies.changed() => (),
             () = tokio::time::sleep(LOOK_INTERVAL) => (),
         }
+        let topology = replication.newest_topology();
         for group in replication.led_groups() {
             let id = group.id();
-            if busy.contains_key(&id) || !has_work(&replication, id) {
-                continue;
+            while let Some((work, slot_move)) = next_work(&topology, &group, &busy, &mut last) {
+                busy.insert((id, work));
+                let (replication, attempts) = (replication.clone(), attempts.clone());
+                let driver = Driver { replication, group: group.clone(), bytes_per_second, attempts };
+                tasks.spawn(async move {
+                    driver.carry_out(work, &slot_move).await;
+                    (id, work)
+                });
             }
-            let last = failed.get(&id).copied().unwrap_or_default();
-            busy.insert(id, last);
-            let driver =
-                Driver { replication: replication.clone(), group, bytes_per_second, attempts: attempts.clone(), last };
-            tasks.spawn(async move { (id, driver.work().await) });
         }
     }
 }
 
-fn has_work(replication: &Replication, group: GroupId) -> bool {
-    replication.newest_topology().moves().any(|(_, slot_move)| slot_move.from == group || slot_move.to == group)
+fn next_work(
+    topology: &Topology,
+    group: &Group,
+    busy: &BTreeSet<(GroupId, Work)>,
+    last: &mut BTreeMap<GroupId, MoveId>,
+) -> Option<(Work, Move)> {
+    let own = group.id();
+    let count = |wanted: fn(&Work) -> bool| busy.iter().filter(|(id, work)| *id == own && wanted(work)).count();
+    let is_free = |work: &Work| !busy.contains(&(own, *work));
+    if count(|work| matches!(work, Work::CleanUp(..))) < CLEANED_UP_AT_ONCE {
+        let ends = topology.moves().filter(|(_, slot_move)| slot_move.state != MoveState::Started).flat_map(
+            |(id, slot_move)| [MoveEnd::Source, MoveEnd::Target].map(|end| (Work::CleanUp(id, end), end, slot_move)),
+        );
+        let mut due = ends
+            .filter(|(work, end, slot_move)| slot_move.group(*end) == own && !slot_move.is_done(*end) && is_free(work));
+        if let Some((work, _, slot_move)) = due.next() {
+            return Some((work, slot_move.clone()));
+        }
+    }
+    if count(|work| matches!(work, Work::Send(_))) >= SENT_AT_ONCE {
+        return None;
+    }
+    let due = |(id, slot_move): &(MoveId, &Move)| {
+        let held = || group.held(slot_move.slot);
+        slot_move.from == own
+            && slot_move.state == MoveState::Started
+            && is_free(&Work::Send(*id))
+            && (held() == Some(Held::Frozen { id: *id }) || (held() == Some(Held::Owned) && !group.refuses_writes()))
+    };
+    let before = last.get(&own).copied().unwrap_or_default();
+    let next = topology.moves().filter(due).find(|(id, _)| *id > before).or_else(|| topology.moves().find(due));
+    let (id, slot_move) = next?;
+    last.insert(own, id);
+    Some((Work::Send(id), slot_move.clone()))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,63 +127,32 @@ struct Driver {
     bytes_per_second: u64,
     /// Of this node, numbered.
     attempts: Arc<AtomicU64>,
-    /// The last move that failed: the others have their turn first.
-    last: MoveId,
 }
 
 impl Driver {
-    /// Takes steps while there are any; the last move that failed.
-    async fn work(mut self) -> MoveId {
-        while self.group.leads() {
-            match self.step().await {
-                Ok(true) => (),
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::info!(group = %self.group.id(), %error, "a move's step is tried again");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                    break;
-                }
+    async fn carry_out(&self, work: Work, slot_move: &Move) {
+        let outcome = match work {
+            Work::CleanUp(id, end) => self.clean_up(id, slot_move, end).await,
+            // § Another leader has frozen it: sending all of it anew would take longer than its clients should wait.
+            Work::Send(id) if self.group.held(slot_move.slot) == Some(Held::Frozen { id }) => {
+                self.give_up(id, slot_move.slot, true).await
             }
-        }
-        self.last
-    }
-
-    /// False when there is nothing to do.
-    async fn step(&mut self) -> Result<bool, StepError> {
-        let (topology, own) = (self.replication.newest_topology(), self.group.id());
-        let ends = |slot_move: &Move| {
-            let mut ends = [MoveEnd::Source, MoveEnd::Target].into_iter();
-            ends.find(|end| slot_move.group(*end) == own && !slot_move.is_done(*end))
+            Work::Send(id) => self.send(id, slot_move.slot, slot_move.to).await,
         };
-        let over = |(id, slot_move): (MoveId, &Move)| {
-            let outcome = match slot_move.state {
-                MoveState::Started => return None,
-                MoveState::Committed => Outcome::Committed,
-                MoveState::Aborted { .. } => Outcome::Aborted,
-            };
-            Some((id, slot_move.slot, outcome, ends(slot_move)?))
-        };
-        if let Some((id, slot, outcome, end)) = topology.moves().find_map(over) {
-            self.clean_up(id, slot, outcome, end).await?;
-            return Ok(true);
+        if let Err(error) = outcome {
+            tracing::info!(group = %self.group.id(), slot = %slot_move.slot, %error, "a move's step is tried again");
+            tokio::time::sleep(RETRY_DELAY).await;
         }
-        let to_send = |(_, slot_move): &(MoveId, &Move)| slot_move.from == own && slot_move.state == MoveState::Started;
-        let next = topology.moves().filter(to_send).find(|(id, _)| *id > self.last);
-        let Some((id, slot_move)) = next.or_else(|| topology.moves().find(to_send)) else { return Ok(false) };
-        self.last = id;
-        // § Another leader has frozen it: sending all of it anew would take longer than its clients should wait.
-        if self.group.held(slot_move.slot) == Some(Held::Frozen { id }) {
-            self.give_up(id, slot_move.slot, true).await?;
-        } else if self.group.refuses_writes() {
-            return Ok(false);
-        } else {
-            self.send(id, slot_move.slot, slot_move.to).await?;
-        }
-        Ok(true)
     }
 
     /// Logs the outcome here, then tells the meta group that this group is done with the move.
-    async fn clean_up(&self, id: MoveId, slot: Slot, outcome: Outcome, end: MoveEnd) -> Result<(), StepError> {
+    async fn clean_up(&self, id: MoveId, slot_move: &Move, end: MoveEnd) -> Result<(), StepError> {
+        let slot = slot_move.slot;
+        let outcome = match slot_move.state {
+            MoveState::Started => return Ok(()),
+            MoveState::Committed => Outcome::Committed,
+            MoveState::Aborted { .. } => Outcome::Aborted,
+        };
         if self.group.ended(slot) < id {
             self.group.log_move(slot, &MoveOp::Settle { id, outcome }, &[]).await?;
             if self.group.ended(slot) < id {
