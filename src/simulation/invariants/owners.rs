@@ -33,7 +33,7 @@ impl Owners {
 
 /// When all moves are over.
 pub fn owned_as_named(seen: &Seen) -> Result<(), String> {
-    let topology = seen.replication.topology();
+    let topology = seen.replication.newest_topology();
     for group in &seen.groups {
         for slot in Slot::all() {
             let (held, owned) = (group.held(slot), group.keyspace().owns(slot));
