@@ -22,7 +22,7 @@ use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
     self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, RealDisk,
-    Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    Recovered, ReplicaSeed, Replication, SnapshotTurns, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -324,8 +324,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         election_min: Duration::from_millis(config.election_timeout_min_ms),
         election_max: config.election_timeout_max(),
     };
-    let founding = topology.clone();
-    let space = Arc::new(Space::new(log.room()));
+    let (founding, space) = (topology.clone(), Arc::new(Space::new(log.room())));
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
         log,
@@ -336,6 +335,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         nonce: random::draw_u64(),
         started,
         log_bytes_max: config.log_bytes_max.0,
+        snapshot_turns: SnapshotTurns::new(config.log_bytes_max.0),
         space,
         reads: match config.read_mode {
             ReadMode::Lease => Reads::ByLease,

@@ -30,6 +30,7 @@ mod snapshot;
 mod snapshot_file;
 mod snapshot_files;
 mod snapshot_io;
+mod snapshot_turns;
 mod space;
 mod status;
 mod succession;
@@ -55,6 +56,7 @@ pub use peers::{PeerInbox, Question, announce_address, answer_questions};
 pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
+pub use snapshot_turns::SnapshotTurns;
 pub use space::{Space, watch_space};
 pub use succession::Heir;
 pub use transport::{

@@ -27,7 +27,7 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::space::Space;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
-use crate::raft::{GroupLog, NodeLog, Transport};
+use crate::raft::{GroupLog, NodeLog, SnapshotTurns, Transport};
 
 const TRANSFERS_MAX: usize = 8;
 
@@ -45,6 +45,7 @@ pub struct ReplicaSeed {
     pub nonce: u64,
     pub started: tokio::time::Instant,
     pub log_bytes_max: u64,
+    pub snapshot_turns: SnapshotTurns,
     pub space: Arc<Space>,
     pub reads: Reads,
     pub sightings: mpsc::Sender<LeaderSighting>,
@@ -135,8 +136,8 @@ impl Replica {
         let keyspace = Keyspace::new(secret);
         let state = Arc::new(GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id()));
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
-        let disk = seed.disk.clone();
-        let open = move || SnapshotStore::open(disk, directory, &loading, &opening);
+        let (disk, turns) = (seed.disk.clone(), seed.snapshot_turns.clone());
+        let open = move || SnapshotStore::open(disk, directory, turns, &loading, &opening);
         let snapshots = blocking(open).await??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
