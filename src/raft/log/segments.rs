@@ -217,6 +217,16 @@ impl Segments {
         Ok(())
     }
 
+    /// On a full disk, for which there may be no other space: segments that are needed no more go at once, not when the next one is begun.
+    /// § What says that they are not needed is durable first.
+    pub fn free_space(&mut self, marks: &Marks) -> Result<(), LogError> {
+        if self.room.has_ended() && !self.old.is_empty() {
+            self.sync()?;
+            self.delete_old(marks)?;
+        }
+        Ok(())
+    }
+
     fn note_reserve(&self) {
         let left = self.current.as_ref().map_or(0, |current| current.reserved.saturating_sub(current.written));
         self.room.spent.store(self.room.has_ended() && left < RESERVE_BYTES / 2, Ordering::Release);
@@ -363,8 +373,12 @@ impl Segments {
         };
         (self.lsn, self.crc) = (self.lsn + 1, crc);
         if let Some(full) = self.current.replace(segment) {
-            // Only now: until the new one was there, the old one's reserve was all there was.
-            full.file.cut(full.written).map_err(|error| LogError::io("cut", &full.path, error))?;
+            // Only now: until the new one was there, the old one's reserve was all there was. Some file systems need space to give some back:
+            // what is behind the last batch counts for nothing, and stays then.
+            match full.file.cut(full.written).map_err(|error| LogError::io("cut", &full.path, error)) {
+                Ok(()) | Err(LogError::Full { .. }) => (),
+                Err(error) => return Err(error),
+            }
             self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: Arc::new(full.highest) });
         }
         self.dirty_since.get_or_insert_with(Instant::now);
@@ -419,7 +433,7 @@ impl Segments {
     }
 
     /// § Oldest first, each removal durable before the next, so that what a power loss leaves is always a whole end of the log. `marks` is
-    /// what the newest segment, durable by now, begins with.
+    /// what the log, durable by now, says.
     fn delete_old(&mut self, marks: &Marks) -> Result<(), LogError> {
         for _ in 0..DELETED_AT_ONCE_MAX {
             let Some(oldest) = self.old.front() else { break };
@@ -429,8 +443,12 @@ impl Segments {
             if needed {
                 break;
             }
-            let removed = self.disk.remove(&oldest.path);
-            removed.map_err(|error| LogError::io("remove", &oldest.path, error))?;
+            match self.disk.remove(&oldest.path).map_err(|error| LogError::io("remove", &oldest.path, error)) {
+                Ok(()) => (),
+                // Some file systems need space for that, too. It goes later.
+                Err(LogError::Full { .. }) => break,
+                Err(error) => return Err(error),
+            }
             self.old.pop_front();
             self.sync_directory()?;
         }

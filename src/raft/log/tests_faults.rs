@@ -363,7 +363,11 @@ async fn a_failed_sync_stops_the_log_for_good_and_says_so() {
 
 /// Appends small entries until the log has no more space for segments; the next index.
 async fn fill(node_log: &NodeLog, replica: &mut Replica) -> u64 {
-    for index in 0.. {
+    fill_from(node_log, replica, 0).await
+}
+
+async fn fill_from(node_log: &NodeLog, replica: &mut Replica, first: u64) -> u64 {
+    for index in first.. {
         if node_log.room().has_ended() {
             return index;
         }
@@ -466,6 +470,83 @@ async fn a_disk_that_keeps_no_space_is_known_to_be_full_while_a_batch_waits() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     node_log.close();
+}
+
+/// Some file systems find that they are full when a file is cut or removed.
+#[tokio::test]
+async fn a_full_disk_at_any_operation_but_a_sync_does_not_stop_the_log() {
+    for operation in 1.. {
+        let disk = MemoryDisk::default();
+        let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+        let mut replica = Replica::new(&node_log, KEYS[0]);
+        let full = disk.operations() + operation;
+        disk.fail_at(full, Fault::Error(io::ErrorKind::StorageFull));
+        for index in 0..20 {
+            if replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.is_err() {
+                break;
+            }
+            replica.listen_to_all().await;
+            let purged = log_id(1, index / 2);
+            replica.passes(|holds| {
+                holds.purged = Some(purged);
+                holds.entries.retain(|(log_id, _, _)| log_id.index > purged.index);
+            });
+            if replica.log.purge(purged).await.is_err() {
+                break;
+            }
+        }
+        let failure = node_log.failure().now_or_never();
+        let stopped_by_sync = failure.is_none_or(|failure| matches!(*failure, LogError::Unsynced { .. }));
+        assert!(stopped_by_sync, "operation {operation}: {:?}", node_log.failure().now_or_never());
+        node_log.close();
+        let (found, _) = open(&disk.after_power_loss(&mut Chance(operation)), Fsync::Always).expect("opens");
+        check(&found, &[replica], End::PowerLoss, &format!("full at operation {operation}"));
+        if disk.operations() < full {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_segments_that_are_not_needed_are_given_back_without_another_write() {
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    let segments = || disk.list(Path::new(DIRECTORY)).expect("lists").len();
+    for index in 0..20 {
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+    }
+    disk.limit_free(Some(0));
+    let last = fill_from(&node_log, &mut replica, 20).await - 1;
+    assert!(segments() > 3);
+    replica.log.purge(log_id(1, last)).await.expect("queued");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while segments() > 1 {
+        assert!(Instant::now() < deadline, "{} segments stay", segments());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(node_log.failure().now_or_never().is_none());
+    node_log.close();
+    let (found, _) = open(&disk.after_power_loss(&mut Chance(7)), Fsync::Always).expect("opens");
+    assert_eq!(found.group(KEYS[0].0, KEYS[0].1).last_log_id(), Some(log_id(1, last)));
+}
+
+/// A power loss may bring back what was removed since the directory was last synced.
+#[test]
+fn a_disk_that_loses_power_may_find_a_removed_file_again() {
+    let path = Path::new("/log/file");
+    let found = |synced: bool, seed| {
+        let disk = MemoryDisk::default();
+        disk.create(path).and_then(|file| file.sync()).and_then(|()| disk.sync_directory(path)).expect("created");
+        disk.remove(path).expect("removed");
+        if synced {
+            disk.sync_directory(path).expect("synced");
+        }
+        disk.after_power_loss(&mut Chance(seed)).open(path).is_ok()
+    };
+    assert!((0..20).any(|seed| found(false, seed)) && (0..20).any(|seed| !found(false, seed)));
+    assert!((0..20).all(|seed| !found(true, seed)));
 }
 
 /// The disk is full half of the time, now and then.

@@ -180,6 +180,7 @@ impl Writer {
             self.tell_places();
         } else {
             self.segments.take_space(0)?;
+            self.segments.free_space(&self.marks)?;
         }
         let acknowledges = self.entry_bytes > 0 || !self.waiters.is_empty();
         let promised = self.fsync == Fsync::Always && !planted::is(Bug::AcknowledgeBeforeSync);
