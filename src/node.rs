@@ -152,6 +152,7 @@ async fn serve(
 
 /// Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
 async fn leave(replication: &Replication, shared: &Shared, healthy: bool, config: &Config) {
+    replication.announce_departure();
     replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
     // They have nowhere to go if it could not be handed over, or if this node is broken.
     if healthy && replication.led_groups().is_empty() {

@@ -4,7 +4,7 @@
 //! may be stale: nothing is decided by it but where a client is sent. Merging takes the higher of two ballots, so nodes
 //! that exchange their hints in any order, any number of times, end with the same ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,10 @@ pub struct News {
     pub hints: Hints,
     /// Its disk is full, or nearly so.
     pub short_of_space: bool,
+    /// It is about to stop, and must not be given leaderships.
+    pub leaving: bool,
+    /// Peers that it has a connection to.
+    pub connected: BTreeSet<NodeId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -188,7 +192,7 @@ mod tests {
         let mut hints = Hints::default();
         hints.learn(GROUP, hint(4, 1));
         hints.learn_election(GROUP, ballot(5, 3));
-        let news = News { hints, short_of_space: true };
+        let news = News { hints, short_of_space: true, leaving: true, connected: [NodeId([7; 20])].into() };
         let bytes = news.encode();
         assert_eq!(News::decode(&bytes), Ok(news));
         for length in 0..bytes.len() {

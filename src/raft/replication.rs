@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,6 +48,8 @@ const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
 const LOST_LEADER_DOUBT: Duration = Duration::from_secs(5);
+/// A peer that still has its connection to a node so long after this one's was lost does not only lack the news that the node is dead.
+const LOST_HERE_ALONE_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a key slot's commands go.
 #[derive(Debug, Clone)]
@@ -73,6 +76,10 @@ pub struct Replication {
     routes: ArcSwap<RouteTable>,
     /// Peers whose connection was lost a moment ago.
     lost: ArcSwap<BTreeSet<NodeId>>,
+    /// Peers that have said that they are about to stop.
+    leaving: ArcSwap<BTreeSet<NodeId>>,
+    /// This node is.
+    leaves: AtomicBool,
     changes: watch::Sender<u64>,
     space: Arc<Space>,
 }
@@ -158,6 +165,23 @@ impl Replication {
 
     pub fn peers(&self) -> Vec<PeerState> {
         self.transport.peers()
+    }
+
+    /// From now on nobody is to hand leaderships to this node: it would be gone a moment later.
+    pub fn announce_departure(&self) {
+        self.leaves.store(true, Ordering::Release);
+        self.announce();
+    }
+
+    fn announce(&self) {
+        let news = News {
+            hints: Hints::clone(&self.hints.load()),
+            short_of_space: self.space.is_short(),
+            leaving: self.leaves.load(Ordering::Acquire),
+            connected: self.peers().iter().filter(|peer| peer.lost_for.is_none()).map(|peer| peer.node).collect(),
+        };
+        let fits = self.transport.broadcast_hint(news.encode().into());
+        debug_assert!(fits, "hints of every group fit a frame");
     }
 
     /// Nodes that this one has no connection to, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
@@ -323,6 +347,8 @@ impl Coordinator {
             groups: ArcSwap::default(),
             routes: ArcSwap::from_pointee(routes),
             lost: ArcSwap::default(),
+            leaving: ArcSwap::default(),
+            leaves: AtomicBool::new(false),
             changes: watch::Sender::new(0),
             space: start.seed.space.clone(),
         });
@@ -369,7 +395,7 @@ impl Coordinator {
                 // A closed channel stops the node as well.
                 _ = stop.changed() => break,
                 _ = interval.tick() => {
-                    self.announce();
+                    self.replication.announce();
                     self.propose_founding();
                     self.forget_lost();
                     self.release_log();
@@ -423,7 +449,7 @@ impl Coordinator {
         }
         if changed {
             self.publish();
-            self.announce();
+            self.replication.announce();
         }
     }
 
@@ -480,18 +506,13 @@ impl Coordinator {
         }
     }
 
-    fn announce(&self) {
-        let news = News { hints: self.hints.clone(), short_of_space: self.replication.space.is_short() };
-        let fits = self.replication.transport.broadcast_hint(news.encode().into());
-        debug_assert!(fits, "hints of every group fit a frame");
-    }
-
     fn learn_connection(&mut self, node: NodeId, connected: bool) {
         if connected {
             self.lost.remove(&node);
         } else {
             self.lost.insert(node, Instant::now());
             self.replication.space.forget(node);
+            self.learn_departure(node, false);
             self.succeed(node);
         }
         self.publish();
@@ -529,13 +550,30 @@ impl Coordinator {
 
     fn learn_news(&mut self, from: NodeId, bytes: &[u8]) {
         match News::decode(bytes) {
-            Ok(News { hints, short_of_space }) => {
+            Ok(News { hints, short_of_space, leaving, connected }) => {
                 self.replication.space.learn(from, short_of_space);
-                if self.hints.merge(&hints) {
+                self.learn_departure(from, leaving);
+                let lost = self.lost.len();
+                // Alive, and cut off from this node alone: its leaderships go on.
+                self.lost.retain(|node, since| since.elapsed() < LOST_HERE_ALONE_AFTER || !connected.contains(node));
+                if self.hints.merge(&hints) || self.lost.len() != lost {
                     self.publish();
                 }
             }
             Err(error) => tracing::warn!(%error, "a peer's leader hints were dropped"),
+        }
+    }
+
+    fn learn_departure(&self, node: NodeId, leaving: bool) {
+        let known = self.replication.leaving.load();
+        if known.contains(&node) != leaving {
+            let mut leaving_now = BTreeSet::clone(&known);
+            if leaving {
+                leaving_now.insert(node)
+            } else {
+                leaving_now.remove(&node)
+            };
+            self.replication.leaving.store(Arc::new(leaving_now));
         }
     }
 
@@ -687,7 +725,7 @@ impl Coordinator {
 impl Replication {
     /// Tries one voter elsewhere after the other, the best first, on nodes that suit.
     pub async fn hand_over(&self, group: Arc<Group>, deadline: Instant, suits: impl Fn(&Heir) -> bool) {
-        let mut heirs = self.heirs(&group);
+        let mut heirs = self.heirs(group.id(), group.replica(), &self.membership(&group));
         heirs.retain(suits);
         succession::rank(&mut heirs, &self.leaderships());
         hand_over(group, heirs, deadline).await;
@@ -709,7 +747,7 @@ impl Replication {
         let mut leaderships = self.leaderships();
         let mut handed_over = Vec::new();
         for group in self.led_groups() {
-            let mut heirs = self.heirs(&group);
+            let mut heirs = self.heirs(group.id(), group.replica(), &self.membership(&group));
             succession::rank(&mut heirs, &leaderships);
             if let Some(heir) = heirs.first() {
                 *leaderships.entry(heir.node).or_default() += 1;
@@ -718,19 +756,18 @@ impl Replication {
         }
         join_all(handed_over).await;
         if let Ok(leader) = self.meta_raft.as_leader() {
-            let status = self.meta_membership();
-            let own = leader.leader_id().node_id;
-            let best =
-                status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
-            if let Some(target) = best {
+            let mut heirs = self.heirs(GroupId::META, ReplicaId(leader.leader_id().node_id), &self.meta_membership());
+            succession::rank(&mut heirs, &BTreeMap::new());
+            if let Some(heir) = heirs.first() {
                 // Nothing is served under a lease of the meta group, so there is none to revoke.
-                let _ = self.meta_raft.trigger().transfer_leader(target.0).await;
+                let _ = self.meta_raft.trigger().transfer_leader(heir.replica.0).await;
             }
         }
     }
-    fn heirs(&self, group: &Group) -> Vec<Heir> {
-        let (status, topology) = (self.membership(group), self.topology());
-        let preferred = topology.group(group.id()).map(|info| info.preferred);
+
+    fn heirs(&self, group: GroupId, own: ReplicaId, status: &MembershipStatus) -> Vec<Heir> {
+        let (leaving, topology) = (self.leaving.load(), self.topology());
+        let preferred = topology.group(group).map(|info| info.preferred);
         let heir = |voter: &ReplicaId| {
             let matched = status.matched.get(voter).copied().unwrap_or(0);
             let lag = status.last_log_index.saturating_sub(matched);
@@ -738,7 +775,8 @@ impl Replication {
             let able = self.transport.is_connected(node) && !self.space.is_short_at(node);
             Some(Heir { replica: *voter, node, lag, preferred: preferred == Some(*voter), able })
         };
-        status.voters.iter().filter(|voter| **voter != group.replica()).filter_map(heir).collect()
+        let heirs = status.voters.iter().filter(|voter| **voter != own).filter_map(heir);
+        heirs.filter(|heir| !leaving.contains(&heir.node)).collect()
     }
 }
 

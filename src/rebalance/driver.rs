@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaRole, ReplicaId};
-use crate::raft::{ChangeError, Group, Heir, MembershipStatus, Replication};
+use crate::cluster::{GroupId, MetaRole};
+use crate::raft::{ChangeError, Group, Heir, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ pub async fn drive(replication: Arc<Replication>) {
             if replication.space().is_short() {
                 leave(&replication, group).await;
             } else if done && since.elapsed() > PREFERENCE_DELAY {
-                return_leadership(&replication, &group).await;
+                return_leadership(&replication, group).await;
             }
         }
     }
@@ -98,21 +98,9 @@ async fn leave(replication: &Replication, group: Arc<Group>) {
     replication.hand_over(group, Instant::now() + STEP_WAIT_MAX, suits).await;
 }
 
-fn is_close(status: &MembershipStatus, replica: ReplicaId) -> bool {
-    status.matched.get(&replica).is_some_and(|matched| matched + CLOSE_ENTRIES >= status.last_log_index)
-}
-
-/// Spreads leaders: the topology prefers one node per group, and this hands leadership back to it once it has caught up.
-async fn return_leadership(replication: &Replication, group: &Group) {
-    let topology = replication.topology();
-    let Some(info) = topology.group(group.id()) else { return };
-    if info.preferred == group.replica() {
-        return;
-    }
-    let status = replication.membership(group);
-    let full = info.replicas.get(&info.preferred).is_some_and(|node| replication.space().is_short_at(*node));
-    if status.voters.contains(&info.preferred) && is_close(&status, info.preferred) && !full {
-        // Refused or late: the next round tries again.
-        let _ = group.transfer(info.preferred).await;
-    }
+/// Spreads leaders: the topology prefers one node per group, and this hands leadership back to it once it has caught up. Refused or late:
+/// the next round tries again.
+async fn return_leadership(replication: &Replication, group: Arc<Group>) {
+    let suits = |heir: &Heir| heir.preferred && heir.able && heir.lag <= CLOSE_ENTRIES;
+    replication.hand_over(group, Instant::now() + STEP_WAIT_MAX, suits).await;
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Once;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::cluster::{Address, GroupId, Probe, ReplicaId};
-use crate::raft::Fsync;
+use crate::raft::{Fsync, Route};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
@@ -19,6 +21,7 @@ use crate::simulation::invariants::{Invariants, Seen, compare, owners};
 use crate::simulation::network::Network;
 use crate::simulation::node::Machine;
 use crate::simulation::scenario::Scenario;
+use crate::slot::KeySlot;
 
 const CLIENTS: usize = 8;
 /// Within this a cluster without faults serves.
@@ -27,6 +30,7 @@ const HEAL_MS_MAX: u64 = 60_000;
 const SLOW_LOOK_MS: u64 = 500;
 /// After a node has joined, for its last membership change to be committed.
 const SETTLING_MS: u64 = 3000;
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 pub struct World {
     pub now_ms: u64,
@@ -309,6 +313,20 @@ impl World {
         self.seen().iter().find(|seen| leads(seen)).map(|seen| seen.node)
     }
 
+    pub fn leads_any(&self, node: usize) -> bool {
+        self.machines[node].shared().is_some_and(|shared| !shared.replication.led_groups().is_empty())
+    }
+
+    /// Whether the node sends requests for the group's keys to `leader`.
+    pub fn names(&self, node: usize, group: GroupId, leader: usize) -> bool {
+        let Some(shared) = self.machines[node].shared() else { return false };
+        let topology = shared.replication.topology();
+        let is_of_group = |key_slot: &KeySlot| topology.group_of(key_slot.slot()) == group;
+        let key_slot = KeySlot::all().find(is_of_group).expect("every group owns a slot");
+        let address = self.machines[leader].address().to_string();
+        matches!(shared.replication.route(key_slot), Route::Moved(known) if *known == *address)
+    }
+
     /// The leadership's term, if the node was elected in the term it is in.
     pub fn elected(&self, node: usize, group: GroupId) -> Option<u64> {
         let group = self.machines[node].shared()?.replication.group(group)?;
@@ -424,6 +442,15 @@ impl World {
                 let _ = group.transfer(target).await;
             });
         }
+    }
+
+    /// What a node does first that is told to stop.
+    pub fn leave(&self, node: usize) {
+        let Some(shared) = self.machines[node].shared() else { return };
+        self.machines[node].spawn(async move {
+            shared.replication.announce_departure();
+            shared.replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        });
     }
 
     /// What the key holds, from whichever node leads.
