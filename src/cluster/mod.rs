@@ -22,7 +22,7 @@ mod view;
 #[cfg(test)]
 pub(crate) use fixture::{node as fixture_node, topology as fixture_topology};
 pub use founding::{Action, FormingNode, PlanRefusal, Probe, WaitReason};
-pub use hints::{Ballot, Hints, HintsError, LeaderHint, News};
+pub use hints::{Ballot, DiskSpace, Hints, HintsError, LeaderHint, News};
 pub use ids::{ClusterId, Epoch, GroupId, NodeId, ReplicaId};
 pub use meta::{MetaError, MetaOp, MetaOutcome, apply_meta};
 pub use plan::{Founder, FoundingPlan, Intent, PlanError, PlanSeed, PlanWarning, REPLICA_COUNT_MAX};

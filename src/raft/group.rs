@@ -1,7 +1,7 @@
 //! One replica of one data group: what the rest of the node calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
-use crate::cluster::{GroupId, ReplicaId};
+use crate::cluster::{DiskSpace, GroupId, ReplicaId};
 use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::{Keyspace, Time};
 use crate::metrics::GroupMetrics;
@@ -46,7 +46,8 @@ pub struct GroupState {
     /// The log's last entry when this process started.
     found_last: Option<LogId>,
     applied: Mutex<Applied>,
-    refuses_writes: AtomicBool,
+    /// A `DiskSpace`.
+    space: AtomicU8,
     #[cfg(test)]
     pub witnessed: Mutex<Vec<Witnessed>>,
 }
@@ -101,7 +102,7 @@ impl GroupState {
             stamp_seen: AtomicU64::new(0),
             found_last,
             applied: Mutex::default(),
-            refuses_writes: AtomicBool::new(false),
+            space: AtomicU8::new(DiskSpace::Enough as u8),
             #[cfg(test)]
             witnessed: Mutex::default(),
         }
@@ -148,8 +149,8 @@ impl GroupState {
         }
     }
 
-    pub fn refuse_writes(&self, refuse: bool) {
-        self.refuses_writes.store(refuse, Ordering::Release);
+    pub fn take_note_of_space(&self, space: DiskSpace) {
+        self.space.store(space as u8, Ordering::Release);
     }
 
     pub fn applied(&self) -> Applied {
@@ -288,7 +289,12 @@ impl Group {
 
     /// Too many of the group's nodes are short of disk space; see `raft/space.rs`. Meant for a leader.
     pub fn refuses_writes(&self) -> bool {
-        self.state.refuses_writes.load(Ordering::Acquire)
+        self.state.space.load(Ordering::Acquire) != DiskSpace::Enough as u8
+    }
+
+    /// So many cannot write that nothing is proposed for reads either that find a key past due. Meant for a leader.
+    pub fn refuses_expiry(&self) -> bool {
+        self.state.space.load(Ordering::Acquire) == DiskSpace::Ended as u8
     }
 
     /// Index of the last entry applied here; covers every write acknowledged here before the call.

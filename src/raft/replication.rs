@@ -176,7 +176,7 @@ impl Replication {
     fn announce(&self) {
         let news = News {
             hints: Hints::clone(&self.hints.load()),
-            short_of_space: self.space.is_short(),
+            space: self.space.own(),
             leaving: self.leaves.load(Ordering::Acquire),
             connected: self.peers().iter().filter(|peer| peer.lost_for.is_none()).map(|peer| peer.node).collect(),
         };
@@ -550,8 +550,8 @@ impl Coordinator {
 
     fn learn_news(&mut self, from: NodeId, bytes: &[u8]) {
         match News::decode(bytes) {
-            Ok(News { hints, short_of_space, leaving, connected }) => {
-                self.replication.space.learn(from, short_of_space);
+            Ok(News { hints, space, leaving, connected }) => {
+                self.replication.space.learn(from, space);
                 self.learn_departure(from, leaving);
                 let lost = self.lost.len();
                 // Alive, and cut off from this node alone: its leaderships go on.
