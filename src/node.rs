@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::{self, Health, HttpPages, NodeError};
-use crate::cluster::{Address, Intent, NodeInfo, Settings, Topology, WantedSettings};
-use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
+use crate::cluster::{Address, Intent, NodeInfo, Purpose, Settings, Topology, WantedSettings};
+use crate::config::{Appendfsync, Config, ConfigTable, HostPort, LoadedConfig, ReadMode};
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
@@ -117,6 +117,7 @@ async fn serve(
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
+    background.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
@@ -256,18 +257,20 @@ pub fn formation_config(config: &Config) -> FormationConfig {
         peer_port: config.peer_port(),
         http_port: config.http_port().unwrap_or(0),
     };
-    let mut addresses: BTreeSet<Address> =
-        config.initial_cluster.iter().map(|listed| Address { host: listed.host.clone(), port: listed.port }).collect();
+    let addresses_of = |listed: &[HostPort]| -> BTreeSet<Address> {
+        listed.iter().map(|listed| Address { host: listed.host.clone(), port: listed.port }).collect()
+    };
+    let (purpose, mut addresses, replicas) = match config.join.is_empty() {
+        true => (Purpose::FoundOrJoin, addresses_of(&config.initial_cluster), Some(config.replica_count())),
+        false => (Purpose::Join, addresses_of(&config.join), config.replicas),
+    };
     if addresses.is_empty() {
         addresses.insert(info.address());
     }
-    let settings = WantedSettings {
-        groups: config.groups,
-        replicas: Some(config.replicas),
-        hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT),
-    };
+    let settings =
+        WantedSettings { groups: config.groups, replicas, hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT) };
     let password = Some(config.requirepass.clone()).filter(|password| !password.0.is_empty());
-    FormationConfig { info, intent: Intent { addresses, settings }, password }
+    FormationConfig { info, intent: Intent { addresses, settings }, purpose, password }
 }
 
 /// A restarted node may have been given other flags, or another CPU.

@@ -9,6 +9,9 @@ use super::{
     GroupId, MetaError, MetaOp, MetaOutcome, MetaRole, NodeId, NodeInfo, ReplicaId, Topology, TopologyError,
     WantedSettings, apply_meta,
 };
+use crate::clock::Timestamp;
+
+const AT: Timestamp = Timestamp(5);
 
 fn join(topology: &Topology, number: u8, at: u8) -> MetaOp {
     MetaOp::Join { node: node(number), info: info(at), settings: WantedSettings::from(topology.settings()) }
@@ -18,15 +21,17 @@ fn join(topology: &Topology, number: u8, at: u8) -> MetaOp {
 fn the_first_entry_founds_and_only_the_same_plan_may_come_again() {
     let mut state = None;
     let found = MetaOp::Found(Box::new(plan(3, 3, 3)));
-    assert_eq!(apply_meta(&mut state, &MetaOp::Forget { node: node(1) }), Err(MetaError::NotFounded));
-    assert_eq!(apply_meta(&mut state, &found), Ok(MetaOutcome::Founded));
-    assert_eq!(state, Some(topology(3, 3, 3)));
-    assert_eq!(apply_meta(&mut state, &found), Ok(MetaOutcome::Unchanged));
+    assert_eq!(apply_meta(&mut state, &MetaOp::Forget { node: node(1) }, AT), Err(MetaError::NotFounded));
+    assert_eq!(apply_meta(&mut state, &found, AT), Ok(MetaOutcome::Founded));
+    let founded = state.as_ref().expect("founded");
+    assert_eq!(founded.events()[0].what, "the cluster was founded");
+    assert_eq!(Topology { events: Default::default(), ..founded.clone() }, topology(3, 3, 3));
+    assert_eq!(apply_meta(&mut state, &found, AT), Ok(MetaOutcome::Unchanged));
     let plan = plan(3, 3, 3);
     let seed = super::fixture::seed(2);
     let other = super::FoundingPlan::new(1, node(1), plan.intent().clone(), &super::fixture::members(3), seed).unwrap();
     let refusal = MetaError::AlreadyFounded(plan.cluster_id());
-    assert_eq!(apply_meta(&mut state, &MetaOp::Found(Box::new(other))), Err(refusal));
+    assert_eq!(apply_meta(&mut state, &MetaOp::Found(Box::new(other)), AT), Err(refusal));
 }
 
 #[test]

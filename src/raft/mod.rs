@@ -56,6 +56,7 @@ pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
 pub use space::{Space, watch_space};
+pub use status::LedGroup;
 pub use succession::Heir;
 pub use transport::{
     ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Tcp,

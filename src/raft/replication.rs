@@ -717,17 +717,21 @@ impl Replication {
             handed_over.push(hand_over(group, heirs, deadline));
         }
         join_all(handed_over).await;
-        if let Ok(leader) = self.meta_raft.as_leader() {
-            let status = self.meta_membership();
-            let own = leader.leader_id().node_id;
-            let best =
-                status.voters.iter().filter(|voter| voter.0 != own).max_by_key(|voter| status.matched.get(voter));
-            if let Some(target) = best {
-                // Nothing is served under a lease of the meta group, so there is none to revoke.
-                let _ = self.meta_raft.trigger().transfer_leader(target.0).await;
-            }
+        self.hand_over_meta(|_| true).await;
+    }
+
+    /// Hands leadership of the meta group, if it is here, to the most advanced of the voters that suit.
+    pub async fn hand_over_meta(&self, suits: impl Fn(ReplicaId) -> bool) {
+        let Ok(leader) = self.meta_raft.as_leader() else { return };
+        let (status, own) = (self.meta_membership(), leader.leader_id().node_id);
+        let others = status.voters.iter().filter(|voter| voter.0 != own && suits(**voter));
+        let able = |voter: &ReplicaId| status.members.get(voter).is_some_and(|node| self.transport.is_connected(*node));
+        if let Some(target) = others.max_by_key(|voter| (able(voter), status.matched.get(voter))) {
+            // Nothing is served under a lease of the meta group, so there is none to revoke.
+            let _ = self.meta_raft.trigger().transfer_leader(target.0).await;
         }
     }
+
     fn heirs(&self, group: &Group) -> Vec<Heir> {
         let (status, topology) = (self.membership(group), self.topology());
         let preferred = topology.group(group.id()).map(|info| info.preferred);

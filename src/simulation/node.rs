@@ -86,7 +86,7 @@ impl Machine {
             data_dir: PathBuf::from(self.directory.path()),
             threads: 1,
             groups,
-            replicas,
+            replicas: Some(replicas),
             election_timeout_max_ms: election_ms_max,
             election_timeout_min_ms: election_ms_max / 2,
             log_bytes_max: ByteSize(LOG_BYTES_MAX),
@@ -269,6 +269,7 @@ async fn live(config: Config, place: Place, slot: Arc<Mutex<Option<Arc<Shared>>>
     };
     let (_stop, stopped) = watch::channel(false);
     tasks.spawn(rebalance::drive(replication.clone()));
+    tasks.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();
     running.spawn(coordinator.run(stopped));

@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use parking_lot::Mutex;
 
-use crate::cluster::{Address, GroupId, Probe, ReplicaId};
+use crate::cluster::{Address, GroupId, MetaRole, Probe, ReplicaId};
 use crate::raft::Fsync;
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
@@ -274,7 +274,8 @@ impl World {
             })
         };
         let groups = newest.groups().iter().map(|(id, info)| (*id, info.replicas.keys().copied().collect()));
-        let meta = (GroupId::META, newest.meta_members().keys().copied().collect());
+        let voters = newest.meta_members().into_iter().filter(|(_, (_, role))| *role == MetaRole::Voter);
+        let meta = (GroupId::META, voters.map(|(replica, _)| replica).collect());
         let settled = self.now_ms > self.joined_ms + SETTLING_MS;
         settled && seen.len() == self.machines.len() && groups.chain([meta]).all(|(id, wanted)| whole(&id, wanted))
     }
