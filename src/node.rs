@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -59,7 +60,27 @@ pub fn run(loaded: LoadedConfig) -> Result<(), NodeError> {
     workers.stop();
     // Blocking work that outlives its deadline must not hold the exit up.
     runtime.shutdown_background();
-    result
+    match result? {
+        End::Stop => Ok(()),
+        End::StartAgain => Err(start_again().into()),
+    }
+}
+
+/// What the process does when the node has stopped.
+enum End {
+    Stop,
+    /// It is to run as a member of another cluster, or has to take up its own again.
+    StartAgain,
+}
+
+/// As the same process, with the same flags. Returns only if that fails.
+fn start_again() -> String {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return format!("start this node again: its program is not to be found: {error}"),
+    };
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    format!("start this node again: it could not do so itself: {error}")
 }
 
 /// § A panic ends the process: one while applying or logging leaves a replica that may have diverged, and a node that lost one of its
@@ -77,7 +98,7 @@ async fn serve(
     logs: admin::LogControl,
     rendered: Rendered,
     workers: &Workers,
-) -> Result<(), NodeError> {
+) -> Result<End, NodeError> {
     let LoadedConfig { config, file: config_file, warnings: _ } = loaded;
     let started = Instant::now();
     let parameters = Arc::new(ConfigTable::new(&config));
@@ -99,7 +120,7 @@ async fn serve(
         reason = &mut signal => {
             // The log is closed as it is dropped.
             tracing::info!(reason = reason?, "stopping before the cluster was formed");
-            return Ok(());
+            return Ok(End::Stop);
         }
     };
     check_settings(&formation, &formed.topology)?;
@@ -125,9 +146,12 @@ async fn serve(
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
     tracing::info!(port = config.port, address = %replication.address(), "serving clients");
 
+    background.spawn(raft::watch_membership(replication.clone()));
+    let mut meeting = shared.meeting.subscribe();
     let outcome = tokio::select! {
         reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map_err(Into::into),
         outcome = must_stop(&shared, &mut failures, &log) => outcome,
+        Ok(_) = meeting.wait_for(Option::is_some) => Ok(()),
     };
     shared.stop_requested.send_replace(true);
     let deadline = Instant::now() + config.shutdown_time_max();
@@ -138,17 +162,47 @@ async fn serve(
         }
         stop_clients.send_replace(true);
         let _ = serving.await;
+        // Nobody writes any more.
+        let alone = replication.check_alone();
         background.shutdown().await;
         stop.send_replace(true);
         let _ = coordinating.await;
         transport.shutdown().await;
+        alone
     };
-    if tokio::time::timeout_at(deadline, orderly).await.is_err() {
+    let alone = tokio::time::timeout_at(deadline, orderly).await.unwrap_or_else(|_| {
         tracing::warn!("the time for an orderly stop is over");
-    }
+        Err("it did not stop in time".to_owned())
+    });
     log.close();
     tracing::info!("stopped");
-    outcome
+    let meeting = shared.meeting.borrow().clone();
+    match meeting.filter(|_| outcome.is_ok()) {
+        None => outcome.map(|()| End::Stop),
+        Some(address) => {
+            meet(&config, &formation, &address, alone).await;
+            Ok(End::StartAgain)
+        }
+    }
+}
+
+/// Makes this node, which is stopped, a member of the cluster at `address`, or leaves it as it was.
+async fn meet(config: &Config, formation: &FormationConfig, address: &Address, alone: Result<(), String>) {
+    let joined = match alone {
+        Ok(()) => raft::join_other(formation, address).await,
+        Err(reason) => Err(reason),
+    };
+    let aside =
+        joined.and_then(|record| power_loss::set_aside(&config.data_dir, &record).map_err(|error| error.to_string()));
+    match aside {
+        Ok(aside) => tracing::info!(
+            %address, aside = %aside.display(),
+            "this node has joined another cluster and starts again; what it was is set aside and may be deleted"
+        ),
+        Err(reason) => tracing::error!(
+            %address, reason, "this node could not join the other cluster and starts again as it was"
+        ),
+    }
 }
 
 /// Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
@@ -168,6 +222,13 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
     let reason = tokio::select! {
         Ok(_) = shutdown_command.wait_for(|requested| *requested) => {
             tracing::info!(reason = "SHUTDOWN", "stopping");
+            return Ok(());
+        }
+        () = shared.replication.removed() => {
+            tracing::warn!(
+                node = %shared.replication.node(),
+                "this node was removed from its cluster and stops; its data directory can be deleted, and has to be before it joins anew"
+            );
             return Ok(());
         }
         Some(reason) = failures.recv() => reason,

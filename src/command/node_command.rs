@@ -116,6 +116,13 @@ pub enum ClusterCommand {
     Links,
     CountFailureReports,
     Failover,
+    Meet,
+    Forget,
+    Reset,
+    Replicate,
+    SetConfigEpoch,
+    Bumpepoch,
+    Saveconfig,
     Hashslot,
     Kvorum,
 }

@@ -15,6 +15,7 @@ mod leadership;
 mod lease;
 mod log;
 mod machine;
+mod members;
 mod membership;
 mod meta;
 mod node_file;
@@ -48,6 +49,7 @@ pub use lease::LeaseGuard;
 pub use log::{Disk, Fsync, GroupLog, LogError, LogOptions, NodeLog, RealDisk, Recovered};
 #[cfg(test)]
 pub use log::{SimulatedLog, SimulatedWriter};
+pub use members::{join_other, watch_membership};
 pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
 pub use node_file::{Membership, NodeFile, NodeRecord};

@@ -90,12 +90,7 @@ async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), Strin
 pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
     while replication.topology().node(replication.node()) != Some(&info) {
         let op = MetaOp::UpdateAddress { node: replication.node(), info: info.clone() };
-        let told = match replication.propose(&op).await {
-            Ok(_) => Ok(()),
-            Err(ProposeError::NotLeader) => replication.propose_elsewhere(&op).await,
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = told {
+        if let Err(error) = replication.propose_anywhere(&op).await {
             tracing::info!(%error, "this node's new address is not registered yet");
         }
         tokio::time::sleep(ADDRESS_INTERVAL).await;
@@ -103,11 +98,20 @@ pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
 }
 
 impl Replication {
+    /// Here or at the meta leader. What has no known outcome may be proposed again.
+    pub async fn propose_anywhere(&self, op: &MetaOp) -> Result<(), String> {
+        match self.propose(op).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::NotLeader) => self.propose_elsewhere(op).await,
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// To the meta leader, whose answer says whether it was done.
     async fn propose_elsewhere(&self, op: &MetaOp) -> Result<(), String> {
         let leader = self.hints().leader(GroupId::META).ok_or("the meta group has no leader now")?;
         let answer = self.ask(leader.node, ASK_PROPOSE, &op.encode(), TRANSFER_WAIT_MAX).await;
-        let answer = answer.map_err(|error| error.to_string())?;
+        let answer = answer.map_err(|error| format!("the leader of the meta group does not answer: {error}"))?;
         postcard::from_bytes::<Result<(), String>>(&answer).map_err(|error| error.to_string())?
     }
 

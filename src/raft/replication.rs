@@ -43,6 +43,9 @@ const HINT_INTERVAL: Duration = Duration::from_millis(500);
 /// or a network's hiccup that nobody should see.
 const FAILED_AFTER: Duration = Duration::from_secs(3);
 
+/// How long the connection to a node that was removed stays.
+const PARTING: Duration = Duration::from_secs(3);
+
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
@@ -74,6 +77,7 @@ pub struct Replication {
     /// Peers whose connection was lost a moment ago.
     lost: ArcSwap<BTreeSet<NodeId>>,
     changes: watch::Sender<u64>,
+    removed: watch::Sender<bool>,
     space: Arc<Space>,
 }
 
@@ -158,6 +162,20 @@ impl Replication {
 
     pub fn peers(&self) -> Vec<PeerState> {
         self.transport.peers()
+    }
+
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.transport.is_connected(node)
+    }
+
+    /// Resolves when the cluster has let go of this node.
+    pub async fn removed(&self) {
+        // The sender is in `self`, so waiting cannot fail.
+        self.removed.subscribe().wait_for(|removed| *removed).await.ok();
+    }
+
+    pub(super) fn mark_removed(&self) {
+        self.removed.send_replace(true);
     }
 
     /// Nodes that this one has no connection to, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
@@ -260,6 +278,8 @@ pub struct Coordinator {
     leads: BTreeSet<GroupId>,
     /// Peers whose connection was lost a moment ago.
     lost: BTreeMap<NodeId, Instant>,
+    /// Peers that were members until a moment ago.
+    parting: BTreeMap<NodeId, Instant>,
     start: StartRest,
     /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
     starting: BTreeSet<GroupId>,
@@ -324,6 +344,7 @@ impl Coordinator {
             routes: ArcSwap::from_pointee(routes),
             lost: ArcSwap::default(),
             changes: watch::Sender::new(0),
+            removed: watch::Sender::new(false),
             space: start.seed.space.clone(),
         });
         Ok(Self {
@@ -334,6 +355,7 @@ impl Coordinator {
             hints: Hints::default(),
             leads: BTreeSet::new(),
             lost: BTreeMap::new(),
+            parting: BTreeMap::new(),
             start: StartRest {
                 file: Arc::new(Mutex::new(start.file)),
                 seed: start.seed,
@@ -372,6 +394,7 @@ impl Coordinator {
                     self.announce();
                     self.propose_founding();
                     self.forget_lost();
+                    self.part();
                     self.release_log();
                     if std::mem::take(&mut self.untaken) {
                         topologies.mark_changed();
@@ -571,11 +594,10 @@ impl Coordinator {
         for (peer, info) in topology.nodes() {
             self.replication.transport.set_peer(*peer, &info.host, info.peer_port);
         }
-        for peer in self.replication.topology.load().nodes().keys() {
-            if topology.node(*peer).is_none() {
-                self.replication.transport.remove_peer(*peer);
-            }
+        for peer in self.replication.topology.load().nodes().keys().filter(|peer| topology.node(**peer).is_none()) {
+            self.parting.entry(*peer).or_insert_with(Instant::now);
         }
+        self.part();
         let (file, record) = (self.start.file.clone(), topology.clone());
         let write = move || file.lock().update_topology(&record);
         let written = blocking(write).await;
@@ -588,15 +610,26 @@ impl Coordinator {
             return self.fail(format!("cannot write the node file: {error}"));
         }
         if topology.node(node).is_none() {
-            self.fail(
-                "this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned(),
-            );
+            // It goes on by the last topology that it is in until it has stopped.
+            return self.replication.mark_removed();
         }
         self.replication.topology.store(topology);
         self.stop_removed().await;
         self.arrange_replicas();
         self.initialize_named();
         self.publish();
+    }
+
+    /// A node that was removed is to hear of it: the entry that says so comes by the connection that is about to end.
+    fn part(&mut self) {
+        let transport = &self.replication.transport;
+        self.parting.retain(|node, since| {
+            let stays = since.elapsed() < PARTING && transport.is_connected(*node);
+            if !stays {
+                transport.remove_peer(*node);
+            }
+            stays
+        });
     }
 
     /// A running replica may be named initializer when the node that was is lost; see `GroupInfo::initializer`.

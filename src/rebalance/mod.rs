@@ -8,5 +8,5 @@ mod plan;
 mod scheduler;
 
 pub use driver::drive;
-pub use placement::{PlannedStep, Situation, next_placement, whole_plan};
+pub use placement::{Plan, PlannedStep, Situation, next_placement, whole_plan};
 pub use scheduler::{schedule, situation};

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Timestamp;
 use crate::cluster::{GroupId, GroupInfo, MetaOp, NodeId, ReplicaId, Topology, apply_meta};
 
@@ -28,8 +30,15 @@ pub struct Situation<'a> {
     pub weights: BTreeMap<GroupId, u64>,
 }
 
+/// What `CLUSTER KVORUM PLAN` answers, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub paused: bool,
+    pub steps: Vec<PlannedStep>,
+}
+
 /// A step of a plan that is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedStep {
     pub what: String,
     pub why: String,
@@ -37,9 +46,10 @@ pub struct PlannedStep {
 
 /// `None`: all is as it should be, or has to wait.
 pub fn next_placement(now: &Situation<'_>) -> Option<MetaOp> {
-    if now.topology.is_paused() {
-        return None;
-    }
+    if now.topology.is_paused() { None } else { next_step(now) }
+}
+
+fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
     let urgent = now.lead_away().or_else(|| now.rebuild());
     if urgent.is_some() || !now.moving.is_empty() {
         return urgent;
@@ -51,7 +61,7 @@ pub fn next_placement(now: &Situation<'_>) -> Option<MetaOp> {
     now.even_replicas().or_else(|| now.even_leaders())
 }
 
-/// All steps from here on, as if each came to its end at once.
+/// All steps from here on, as if each came to its end at once, and were not paused.
 pub fn whole_plan(now: &Situation<'_>) -> Vec<PlannedStep> {
     let mut state = Some(now.topology.clone());
     let mut steps = Vec::new();
@@ -64,7 +74,7 @@ pub fn whole_plan(now: &Situation<'_>) -> Vec<PlannedStep> {
             moving: BTreeSet::new(),
             weights: now.weights.clone(),
         };
-        let Some(op) = next_placement(&at_rest) else { break };
+        let Some(op) = next_step(&at_rest) else { break };
         if apply_meta(&mut state, &op, Timestamp(0)).is_err() {
             break;
         }

@@ -7,8 +7,8 @@ use crate::cluster::{ClusterView, GroupId, NodeId, NodeInfo, PeerTraffic, Topolo
 use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
-use crate::server::commands::CommandContext;
 use crate::server::commands::led::{read_led, route_in_time};
+use crate::server::commands::{CommandContext, cluster_change};
 use crate::slot::KeySlot;
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
@@ -60,6 +60,32 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
         ClusterCommand::Countkeysinslot => count_keys(args, context).await,
         ClusterCommand::Getkeysinslot => list_keys(args, context).await,
         ClusterCommand::Failover => failover(args, &replication, reply).await,
+        ClusterCommand::Meet => {
+            cluster_change::meet(args, context).await;
+            Ok(())
+        }
+        ClusterCommand::Forget => {
+            cluster_change::forget(args, context).await;
+            Ok(())
+        }
+        ClusterCommand::Reset => {
+            cluster_change::reset(args, context);
+            Ok(())
+        }
+        ClusterCommand::Replicate => {
+            registered(&args[2], &topology).and_then(|node| cluster_change::replicate(node, &replication))
+        }
+        ClusterCommand::SetConfigEpoch => cluster_change::set_config_epoch(args, &replication),
+        // Epochs rise by themselves, and never to settle a dispute.
+        ClusterCommand::Bumpepoch => {
+            reply.simple(&format!("STILL {}", view().my_epoch(replication.node())));
+            Ok(())
+        }
+        // It is on disk before it is followed.
+        ClusterCommand::Saveconfig => {
+            reply.ok();
+            Ok(())
+        }
         ClusterCommand::Kvorum => {
             kvorum(args, context).await;
             Ok(())
@@ -101,7 +127,12 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
             let status = serde_json::to_vec(&replication.status().await).expect("a status is plain values");
             context.reply.bulk(&status);
         }
-        _ => context.reply.error("ERR unknown question"),
+        (question, _) => {
+            let words: Vec<&[u8]> = (3..args.len()).map(|index| &args[index]).collect();
+            if cluster_change::operate(question, &words, context).await.is_none() {
+                context.reply.error("ERR unknown question");
+            }
+        }
     }
 }
 
