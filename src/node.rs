@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
-    self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, RealDisk,
-    Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, NodeRecord, PeerInbox, Reads,
+    RealDisk, Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -192,8 +193,7 @@ async fn meet(config: &Config, formation: &FormationConfig, address: &Address, a
         Ok(()) => raft::join_other(formation, address).await,
         Err(reason) => Err(reason),
     };
-    let aside =
-        joined.and_then(|record| power_loss::set_aside(&config.data_dir, &record).map_err(|error| error.to_string()));
+    let aside = joined.and_then(|record| begin_anew(config, &record).map_err(|error| error.to_string()));
     match aside {
         Ok(aside) => tracing::info!(
             %address, aside = %aside.display(),
@@ -288,6 +288,15 @@ async fn settle_power_loss(
     let (log, _) = open_log(config, accept)?;
     power_loss::settled(directory)?;
     Ok((log, NodeFile::open(directory)?))
+}
+
+/// Where what the node had is now.
+fn begin_anew(config: &Config, record: &NodeRecord) -> Result<PathBuf, NodeError> {
+    power_loss::announce_new_member(&config.data_dir)?;
+    let aside = power_loss::set_aside(&config.data_dir, record)?;
+    open_log(config, false)?.0.close();
+    power_loss::settled(&config.data_dir)?;
+    Ok(aside)
 }
 
 fn open_log(config: &Config, accept_loss: bool) -> Result<(NodeLog, Recovered), NodeError> {

@@ -12,6 +12,8 @@ use crate::raft::{ChangeError, Group, Heir, MembershipStatus, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
 const INTERVAL: Duration = Duration::from_millis(500);
+/// While a membership is being changed.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// A group goes back to its preferred leader when it has been led elsewhere this long without trouble: longer than a node may take
 /// to stop, or a leadership that was just handed over would be handed back to it.
 const PREFERENCE_DELAY: Duration = Duration::from_secs(12);
@@ -25,16 +27,16 @@ const CLOSE_ENTRIES: u64 = 8;
 /// Runs until aborted.
 pub async fn drive(replication: Arc<Replication>) {
     let mut led_since = BTreeMap::new();
+    let mut busy = false;
     loop {
-        tokio::time::sleep(INTERVAL).await;
-        if replication.leads_meta() {
-            step_meta(&replication).await;
-        }
+        tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
+        busy = replication.leads_meta() && !step_meta(&replication).await;
         let led = replication.led_groups();
         led_since.retain(|id, _| led.iter().any(|group| group.id() == *id));
         for group in led {
             let since = *led_since.entry(group.id()).or_insert_with(Instant::now);
             let done = step_group(&replication, &group).await;
+            busy |= !done;
             let leaves = replication.topology().draining(replication.node()).is_some();
             if replication.space().is_short() || leaves {
                 leave(&replication, group).await;
@@ -45,7 +47,8 @@ pub async fn drive(replication: Arc<Replication>) {
     }
 }
 
-async fn step_meta(replication: &Replication) {
+/// True when the meta group has the membership it should have.
+async fn step_meta(replication: &Replication) -> bool {
     let topology = replication.topology();
     let mut desired = Desired::default();
     for (replica, (node, role)) in topology.meta_members() {
@@ -55,12 +58,12 @@ async fn step_meta(replication: &Replication) {
         };
     }
     let status = replication.meta_membership();
-    let Some(own) = topology.meta_replica_on(replication.node()) else { return };
+    let Some(own) = topology.meta_replica_on(replication.node()) else { return true };
     match succession_of(own, &mut desired, &status) {
         Succession::Stays => take(replication, GroupId::META, next_step(&desired, &status)).await,
         Succession::HandsOver => {
-            let wished = desired.voters;
-            replication.hand_over_meta(|replica| wished.contains_key(&replica)).await;
+            replication.hand_over_meta(|replica| desired.voters.contains_key(&replica)).await;
+            false
         }
     }
 }
@@ -91,12 +94,7 @@ async fn step_group(replication: &Replication, group: &Arc<Group>) -> bool {
     let mut desired = Desired { voters: info.replicas.clone(), learners: BTreeMap::new() };
     let status = replication.membership(group);
     match succession_of(group.replica(), &mut desired, &status) {
-        Succession::Stays => {
-            let step = next_step(&desired, &status);
-            let done = step == Step::Done;
-            take(replication, group.id(), step).await;
-            done
-        }
+        Succession::Stays => take(replication, group.id(), next_step(&desired, &status)).await,
         Succession::HandsOver => {
             let suits =
                 |heir: &Heir| heir.able && heir.lag <= CLOSE_ENTRIES && desired.voters.contains_key(&heir.replica);
@@ -106,9 +104,10 @@ async fn step_group(replication: &Replication, group: &Arc<Group>) -> bool {
     }
 }
 
-async fn take(replication: &Replication, group: GroupId, step: Step) {
+/// True when there is nothing to do.
+async fn take(replication: &Replication, group: GroupId, step: Step) -> bool {
     if matches!(step, Step::Done | Step::Wait) {
-        return;
+        return step == Step::Done;
     }
     match tokio::time::timeout(STEP_WAIT_MAX, change(replication, group, &step)).await {
         Ok(Ok(())) => tracing::info!(%group, ?step, "membership changed"),
@@ -116,6 +115,7 @@ async fn take(replication: &Replication, group: GroupId, step: Step) {
         Ok(Err(error)) => tracing::info!(%group, ?step, %error, "membership not changed"),
         Err(_) => tracing::warn!(%group, ?step, "membership not changed in time: is a quorum of the group connected?"),
     }
+    false
 }
 
 async fn change(replication: &Replication, group: GroupId, step: &Step) -> Result<(), ChangeError> {

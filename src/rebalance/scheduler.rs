@@ -15,13 +15,16 @@ use crate::rebalance::absence::Watch;
 use crate::rebalance::placement::{Situation, next_placement};
 
 const INTERVAL: Duration = Duration::from_millis(500);
+/// While a step is under way.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs until aborted. `node_down_after` is how long a node may be away before its replicas are rebuilt elsewhere.
 pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) {
     let mut watch = Watch::new(node_down_after);
     let mut looked = Instant::now();
+    let mut busy = false;
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
         // § A process that stood still has watched nothing meanwhile.
         let passed = looked.elapsed().min(INTERVAL * 2);
         looked = Instant::now();
@@ -30,9 +33,7 @@ pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) 
         for op in watch.look(&topology, &connected(&replication), leads, passed) {
             propose(&replication, &op).await;
         }
-        if leads {
-            step(&replication).await;
-        }
+        busy = leads && step(&replication).await;
     }
 }
 
@@ -42,7 +43,8 @@ fn connected(replication: &Replication) -> BTreeSet<NodeId> {
     connected.chain([replication.node()]).collect()
 }
 
-async fn step(replication: &Replication) {
+/// True while something is under way.
+async fn step(replication: &Replication) -> bool {
     let led = replication.led_everywhere().await;
     let topology = replication.newest_topology();
     let finished = departures(&topology, &led).into_iter().chain(removals(replication, &topology));
@@ -51,9 +53,12 @@ async fn step(replication: &Replication) {
     }
     // What was just proposed has changed the epoch, and with it the plan.
     let topology = replication.newest_topology();
-    if let Some(op) = next_placement(&situation(replication, &topology, &led)) {
-        propose(replication, &op).await;
+    let now = situation(replication, &topology, &led);
+    let next = next_placement(&now);
+    if let Some(op) = &next {
+        propose(replication, op).await;
     }
+    next.is_some() || !now.moving.is_empty()
 }
 
 /// What is known on this node, which need not lead the meta group if only a plan is to be shown.
