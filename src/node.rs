@@ -3,17 +3,17 @@
 //! Start: log files, worker threads, data directory, write-ahead log, formation, transport, replicas, clients, HTTP. Stop: hand
 //! leadership over, send the clients after it, accept no more, finish what is in flight, flush, and exit within the time limit.
 
+mod meeting;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::admin::{self, Health, HttpPages, NodeError};
@@ -23,8 +23,8 @@ use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
-    self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, NodeRecord, PeerInbox, Reads,
-    RealDisk, Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, RealDisk,
+    Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -63,25 +63,15 @@ pub fn run(loaded: LoadedConfig) -> Result<(), NodeError> {
     runtime.shutdown_background();
     match result? {
         End::Stop => Ok(()),
-        End::StartAgain => Err(start_again().into()),
+        End::StartAgain => Err(meeting::start_again().into()),
     }
 }
 
 /// What the process does when the node has stopped.
 enum End {
     Stop,
-    /// It is to run as a member of another cluster, or has to take up its own again.
+    /// It is a member of another cluster now, or has to take up its own again.
     StartAgain,
-}
-
-/// As the same process, with the same flags. Returns only if that fails.
-fn start_again() -> String {
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return format!("start this node again: its program is not to be found: {error}"),
-    };
-    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
-    format!("start this node again: it could not do so itself: {error}")
 }
 
 /// § A panic ends the process: one while applying or logging leaves a replica that may have diverged, and a node that lost one of its
@@ -139,6 +129,7 @@ async fn serve(
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
+    background.spawn(raft::watch_membership(replication.clone()));
     background.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
@@ -147,61 +138,66 @@ async fn serve(
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
     tracing::info!(port = config.port, address = %replication.address(), "serving clients");
 
-    background.spawn(raft::watch_membership(replication.clone()));
-    let mut meeting = shared.meeting.subscribe();
     let outcome = tokio::select! {
-        reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map_err(Into::into),
-        outcome = must_stop(&shared, &mut failures, &log) => outcome,
-        Ok(_) = meeting.wait_for(Option::is_some) => Ok(()),
+        reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map(|()| None).map_err(Into::into),
+        outcome = must_stop(&shared, &mut failures, &log) => outcome.map(|()| None),
+        address = asked_to_meet(&shared) => Ok(Some(address)),
     };
-    shared.stop_requested.send_replace(true);
-    let deadline = Instant::now() + config.shutdown_time_max();
-    let orderly = async {
-        // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
-        if log.failure().now_or_never().is_none() {
-            leave(&replication, &shared, outcome.is_ok(), &config).await;
-        }
-        stop_clients.send_replace(true);
-        let _ = serving.await;
-        // Nobody writes any more.
-        let alone = replication.check_alone();
-        background.shutdown().await;
-        stop.send_replace(true);
-        let _ = coordinating.await;
-        transport.shutdown().await;
-        alone
-    };
-    let alone = tokio::time::timeout_at(deadline, orderly).await.unwrap_or_else(|_| {
-        tracing::warn!("the time for an orderly stop is over");
-        Err("it did not stop in time".to_owned())
-    });
-    log.close();
-    tracing::info!("stopped");
-    let meeting = shared.meeting.borrow().clone();
-    match meeting.filter(|_| outcome.is_ok()) {
-        None => outcome.map(|()| End::Stop),
-        Some(address) => {
-            meet(&config, &formation, &address, alone).await;
-            Ok(End::StartAgain)
-        }
+    let running = RunningNode { shared, coordinating, serving, background, stop, stop_clients, transport, log };
+    let alone = running.stop(outcome.is_ok(), &config).await;
+    let Some(address) = outcome? else { return Ok(End::Stop) };
+    tokio::select! {
+        () = meeting::meet(&config, &formation, &address, alone) => Ok(End::StartAgain),
+        _ = &mut signal => Ok(End::Stop),
     }
 }
 
-/// Makes this node, which is stopped, a member of the cluster at `address`, or leaves it as it was.
-async fn meet(config: &Config, formation: &FormationConfig, address: &Address, alone: Result<(), String>) {
-    let joined = match alone {
-        Ok(()) => raft::join_other(formation, address).await,
-        Err(reason) => Err(reason),
-    };
-    let aside = joined.and_then(|record| begin_anew(config, &record).map_err(|error| error.to_string()));
-    match aside {
-        Ok(aside) => tracing::info!(
-            %address, aside = %aside.display(),
-            "this node has joined another cluster and starts again; what it was is set aside and may be deleted"
-        ),
-        Err(reason) => tracing::error!(
-            %address, reason, "this node could not join the other cluster and starts again as it was"
-        ),
+async fn asked_to_meet(shared: &Shared) -> Address {
+    let mut meeting = shared.meeting.subscribe();
+    let asked = meeting.wait_for(Option::is_some).await.map(|address| address.clone());
+    asked.ok().flatten().expect("the sender is in `shared`, and what was waited for is there")
+}
+
+/// What has to be stopped in order.
+struct RunningNode {
+    shared: Arc<Shared>,
+    coordinating: JoinHandle<()>,
+    serving: JoinHandle<std::io::Result<()>>,
+    background: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    stop_clients: watch::Sender<bool>,
+    transport: Transport,
+    log: NodeLog,
+}
+
+impl RunningNode {
+    /// Whether it was the only node of its cluster, and empty, in the end.
+    async fn stop(mut self, healthy: bool, config: &Config) -> Result<(), String> {
+        self.shared.stop_requested.send_replace(true);
+        let deadline = Instant::now() + config.shutdown_time_max();
+        let replication = self.shared.replication.clone();
+        let orderly = async {
+            // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
+            if self.log.failure().now_or_never().is_none() {
+                leave(&replication, &self.shared, healthy, config).await;
+            }
+            self.stop_clients.send_replace(true);
+            let _ = (&mut self.serving).await;
+            // Nobody writes any more.
+            let alone = replication.check_alone();
+            self.background.shutdown().await;
+            self.stop.send_replace(true);
+            let _ = (&mut self.coordinating).await;
+            self.transport.shutdown().await;
+            alone
+        };
+        let alone = tokio::time::timeout_at(deadline, orderly).await.unwrap_or_else(|_| {
+            tracing::warn!("the time for an orderly stop is over");
+            Err("it did not stop in time".to_owned())
+        });
+        self.log.close();
+        tracing::info!("stopped");
+        alone
     }
 }
 
@@ -288,15 +284,6 @@ async fn settle_power_loss(
     let (log, _) = open_log(config, accept)?;
     power_loss::settled(directory)?;
     Ok((log, NodeFile::open(directory)?))
-}
-
-/// Where what the node had is now.
-fn begin_anew(config: &Config, record: &NodeRecord) -> Result<PathBuf, NodeError> {
-    power_loss::announce_new_member(&config.data_dir)?;
-    let aside = power_loss::set_aside(&config.data_dir, record)?;
-    open_log(config, false)?.0.close();
-    power_loss::settled(&config.data_dir)?;
-    Ok(aside)
 }
 
 fn open_log(config: &Config, accept_loss: bool) -> Result<(NodeLog, Recovered), NodeError> {

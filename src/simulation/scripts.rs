@@ -2,11 +2,13 @@
 
 use crate::cluster::GroupId;
 use crate::raft::Fsync;
+use crate::simulation::growth::GROWTH;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 6] = [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, LOSS_OF_ALL];
+pub const SCRIPTS: [Scenario; 7] =
+    [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, LOSS_OF_ALL, GROWTH];
 
 const FIRST: GroupId = GroupId(1);
 const LEADER_WAIT_MS_MAX: u64 = 20_000;

@@ -133,7 +133,7 @@ fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
         assert!(story.contains(part), "{part} is missing in\n{story}");
     }
     // Clients that were given only nodes that have left since find the others by those that they know.
-    let survivors = vec![1, 3, index];
+    let survivors = [1, 3, index];
     cluster.nodes =
         cluster.nodes.into_iter().enumerate().filter(|(at, _)| survivors.contains(at)).map(|(_, node)| node).collect();
     finish(&cluster, &stop, clients);

@@ -1,6 +1,6 @@
 //! Rows of the command table: the subcommands of CLUSTER that change the cluster's nodes. Facts as Redis 7.2 prints them in `COMMAND` and `COMMAND DOCS`.
 
-use crate::command::node_command::{ClusterCommand, NodeCommand};
+use crate::command::node_command::{ClusterChange, ClusterCommand, NodeCommand};
 use crate::command::row::{
     ArgumentFlag, ArgumentType, Category, Docs, Flag, Group, KeyRange, Row, Run, argument, one_of, token,
 };
@@ -27,7 +27,7 @@ pub(super) const CLUSTER_MEET: Row = Row {
         ],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Meet)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::Meet))),
 };
 
 pub(super) const CLUSTER_FORGET: Row = Row {
@@ -48,7 +48,7 @@ pub(super) const CLUSTER_FORGET: Row = Row {
         arguments: &[argument("node-id", ArgumentType::String)],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Forget)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::Forget))),
 };
 
 pub(super) const CLUSTER_RESET: Row = Row {
@@ -71,7 +71,7 @@ pub(super) const CLUSTER_RESET: Row = Row {
         ],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Reset)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::Reset))),
 };
 
 pub(super) const CLUSTER_REPLICATE: Row = Row {
@@ -92,7 +92,7 @@ pub(super) const CLUSTER_REPLICATE: Row = Row {
         arguments: &[argument("node-id", ArgumentType::String)],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Replicate)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::Replicate))),
 };
 
 pub(super) const CLUSTER_SET_CONFIG_EPOCH: Row = Row {
@@ -113,7 +113,7 @@ pub(super) const CLUSTER_SET_CONFIG_EPOCH: Row = Row {
         arguments: &[argument("config-epoch", ArgumentType::Integer)],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::SetConfigEpoch)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::SetConfigEpoch))),
 };
 
 pub(super) const CLUSTER_BUMPEPOCH: Row = Row {
@@ -134,7 +134,7 @@ pub(super) const CLUSTER_BUMPEPOCH: Row = Row {
         arguments: &[],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Bumpepoch)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::Bumpepoch))),
 };
 
 pub(super) const CLUSTER_SAVECONFIG: Row = Row {
@@ -155,5 +155,5 @@ pub(super) const CLUSTER_SAVECONFIG: Row = Row {
         arguments: &[],
     },
     subcommands: &[],
-    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Saveconfig)),
+    run: Run::Node(NodeCommand::Cluster(ClusterCommand::Change(ClusterChange::Saveconfig))),
 };

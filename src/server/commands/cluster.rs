@@ -60,32 +60,7 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
         ClusterCommand::Countkeysinslot => count_keys(args, context).await,
         ClusterCommand::Getkeysinslot => list_keys(args, context).await,
         ClusterCommand::Failover => failover(args, &replication, reply).await,
-        ClusterCommand::Meet => {
-            cluster_change::meet(args, context).await;
-            Ok(())
-        }
-        ClusterCommand::Forget => {
-            cluster_change::forget(args, context).await;
-            Ok(())
-        }
-        ClusterCommand::Reset => {
-            cluster_change::reset(args, context);
-            Ok(())
-        }
-        ClusterCommand::Replicate => {
-            registered(&args[2], &topology).and_then(|node| cluster_change::replicate(node, &replication))
-        }
-        ClusterCommand::SetConfigEpoch => cluster_change::set_config_epoch(args, &replication),
-        // Epochs rise by themselves, and never to settle a dispute.
-        ClusterCommand::Bumpepoch => {
-            reply.simple(&format!("STILL {}", view().my_epoch(replication.node())));
-            Ok(())
-        }
-        // It is on disk before it is followed.
-        ClusterCommand::Saveconfig => {
-            reply.ok();
-            Ok(())
-        }
+        ClusterCommand::Change(change) => cluster_change::run(change, args, context).await,
         ClusterCommand::Kvorum => {
             kvorum(args, context).await;
             Ok(())
@@ -137,7 +112,7 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
 }
 
 /// The node that a client names by its id.
-fn registered(id: &[u8], topology: &Topology) -> Result<NodeId, WireError> {
+pub(super) fn registered(id: &[u8], topology: &Topology) -> Result<NodeId, WireError> {
     let node = NodeId::parse(id).filter(|node| topology.node(*node).is_some());
     node.ok_or_else(|| WireError::UnknownNode(String::from_utf8_lossy(id).replace(['\r', '\n'], " ")))
 }

@@ -3,26 +3,50 @@
 //! MEET takes a node in, FORGET has one leave after what it holds has moved to the others. Replicas, epochs and the configuration file
 //! look after themselves here, so what Redis offers for them is answered as a Redis in the same state would.
 
-use crate::cluster::{Address, MetaOp, NodeId};
-use crate::command::{WireError, integer_argument};
+use crate::cluster::{Address, ClusterView, MetaOp, NodeId};
+use crate::command::{ClusterChange, WireError, integer_argument};
 use crate::protocol::Args;
 use crate::raft::Replication;
 use crate::rebalance;
 use crate::server::Shared;
 use crate::server::commands::CommandContext;
+use crate::server::commands::cluster::registered;
+
+pub async fn run(change: ClusterChange, args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let replication = context.shared.replication.clone();
+    match change {
+        ClusterChange::Meet => return meet(args, context).await,
+        ClusterChange::Forget => return forget(args, context).await,
+        ClusterChange::Reset => check_reset(args, &replication)?,
+        ClusterChange::Replicate => check_replicate(&args[2], &replication)?,
+        ClusterChange::SetConfigEpoch => check_config_epoch(args, &replication)?,
+        // Epochs rise by themselves, and never to settle a dispute.
+        ClusterChange::Bumpepoch => {
+            let (topology, hints) = (replication.topology(), replication.hints());
+            let absent = replication.absent_nodes();
+            let epoch = ClusterView::new(&topology, &hints, &absent).my_epoch(replication.node());
+            context.reply.simple(&format!("STILL {epoch}"));
+            return Ok(());
+        }
+        // It is on disk before it is followed.
+        ClusterChange::Saveconfig => (),
+    }
+    context.reply.ok();
+    Ok(())
+}
 
 /// `CLUSTER MEET host port [bus port]`: the other joins this node's cluster; or, if this node is alone and empty, this one joins the other's.
-pub async fn meet(args: &Args<'_>, context: &mut CommandContext<'_>) {
+async fn meet(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
     if args.len() > 5 {
-        return WireError::subcommand_or_arity("CLUSTER", &args[1]).reply(context.reply);
+        return Err(WireError::subcommand_or_arity("CLUSTER", &args[1]));
     }
     let text = |index: usize| String::from_utf8_lossy(&args[index]).replace(['\r', '\n'], " ");
     if integer_argument(&args[3]).is_err() {
-        return WireError::InvalidBasePort(text(3)).reply(context.reply);
+        return Err(WireError::InvalidBasePort(text(3)));
     }
     let address = format!("{}:{}", text(2), text(3));
     let Some(parsed) = Address::parse(&address) else {
-        return WireError::InvalidNodeAddress(address).reply(context.reply);
+        return Err(WireError::InvalidNodeAddress(address));
     };
     let replication = context.shared.replication.clone();
     let met = match replication.check_meeting(&parsed).await {
@@ -31,6 +55,7 @@ pub async fn meet(args: &Args<'_>, context: &mut CommandContext<'_>) {
         Err(_) => replication.take_in(&parsed).await,
     };
     answer(met, context);
+    Ok(())
 }
 
 fn begin_meeting(shared: &Shared, address: &Address) -> Result<(), String> {
@@ -46,48 +71,44 @@ fn answer(outcome: Result<(), String>, context: &mut CommandContext<'_>) {
 }
 
 /// `CLUSTER FORGET id`: returns when it is decided; the node goes when it holds nothing any more.
-pub async fn forget(args: &Args<'_>, context: &mut CommandContext<'_>) {
+async fn forget(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
     let replication = context.shared.replication.clone();
     let topology = replication.newest_topology();
-    let named = NodeId::parse(&args[2]);
-    if named.is_some_and(|node| topology.was_forgotten(node)) {
-        return context.reply.ok();
+    if NodeId::parse(&args[2]).is_some_and(|node| topology.was_forgotten(node)) {
+        context.reply.ok();
+        return Ok(());
     }
-    let Some(node) = named.filter(|node| topology.node(*node).is_some()) else {
-        let name = String::from_utf8_lossy(&args[2]).replace(['\r', '\n'], " ");
-        return WireError::UnknownNode(name).reply(context.reply);
-    };
+    let node = registered(&args[2], &topology)?;
     if node == replication.node() {
-        return WireError::ForgetMyself.reply(context.reply);
+        return Err(WireError::ForgetMyself);
     }
     // Whoever forgets a node that is not there means that it will not be back.
     let gone = replication.absent_nodes().failed.contains(&node);
     answer(replication.drain(node, None, gone).await, context);
+    Ok(())
 }
 
 /// A node that is to leave, or is alone and empty, has nothing to be reset.
-pub fn reset(args: &Args<'_>, context: &mut CommandContext<'_>) {
+fn check_reset(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
     let known = |word: &[u8]| word.eq_ignore_ascii_case(b"hard") || word.eq_ignore_ascii_case(b"soft");
-    let replication = context.shared.replication.clone();
     let topology = replication.newest_topology();
     match args.get(2) {
-        Some(_) if args.len() > 3 => WireError::subcommand_or_arity("CLUSTER", &args[1]).reply(context.reply),
-        Some(word) if !known(word) => WireError::Syntax.reply(context.reply),
-        Some(_) | None if topology.draining(replication.node()).is_some() || replication.check_alone().is_ok() => {
-            context.reply.ok();
-        }
-        Some(_) | None if topology.nodes().len() == 1 => WireError::ResetWithKeys.reply(context.reply),
-        Some(_) | None => WireError::ResetMember.reply(context.reply),
+        Some(_) if args.len() > 3 => Err(WireError::subcommand_or_arity("CLUSTER", &args[1])),
+        Some(word) if !known(word) => Err(WireError::Syntax),
+        _ if topology.draining(replication.node()).is_some() || replication.check_alone().is_ok() => Ok(()),
+        _ if topology.nodes().len() == 1 => Err(WireError::ResetWithKeys),
+        _ => Err(WireError::ResetMember),
     }
 }
 
 /// Which nodes hold copies is the cluster's own business.
-pub fn replicate(node: NodeId, replication: &Replication) -> Result<(), WireError> {
+fn check_replicate(id: &[u8], replication: &Replication) -> Result<(), WireError> {
+    let node = registered(id, &replication.topology())?;
     Err(if node == replication.node() { WireError::ReplicateMyself } else { WireError::ReplicaOfOther })
 }
 
 /// Config epochs are Raft's terms, which nobody else may set.
-pub fn set_config_epoch(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
+fn check_config_epoch(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
     let epoch = integer_argument(&args[2])?;
     Err(match replication.newest_topology().nodes().len() {
         _ if epoch < 0 => WireError::InvalidConfigEpoch(epoch),
