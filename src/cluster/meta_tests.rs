@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::fixture::{info, node, plan, topology};
 use super::{
     GroupId, MetaError, MetaOp, MetaOutcome, MetaRole, NodeId, NodeInfo, ReplicaId, Topology, TopologyError,
-    WantedSettings, apply_meta,
+    WantedSettings, apply_meta, changes_tests,
 };
 use crate::clock::Timestamp;
 
@@ -148,7 +148,7 @@ fn a_topology_survives_encoding_and_inconsistent_ones_are_refused() {
 }
 
 fn any_op() -> impl Strategy<Value = (u8, u8, u8)> {
-    (0_u8..3, 1_u8..24, 1_u8..8)
+    (0_u8..8, 1_u8..24, 1_u8..8)
 }
 
 /// Every (group, replica, node) that the topology knows; group 0 is meta.
@@ -171,7 +171,8 @@ proptest! {
             let op = match kind {
                 0 => join(&topology, number, at),
                 1 => MetaOp::UpdateAddress { node: node(number), info: info(at) },
-                _ => MetaOp::Forget { node: node(number) },
+                2 => MetaOp::Forget { node: node(number) },
+                kind => changes_tests::op(&topology, kind, number, at),
             };
             prop_assert_eq!(MetaOp::decode(&op.encode()), Ok(op.clone()));
             let before = topology.clone();
@@ -183,7 +184,10 @@ proptest! {
                 Ok(_) => {
                     prop_assert_eq!(topology.epoch().0, before.epoch().0 + 1);
                     let after = topology.clone();
-                    prop_assert_eq!(topology.apply(&op), Ok(MetaOutcome::Unchanged));
+                    let again = topology.apply(&op);
+                    let is_planned = matches!(op, MetaOp::Place { .. } | MetaOp::Prefer { .. });
+                    let did_nothing = again == Ok(MetaOutcome::Unchanged) || is_planned && again.is_err();
+                    prop_assert!(did_nothing, "{:?}", again);
                     prop_assert_eq!(&topology, &after);
                 }
             }

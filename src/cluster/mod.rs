@@ -1,6 +1,8 @@
 //! The topology (slot -> group -> replicas), leader hints and routing. Pure: no sockets, no files, no clock.
 
 mod changes;
+#[cfg(test)]
+mod changes_tests;
 mod events;
 #[cfg(test)]
 mod fixture;
