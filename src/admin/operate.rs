@@ -13,7 +13,7 @@ use crate::config::HostPort;
 use crate::rebalance::Plan;
 
 /// A proposal may have to wait for an election.
-const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
+const REPLY_TIME_MAX: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Without any change for so long, the operator is told where to look.
 const STALL: Duration = Duration::from_secs(30);

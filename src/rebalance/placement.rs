@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::cluster::{GroupId, GroupInfo, MetaOp, NodeId, ReplicaId, Topology, apply_meta};
 
-/// More steps than any plan that is shown needs.
-const PLAN_STEPS_MAX: usize = 10_000;
+/// More steps than any plan that is read needs; a request must not take long.
+const PLAN_STEPS_MAX: usize = 1000;
 
 /// What the next step is planned from.
 pub struct Situation<'a> {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::failures::{Written, check_nothing_lost, write_until};
+use super::failures::{Written, check_nothing_lost, write_at_ease};
 use super::harness::{Cluster, Node, eventually};
 
 /// Steps that no machine is too slow for.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(120);
+/// Elections for want of processor time, where many nodes share two cores, are not what these tests are about.
+const AT_EASE: [&str; 6] =
+    ["--heartbeat-ms", "200", "--election-timeout-min-ms", "1000", "--election-timeout-max-ms", "2000"];
 
 fn address(node: &Node) -> String {
     format!("127.0.0.1:{}", node.port)
@@ -86,12 +89,12 @@ fn finish(cluster: &Cluster, stop: &AtomicBool, clients: Vec<std::thread::JoinHa
 
 #[test]
 fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
-    let mut cluster = Cluster::start(3, &[]);
+    let mut cluster = Cluster::start(3, &AT_EASE);
     let stop = Arc::new(AtomicBool::new(false));
-    let clients = write_until(&stop, &cluster.ports());
+    let clients = write_at_ease(&stop, &cluster.ports(), Duration::from_millis(2));
     let join = format!("127.0.0.1:1,{}", address(&cluster.nodes[1]));
     for _ in 0..2 {
-        let index = cluster.add(&["--join", &join]);
+        let index = cluster.add(&[&["--join", &join], &AT_EASE[..]].concat());
         cluster.nodes[index].start();
     }
     let all: Vec<&Node> = cluster.nodes.iter().collect();
@@ -111,14 +114,11 @@ fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
     let refusal = operate(left[0], &["remove-node", &address(left[2])]).unwrap_err();
     assert!(refusal.contains("2 node(s) that are up would be left for 3 replicas"), "{refusal}");
 
-    let index = cluster.add(&["--join", &join]);
+    let index = cluster.add(&[&["--join", &join], &AT_EASE[..]].concat());
     cluster.nodes[index].start();
     let (old, new) = (address(&cluster.nodes[2]), address(&cluster.nodes[index]));
-    eventually(
-        LIMIT,
-        || "it joins".to_owned(),
-        || operate(&cluster.nodes[1], &["status"]).is_ok_and(|text| text.contains(&new)),
-    );
+    let joins = [&cluster.nodes[index]];
+    eventually(LIMIT, || "it joins".to_owned(), || replicas(&cluster.nodes[1], &joins).is_some());
     operate(&cluster.nodes[1], &["replace-node", &old, &new]).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(cluster.nodes[2].wait(LIMIT), Some(0));
     let left = [&cluster.nodes[1], &cluster.nodes[3], &cluster.nodes[index]];
@@ -141,15 +141,16 @@ fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
 
 #[test]
 fn a_node_that_stays_away_is_rebuilt_elsewhere_and_is_brought_up_to_date_when_it_is_back() {
-    let flags = ["--node-down-after", "3"];
+    let flags = [&["--node-down-after", "3"], &AT_EASE[..]].concat();
     let mut cluster = Cluster::start(4, &flags);
     let mut client = cluster.client();
-    (0..100).for_each(|index| assert!(client.call(&["SET", &format!("k{index}"), "v"]).is_ok()));
+    let keys: Vec<String> = (0..100).map(|index| format!("k{index}")).collect();
+    keys.iter().for_each(|key| assert_eq!(client.call(&["SET", key, "v"]).expect("answers").text(), "OK"));
     cluster.nodes[3].kill();
     let rest: Vec<&Node> = cluster.nodes[..3].iter().collect();
     wait_spread(rest[0], &rest, &[4, 4, 4]);
     let story = operate(rest[0], &["events"]).expect("answers");
-    assert!(story.contains("has been away for 3 s: its replicas are rebuilt elsewhere"), "{story}");
+    assert!(story.contains(" s: its replicas are rebuilt elsewhere"), "{story}");
     assert!(operate(rest[0], &["status"]).expect("answers").contains("LOST"));
     let nodes = rest[0].ask(&["CLUSTER", "NODES"]).text();
     assert!(nodes.lines().any(|line| line.contains("master,fail")), "{nodes}");
@@ -158,12 +159,12 @@ fn a_node_that_stays_away_is_rebuilt_elsewhere_and_is_brought_up_to_date_when_it
     wait_spread(all[0], &all, &[3, 3, 3, 3]);
     assert!(operate(all[0], &["events"]).expect("answers").contains(&format!("{} is back", address(all[3]))));
     let mut client = cluster.client();
-    assert!((0..100).all(|index| client.call(&["GET", &format!("k{index}")]).is_ok_and(|value| value.text() == "v")));
+    keys.iter().for_each(|key| assert_eq!(client.call(&["GET", key]).expect("answers").text(), "v", "{key}"));
 }
 
 #[test]
 fn a_dead_node_is_removed_by_force_and_told_so_when_it_is_back() {
-    let mut cluster = Cluster::start(4, &[]);
+    let mut cluster = Cluster::start(4, &AT_EASE);
     cluster.nodes[2].kill();
     let dead = address(&cluster.nodes[2]);
     let refusal = |cluster: &Cluster| operate(&cluster.nodes[0], &["remove-node", &dead]).unwrap_err();
