@@ -35,11 +35,14 @@ pub(super) fn op(topology: &Topology, kind: u8, number: u8, at: u8) -> MetaOp {
     let replicas =
         topology.group(group).map(|info| info.replicas.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
     let replica = replicas.get(usize::from(number) % 3).copied().unwrap_or(ReplicaId(number.into()));
-    let epoch = Epoch(topology.epoch().0 - u64::from(number % 7 == 0));
+    let epoch = Epoch(topology.epoch().0 - u64::from(number.is_multiple_of(7)));
     let why = String::new();
     match kind {
         3 => {
-            let (remove, add) = (Some(replica).filter(|_| number % 3 > 0), Some(node(number)).filter(|_| at % 3 > 0));
+            let (remove, add) = (
+                Some(replica).filter(|_| !number.is_multiple_of(3)),
+                Some(node(number)).filter(|_| !at.is_multiple_of(3)),
+            );
             MetaOp::Place { epoch, group, remove, add, why }
         }
         4 => MetaOp::Prefer { epoch, group, replica, why },
@@ -47,8 +50,12 @@ pub(super) fn op(topology: &Topology, kind: u8, number: u8, at: u8) -> MetaOp {
             let departing = topology.group(group).and_then(|info| info.departing.keys().next().copied());
             MetaOp::Departed { group, replica: departing.unwrap_or(replica) }
         }
-        6 => MetaOp::Absent { node: node(number), counted_ms: at.into(), given_up: at % 2 == 0 },
-        _ => MetaOp::Drain { node: node(number), successor: Some(node(at)).filter(|_| at % 2 == 0), gone: at % 3 == 0 },
+        6 => MetaOp::Absent { node: node(number), counted_ms: at.into(), given_up: at.is_multiple_of(2) },
+        _ => MetaOp::Drain {
+            node: node(number),
+            successor: Some(node(at)).filter(|_| at.is_multiple_of(2)),
+            gone: at.is_multiple_of(3),
+        },
     }
 }
 
