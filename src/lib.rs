@@ -19,7 +19,7 @@
 //! | 1 | `protocol` `keyspace` `cluster` | bytes <-> argv and replies · data in buckets · topology and routing |
 //! | 2 | `command` | the table: row, plan, apply, read; op codec; wire error texts |
 //! | 3 | `raft` | groups, proposer, log, transport, snapshots, meta group (openraft appears here alone) |
-//! | 4 | `rebalance` | bringing memberships and leaders to what the topology wants |
+//! | 4 | `rebalance` | where replicas and leaders should be, and bringing them there |
 //! | 5 | `admin` | HTTP, operator commands and CLI |
 //! | 6 | `server` | listener, connections, turns, the commands a node answers itself |
 //! | 7 | `node` `main` | wiring, start and stop in order |
@@ -56,6 +56,8 @@
 //! | questions of peers (`raft/peers.rs`) | node | `PeerInbox` | groups, meta group |
 //! | address announcer (`raft/peers.rs`) | node | topology | meta group |
 //! | membership driver (`rebalance/driver.rs`) | node | a timer | groups it leads |
+//! | scheduler (`rebalance/scheduler.rs`), acts where the meta group is led | node | a timer, groups' leaders | meta group |
+//! | membership watch (`raft/members.rs`) | node | a timer, peers' client ports | node main |
 //! | accept loops and connections (`server/listener.rs`) | `Listener` | sockets | groups |
 //! | health, metrics, log level (`node.rs`), free space (`raft/space.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | leadership tasks, driver |
 //!
@@ -66,6 +68,9 @@
 //!   12 ns against 42 ns for a bulk string of 64 bytes.
 //! * A group's leader brings its own membership to what the topology wants (`rebalance/driver.rs`), instead of the meta leader asking it to: one
 //!   orchestrator per group all the same, and no message that could be lost.
+//! * A removed or moved replica stays, as `departing`, until its group's leader has committed a membership without it (`cluster/changes.rs`): until then its
+//!   vote still counts.
+//! * How long a node has been away is counted, not dated (`rebalance/absence.rs`): no clock of another node shortens the wait.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
 //! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact.

@@ -9,6 +9,7 @@ mod http;
 mod local;
 mod local_directory;
 mod logging;
+mod operate;
 mod signals;
 mod status;
 

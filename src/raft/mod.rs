@@ -15,6 +15,7 @@ mod leadership;
 mod lease;
 mod log;
 mod machine;
+mod members;
 mod membership;
 mod meta;
 mod node_file;
@@ -49,6 +50,7 @@ pub use lease::LeaseGuard;
 pub use log::{Disk, Fsync, GroupLog, LogError, LogOptions, NodeLog, RealDisk, Recovered};
 #[cfg(test)]
 pub use log::{SimulatedLog, SimulatedWriter};
+pub use members::{join_other, watch_membership};
 pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
 pub use node_file::{Membership, NodeFile, NodeRecord};
@@ -58,6 +60,7 @@ pub use replication::{Coordinator, Replication, Route, Start};
 pub use snapshot_file::SnapshotFile;
 pub use snapshot_turns::SnapshotTurns;
 pub use space::{Space, watch_space};
+pub use status::LedGroup;
 pub use succession::Heir;
 pub use transport::{
     ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Tcp,

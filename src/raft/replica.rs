@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -119,6 +120,8 @@ impl ReplicaSeed {
 #[derive(Debug)]
 pub struct Replica {
     pub group: Arc<Group>,
+    /// From here on its core may end: nobody is to take that for a failure.
+    stopping: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
@@ -206,12 +209,14 @@ impl Replica {
             floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
-        tasks.spawn_on(end_with_failure(handle.clone(), seed.failed.clone()), runtime);
-        Self { group: handle, tasks }
+        let stopping = Arc::new(AtomicBool::new(false));
+        tasks.spawn_on(end_with_failure(handle.clone(), stopping.clone(), seed.failed.clone()), runtime);
+        Self { group: handle, stopping, tasks }
     }
 
     /// Stops the Raft task; clients still waiting get "unknown".
     pub async fn stop(mut self) {
+        self.stopping.store(true, Ordering::Release);
         // A core that has failed is stopped already.
         let _ = self.group.raft().shutdown().await;
         self.group.state().pending.unknown_all();
@@ -234,8 +239,8 @@ pub async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::Typ
     raft.initialize(members).await.map_err(io::Error::other)
 }
 
-async fn end_with_failure(group: Arc<Group>, failed: mpsc::Sender<String>) {
-    watch_for_failure(group.raft().clone(), group.id(), failed).await;
+async fn end_with_failure(group: Arc<Group>, stopping: Arc<AtomicBool>, failed: mpsc::Sender<String>) {
+    watch_for_failure(group.raft().clone(), group.id(), stopping, failed).await;
     // Rule (e): a fatal error. Whoever waits is told before the node is gone.
     group.state().pending.unknown_all();
 }
@@ -244,12 +249,16 @@ async fn end_with_failure(group: Arc<Group>, failed: mpsc::Sender<String>) {
 async fn watch_for_failure<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
     raft: openraft::Raft<crate::raft::TypeConfig, SM>,
     group: GroupId,
+    stopping: Arc<AtomicBool>,
     failed: mpsc::Sender<String>,
 ) {
     let mut changes = raft.metrics();
     loop {
         let running = changes.borrow_watched().running_state.clone();
         if let Err(error) = running {
+            if stopping.load(Ordering::Acquire) {
+                return;
+            }
             let _ = failed.send(format!("group {group}: {error}")).await;
             return;
         }
@@ -318,7 +327,7 @@ impl MetaReplica {
             initialize(&raft, replica, &founding).await?;
         }
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(watch_for_failure(raft.clone(), group, seed.failed.clone()), runtime);
+        tasks.spawn_on(watch_for_failure(raft.clone(), group, Arc::default(), seed.failed.clone()), runtime);
         tasks.spawn_on(report_meta_leader(raft.clone(), replica, seed.sightings.clone()), runtime);
         Ok(Self { raft, state, tasks })
     }

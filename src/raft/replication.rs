@@ -4,6 +4,8 @@
 //! the meta group), starts replicas that the topology puts here, stops those it takes away, and swaps the route table.
 //! Everybody else reads swapped values and never waits.
 
+mod hand_over;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -11,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +26,7 @@ use crate::cluster::{
 use crate::config::{ConfigTable, Secret};
 use crate::keyspace::HashSecret;
 use crate::raft::blocking::blocking;
-use crate::raft::group::{Group, TransferError};
+use crate::raft::group::Group;
 use crate::raft::leadership::LeaderSighting;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
@@ -33,7 +34,7 @@ use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
 use crate::raft::space::{Space, is_full};
-use crate::raft::succession::{self, Heir};
+use crate::raft::succession;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
@@ -43,6 +44,9 @@ const HINT_INTERVAL: Duration = Duration::from_millis(500);
 /// A node without a connection for so long is shown as failed: a fifth of Redis's cluster-node-timeout, and longer than a restart's
 /// or a network's hiccup that nobody should see.
 const FAILED_AFTER: Duration = Duration::from_secs(3);
+
+/// How long the connection to a node that was removed stays.
+const PARTING: Duration = Duration::from_secs(3);
 
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -81,6 +85,7 @@ pub struct Replication {
     /// This node is.
     leaves: AtomicBool,
     changes: watch::Sender<u64>,
+    removed: watch::Sender<bool>,
     space: Arc<Space>,
 }
 
@@ -184,6 +189,20 @@ impl Replication {
         debug_assert!(fits, "hints of every group fit a frame");
     }
 
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.transport.is_connected(node)
+    }
+
+    /// Resolves when the cluster has let go of this node.
+    pub async fn removed(&self) {
+        // The sender is in `self`, so waiting cannot fail.
+        self.removed.subscribe().wait_for(|removed| *removed).await.ok();
+    }
+
+    pub(super) fn mark_removed(&self) {
+        self.removed.send_replace(true);
+    }
+
     /// Nodes that this one has no connection to, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
     pub fn absent_nodes(&self) -> Absent {
         let failed = |peer: &PeerState| peer.lost_for.is_some_and(|lost_for| lost_for > FAILED_AFTER);
@@ -284,6 +303,8 @@ pub struct Coordinator {
     leads: BTreeSet<GroupId>,
     /// Peers whose connection was lost a moment ago.
     lost: BTreeMap<NodeId, Instant>,
+    /// Peers that were members until a moment ago.
+    parting: BTreeMap<NodeId, Instant>,
     start: StartRest,
     /// Replicas that are still being started, so that one slow snapshot does not hold up the rest.
     starting: BTreeSet<GroupId>,
@@ -350,6 +371,7 @@ impl Coordinator {
             leaving: ArcSwap::default(),
             leaves: AtomicBool::new(false),
             changes: watch::Sender::new(0),
+            removed: watch::Sender::new(false),
             space: start.seed.space.clone(),
         });
         Ok(Self {
@@ -360,6 +382,7 @@ impl Coordinator {
             hints: Hints::default(),
             leads: BTreeSet::new(),
             lost: BTreeMap::new(),
+            parting: BTreeMap::new(),
             start: StartRest {
                 file: Arc::new(Mutex::new(start.file)),
                 seed: start.seed,
@@ -398,6 +421,7 @@ impl Coordinator {
                     self.replication.announce();
                     self.propose_founding();
                     self.forget_lost();
+                    self.part();
                     self.release_log();
                     if std::mem::take(&mut self.untaken) {
                         topologies.mark_changed();
@@ -609,11 +633,10 @@ impl Coordinator {
         for (peer, info) in topology.nodes() {
             self.replication.transport.set_peer(*peer, &info.host, info.peer_port);
         }
-        for peer in self.replication.topology.load().nodes().keys() {
-            if topology.node(*peer).is_none() {
-                self.replication.transport.remove_peer(*peer);
-            }
+        for peer in self.replication.topology.load().nodes().keys().filter(|peer| topology.node(**peer).is_none()) {
+            self.parting.entry(*peer).or_insert_with(Instant::now);
         }
+        self.part();
         let (file, record) = (self.start.file.clone(), topology.clone());
         let write = move || file.lock().update_topology(&record);
         let written = blocking(write).await;
@@ -626,15 +649,26 @@ impl Coordinator {
             return self.fail(format!("cannot write the node file: {error}"));
         }
         if topology.node(node).is_none() {
-            self.fail(
-                "this node is no longer a member of its cluster: wipe its data directory to join anew".to_owned(),
-            );
+            // It goes on by the last topology that it is in until it has stopped.
+            return self.replication.mark_removed();
         }
         self.replication.topology.store(topology);
         self.stop_removed().await;
         self.arrange_replicas();
         self.initialize_named();
         self.publish();
+    }
+
+    /// A node that was removed is to hear of it: the entry that says so comes by the connection that is about to end.
+    fn part(&mut self) {
+        let transport = &self.replication.transport;
+        self.parting.retain(|node, since| {
+            let stays = since.elapsed() < PARTING && transport.is_connected(*node);
+            if !stays {
+                transport.remove_peer(*node);
+            }
+            stays
+        });
     }
 
     /// A running replica may be named initializer when the node that was is lost; see `GroupInfo::initializer`.
@@ -719,72 +753,5 @@ impl Coordinator {
     fn publish_groups(&self) {
         let groups = self.replicas.iter().map(|(group, (_, replica))| (*group, replica.group.clone())).collect();
         self.replication.groups.store(Arc::new(groups));
-    }
-}
-
-impl Replication {
-    /// Tries one voter elsewhere after the other, the best first, on nodes that suit.
-    pub async fn hand_over(&self, group: Arc<Group>, deadline: Instant, suits: impl Fn(&Heir) -> bool) {
-        let mut heirs = self.heirs(group.id(), group.replica(), &self.membership(&group));
-        heirs.retain(suits);
-        succession::rank(&mut heirs, &self.leaderships());
-        hand_over(group, heirs, deadline).await;
-    }
-
-    /// Groups led by each node that leads any.
-    fn leaderships(&self) -> BTreeMap<NodeId, usize> {
-        let mut leaderships = BTreeMap::new();
-        let (topology, hints) = (self.topology(), self.hints());
-        for leader in topology.groups().keys().filter_map(|group| hints.leader(*group)) {
-            *leaderships.entry(leader.node).or_default() += 1;
-        }
-        leaderships
-    }
-
-    /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
-    /// has passed.
-    pub async fn hand_over_leadership(&self, deadline: Instant) {
-        let mut leaderships = self.leaderships();
-        let mut handed_over = Vec::new();
-        for group in self.led_groups() {
-            let mut heirs = self.heirs(group.id(), group.replica(), &self.membership(&group));
-            succession::rank(&mut heirs, &leaderships);
-            if let Some(heir) = heirs.first() {
-                *leaderships.entry(heir.node).or_default() += 1;
-            }
-            handed_over.push(hand_over(group, heirs, deadline));
-        }
-        join_all(handed_over).await;
-        if let Ok(leader) = self.meta_raft.as_leader() {
-            let mut heirs = self.heirs(GroupId::META, ReplicaId(leader.leader_id().node_id), &self.meta_membership());
-            succession::rank(&mut heirs, &BTreeMap::new());
-            if let Some(heir) = heirs.first() {
-                // Nothing is served under a lease of the meta group, so there is none to revoke.
-                let _ = self.meta_raft.trigger().transfer_leader(heir.replica.0).await;
-            }
-        }
-    }
-
-    fn heirs(&self, group: GroupId, own: ReplicaId, status: &MembershipStatus) -> Vec<Heir> {
-        let (leaving, topology) = (self.leaving.load(), self.topology());
-        let preferred = topology.group(group).map(|info| info.preferred);
-        let heir = |voter: &ReplicaId| {
-            let matched = status.matched.get(voter).copied().unwrap_or(0);
-            let lag = status.last_log_index.saturating_sub(matched);
-            let node = *status.members.get(voter)?;
-            let able = self.transport.is_connected(node) && !self.space.is_short_at(node);
-            Some(Heir { replica: *voter, node, lag, preferred: preferred == Some(*voter), able })
-        };
-        let heirs = status.voters.iter().filter(|voter| **voter != own).filter_map(heir);
-        heirs.filter(|heir| !leaving.contains(&heir.node)).collect()
-    }
-}
-
-async fn hand_over(group: Arc<Group>, heirs: Vec<Heir>, deadline: Instant) {
-    for heir in heirs {
-        match tokio::time::timeout_at(deadline, group.transfer(heir.replica)).await {
-            Ok(Ok(()) | Err(TransferError::NotLeader)) | Err(_) => return,
-            Ok(Err(TransferError::NotVoter | TransferError::Lagging | TransferError::TimedOut)) => (),
-        }
     }
 }

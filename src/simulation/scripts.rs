@@ -2,12 +2,13 @@
 
 use crate::cluster::GroupId;
 use crate::raft::Fsync;
+use crate::simulation::growth::GROWTH;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 8] =
-    [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, DEPARTURES, CUT_LINK, LOSS_OF_ALL];
+pub const SCRIPTS: [Scenario; 9] =
+    [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, DEPARTURES, CUT_LINK, LOSS_OF_ALL, GROWTH];
 
 const FIRST: GroupId = GroupId(1);
 const LEADER_WAIT_MS_MAX: u64 = 20_000;
@@ -150,7 +151,7 @@ fn quick_restarts(world: &mut World) -> Result<(), String> {
 fn departures(world: &mut World) -> Result<(), String> {
     world.pass(1000)?;
     let node = await_leader(world)?;
-    world.leave(node);
+    world.depart(node);
     world.count("departure");
     world.pass(1000)?;
     if world.pass_until(PREFERENCE_MS, |world| world.leads_any(node))? {
@@ -158,7 +159,7 @@ fn departures(world: &mut World) -> Result<(), String> {
     }
     // The next one has but one heir.
     let second = await_leader(world)?;
-    world.leave(second);
+    world.depart(second);
     world.count("departure");
     world.pass(1000)?;
     if let Some(heir) = [node, second].into_iter().find(|node| world.leads_any(*node)) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::admin;
 use crate::config::Config;
+use crate::simulation::growth::GROWTH;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::SCRIPTS;
 use crate::simulation::world::{Report, run};
@@ -37,6 +38,16 @@ fn no_seed_breaks_an_invariant() {
         let seed = crate::random::draw_u64() >> 16;
         total.add(seed, Scenario::of_seed(seed));
     }
+    println!("{total:#?}");
+}
+
+/// `KVORUM_SIMULATION_GROWTH` sets the first of ten seeds, instead of the one that is run each time.
+#[test]
+fn nodes_come_and_go_while_others_fail() {
+    let first = std::env::var("KVORUM_SIMULATION_GROWTH").ok().map(|text| text.parse::<u64>().expect("a number"));
+    let mut total = Total::default();
+    let seeds = first.map_or(1..2, |first| first..first + 10);
+    seeds.for_each(|seed| total.add(seed, GROWTH));
     println!("{total:#?}");
 }
 

@@ -11,17 +11,22 @@ const CLIENTS: usize = 8;
 
 /// What one client's writes came to.
 #[derive(Default)]
-struct Written {
+pub struct Written {
     /// Last value acknowledged per key, and values of unknown outcome after it.
-    keys: HashMap<String, (u64, Vec<u64>)>,
-    longest_gap: Duration,
-    errors: Vec<String>,
+    pub keys: HashMap<String, (u64, Vec<u64>)>,
+    pub longest_gap: Duration,
+    pub errors: Vec<String>,
     /// Connections that ended with a request on them.
-    unknown: usize,
+    pub unknown: usize,
 }
 
 /// Each client counts up its own keys until told to stop.
 fn write_until(stop: &Arc<AtomicBool>, ports: &[u16]) -> Vec<std::thread::JoinHandle<Written>> {
+    write_at_ease(stop, ports, Duration::ZERO)
+}
+
+/// The same with a pause after each call.
+pub fn write_at_ease(stop: &Arc<AtomicBool>, ports: &[u16], pause: Duration) -> Vec<std::thread::JoinHandle<Written>> {
     let client = |number: usize| {
         let (stop, ports) = (stop.clone(), ports.to_vec());
         std::thread::spawn(move || {
@@ -42,6 +47,7 @@ fn write_until(stop: &Arc<AtomicBool>, ports: &[u16]) -> Vec<std::thread::JoinHa
                     }
                 }
                 written.longest_gap = written.longest_gap.max(last_answer.elapsed());
+                std::thread::sleep(pause);
                 last_answer = Instant::now();
             }
             written
@@ -50,7 +56,7 @@ fn write_until(stop: &Arc<AtomicBool>, ports: &[u16]) -> Vec<std::thread::JoinHa
     (0..CLIENTS).map(client).collect()
 }
 
-fn check_nothing_lost(cluster: &Cluster, all: &[Written]) {
+pub fn check_nothing_lost(cluster: &Cluster, all: &[Written]) {
     let mut client = cluster.client();
     for written in all {
         for (key, (acknowledged, unknown)) in &written.keys {
