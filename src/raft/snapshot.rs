@@ -211,6 +211,9 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
                 return Err(error);
             }
             wait_for_more(&self.files, &path, || self.files.newer_than(&meta).is_none()).await?;
+            if self.files.newer_than(&meta).is_some() {
+                break;
+            }
         }
         if let Some(newer) = self.files.newer_than(&meta) {
             let _ = self.files.disk().remove(&path);

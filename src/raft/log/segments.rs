@@ -75,6 +75,14 @@ pub struct OldSegment {
     pub highest: Arc<Highest>,
 }
 
+impl OldSegment {
+    fn is_needed(&self, marks: &Marks) -> bool {
+        self.highest.iter().any(|(key, highest)| {
+            marks.get(key).is_some_and(|mark| mark.purged.is_none_or(|purged| purged.index < *highest))
+        })
+    }
+}
+
 /// Highest index per log of the entries of which a segment holds at least a part.
 pub type Highest = BTreeMap<LogKey, u64>;
 
@@ -220,7 +228,7 @@ impl Segments {
     /// On a full disk, for which there may be no other space: segments that are needed no more go at once, not when the next one is begun.
     /// § What says that they are not needed is durable first.
     pub fn free_space(&mut self, marks: &Marks) -> Result<(), LogError> {
-        if self.room.has_ended() && !self.old.is_empty() {
+        if self.room.has_ended() && self.old.front().is_some_and(|oldest| !oldest.is_needed(marks)) {
             self.sync()?;
             self.delete_old(marks)?;
         }
@@ -302,6 +310,11 @@ impl Segments {
         self.metrics.write_bytes.increment(batch.len() as u64);
         self.metrics.batch_records.record(records as f64);
         Ok(())
+    }
+
+    /// Of a replica's entries, about as much as may stay in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes
     }
 
     /// The segment that holds the last batch, and where in it that ends.
@@ -437,10 +450,7 @@ impl Segments {
     fn delete_old(&mut self, marks: &Marks) -> Result<(), LogError> {
         for _ in 0..DELETED_AT_ONCE_MAX {
             let Some(oldest) = self.old.front() else { break };
-            let needed = oldest.highest.iter().any(|(key, highest)| {
-                marks.get(key).is_some_and(|mark| mark.purged.is_none_or(|purged| purged.index < *highest))
-            });
-            if needed {
+            if oldest.is_needed(marks) {
                 break;
             }
             match self.disk.remove(&oldest.path).map_err(|error| LogError::io("remove", &oldest.path, error)) {
