@@ -144,7 +144,7 @@ async fn ask_at(address: &Address, password: Option<&Secret>, words: &[&[u8]]) -
 /// Makes this node, which has given up the cluster that it was alone in, a member of the one at `address`.
 pub async fn join_other(config: &FormationConfig, address: &Address) -> Result<NodeRecord, String> {
     let node = NodeId::random();
-    let settings = WantedSettings { groups: None, replicas: None, ..config.intent.settings };
+    let settings = WantedSettings { replicas: None, ..config.intent.settings };
     let op = MetaOp::Join { node, info: config.info.clone(), settings };
     let mut last = String::new();
     for _ in 0..JOIN_ATTEMPTS {

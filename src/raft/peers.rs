@@ -23,6 +23,8 @@ const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 const PROPOSE_WAIT_MAX: Duration = Duration::from_secs(6);
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest host name of the DNS, and then some.
+const HOST_BYTES_MAX: usize = 255;
 /// Less than what the joining node allows for the whole of it.
 const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -120,6 +122,16 @@ pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
     }
 }
 
+/// What every node will print and dial from now on.
+fn check_reachable(info: &NodeInfo) -> Result<(), String> {
+    let host = &info.host;
+    let is_host = (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_host || host.contains([',', '@', '"']) || info.port == 0 || info.peer_port == 0 {
+        return Err("refused: the address is none that clients and peers could connect to".to_owned());
+    }
+    Ok(())
+}
+
 impl Replication {
     /// Here or at the meta leader, again and again through elections: every op may be proposed twice.
     pub async fn propose_anywhere(&self, op: &MetaOp) -> Result<(), String> {
@@ -175,6 +187,7 @@ impl Replication {
     pub async fn join(&self, op: &[u8]) -> Result<Vec<u8>, String> {
         let op = MetaOp::decode(op).map_err(|error| format!("refused: {error}"))?;
         let MetaOp::Join { node, info, .. } = &op else { return Err("refused: not a join".to_owned()) };
+        check_reachable(info)?;
         if let Some(holder) = self.holder_that_is_up(&info.address(), *node) {
             return Err(format!("{} belongs to node {holder}, which is up", info.address()));
         }

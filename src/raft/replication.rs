@@ -262,7 +262,7 @@ impl Replication {
         }
     }
 
-    /// See `add_learner`. Learners of the meta group stay: every node has one. Those of data groups leave.
+    /// See `add_learner`. Voters that are to be none stay as learners in the meta group, where every node has one; data groups they leave.
     pub async fn change_voters(&self, group: GroupId, voters: &BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
         match self.group(group) {
             Some(group) => membership::change_voters(group.raft(), voters, false).await,
@@ -271,9 +271,13 @@ impl Replication {
         }
     }
 
-    /// Removes learners that the topology no longer has from the meta group.
-    pub async fn remove_meta_learners(&self, gone: BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
-        membership::remove_learners(&self.meta_raft, &gone).await
+    /// See `add_learner`. Changing the voters leaves those alone that were learners before.
+    pub async fn remove_learners(&self, group: GroupId, gone: &BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
+        match self.group(group) {
+            Some(group) => membership::remove_learners(group.raft(), gone).await,
+            None if group == GroupId::META => membership::remove_learners(&self.meta_raft, gone).await,
+            None => Err(ChangeError(format!("group {group} has no replica here"))),
+        }
     }
 }
 

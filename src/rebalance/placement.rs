@@ -55,7 +55,8 @@ fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
         return urgent;
     }
     let step = now.evacuate().or_else(|| now.grow()).or_else(|| now.shrink());
-    if step.is_some() || !now.absent.is_empty() {
+    // One that is given up may never be seen again.
+    if step.is_some() || now.absent.iter().any(|node| !now.is_lost(*node)) {
         return step;
     }
     now.even_replicas().or_else(|| now.even_leaders())

@@ -224,3 +224,45 @@ fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() 
         "ERR I tried hard but I can't forget myself..."
     );
 }
+
+/// Addresses of the nodes with a replica of the first group, voters or not as asked.
+fn homes(member: &Node, voters: bool) -> Vec<String> {
+    let text = member.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let address = |id: &serde_json::Value| {
+        let nodes = status["nodes"].as_array().expect("nodes");
+        nodes.iter().find(|node| node["id"] == *id).expect("a member")["address"].as_str().expect("text").to_owned()
+    };
+    let group =
+        status["groups"].as_array().expect("groups").iter().find(|group| group["id"] == 1).expect("it is there");
+    let replicas = group["replicas"].as_array().expect("replicas").iter();
+    replicas.filter(|replica| replica["voter"] == voters).map(|replica| address(&replica["node"])).collect()
+}
+
+#[test]
+fn a_node_is_drained_also_when_the_one_that_was_to_take_its_place_dies() {
+    let flags = [&["--groups", "1", "--replicas", "3", "--node-down-after", "2"], &AT_EASE[..]].concat();
+    let mut cluster = Cluster::start(5, &flags);
+    let set = || cluster.client().call(&["SET", "k", "v"]).is_ok_and(|reply| reply.text() == "OK");
+    eventually(LIMIT, || "k is written".to_owned(), set);
+    let (leader, voters) = (cluster.leader_of("k"), homes(&cluster.nodes[0], true));
+    let is_home = |index: &usize| voters.contains(&address(&cluster.nodes[*index]));
+    let (with, free): (Vec<usize>, Vec<usize>) = (0..5).partition(is_home);
+    let [one, other] = free[..] else { panic!("three of five have it: {voters:?}") };
+    let drained = *with.iter().find(|index| **index != leader).expect("two follow");
+    // Both nodes without a replica are silent, but not yet missed, when one of them is chosen.
+    for index in [one, other] {
+        cluster.nodes[index].signal("STOP");
+        cluster.nodes[index].wait_stopped();
+    }
+    let id = cluster.nodes[drained].ask(&["CLUSTER", "MYID"]).text();
+    let asked = || cluster.nodes[leader].ask(&["CLUSTER", "FORGET", &id]).text();
+    eventually(LIMIT, || format!("it is to leave: {}", asked()), || asked() == "OK");
+    let chosen = || homes(&cluster.nodes[leader], false);
+    eventually(LIMIT, || format!("a successor is chosen: {:?}", chosen()), || !chosen().is_empty());
+    let (dead, left) = if chosen()[0] == address(&cluster.nodes[one]) { (one, other) } else { (other, one) };
+    cluster.nodes[dead].kill();
+    cluster.nodes[left].signal("CONT");
+    assert_eq!(cluster.nodes[drained].wait(LIMIT), Some(0), "{}", cluster.nodes[leader].log());
+    assert_eq!(cluster.client().call(&["GET", "k"]).expect("answers").text(), "v");
+}
