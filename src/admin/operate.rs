@@ -84,6 +84,9 @@ pub fn events(members: &Members, json: bool) -> Result<String, String> {
     if json {
         return Ok(serde_json::to_string_pretty(&events).expect("events have only string keys"));
     }
+    if events.is_empty() {
+        return Ok("Nothing was decided yet.\n".to_owned());
+    }
     let line = |event: &Event| {
         let why = if event.why.is_empty() { String::new() } else { format!(", because {}", event.why) };
         format!("{}  {}{why}\n", utc(event.at), event.what)

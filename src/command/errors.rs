@@ -105,6 +105,8 @@ pub enum WireError {
     UnknownNode(String),
     #[error("ERR Invalid TCP base port specified: {0}")]
     InvalidBasePort(String),
+    #[error("ERR Invalid TCP bus port specified: {0}")]
+    InvalidBusPort(String),
     #[error("ERR Invalid node address specified: {0}")]
     InvalidNodeAddress(String),
     #[error("ERR I tried hard but I can't forget myself...")]

@@ -42,7 +42,8 @@ impl Replication {
         if topology.is_paused() {
             return Err("rebalancing is paused: first run `kvorum cluster resume-rebalance`".to_owned());
         }
-        let reached = |node| node == self.node() || self.is_connected(node);
+        let reachable = self.reachable();
+        let reached = |node| reachable.contains(&node);
         let name = topology.name_of(node);
         if !reached(node) && !gone {
             return Err(format!("{name} is not connected: start it, or use --force if it will not come back"));

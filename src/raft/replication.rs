@@ -189,8 +189,11 @@ impl Replication {
         debug_assert!(fits, "hints of every group fit a frame");
     }
 
-    pub fn is_connected(&self, node: NodeId) -> bool {
-        self.transport.is_connected(node)
+    /// Nodes that this one is connected to, and itself.
+    pub fn reachable(&self) -> BTreeSet<NodeId> {
+        let peers = self.peers();
+        let connected = peers.iter().filter(|peer| peer.connected_for.is_some()).map(|peer| peer.node);
+        connected.chain([self.node()]).collect()
     }
 
     /// Resolves when the cluster has let go of this node.

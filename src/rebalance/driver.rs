@@ -1,13 +1,13 @@
 //! Drives memberships and leaderships towards the topology. Runs on every node and acts for the groups that node leads, so there
 //! is one driver per group: openraft refuses a second change while one is under way, and every step is idempotent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaRole, NodeId, ReplicaId};
+use crate::cluster::{GroupId, MetaRole, ReplicaId};
 use crate::raft::{ChangeError, Group, Heir, MembershipStatus, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
@@ -61,7 +61,7 @@ async fn step_meta(replication: &Replication) -> bool {
     let Some(own) = topology.meta_replica_on(replication.node()) else { return true };
     match succession_of(own, &mut desired, &status) {
         Succession::Stays => {
-            take(replication, GroupId::META, next_step(&desired, &status, &reachable(replication))).await
+            take(replication, GroupId::META, next_step(&desired, &status, &replication.reachable())).await
         }
         Succession::HandsOver => {
             replication.hand_over_meta(|replica| desired.voters.contains_key(&replica)).await;
@@ -96,7 +96,9 @@ async fn step_group(replication: &Replication, group: &Arc<Group>) -> bool {
     let mut desired = Desired { voters: info.replicas.clone(), learners: BTreeMap::new() };
     let status = replication.membership(group);
     match succession_of(group.replica(), &mut desired, &status) {
-        Succession::Stays => take(replication, group.id(), next_step(&desired, &status, &reachable(replication))).await,
+        Succession::Stays => {
+            take(replication, group.id(), next_step(&desired, &status, &replication.reachable())).await
+        }
         Succession::HandsOver => {
             let suits =
                 |heir: &Heir| heir.able && heir.lag <= CLOSE_ENTRIES && desired.voters.contains_key(&heir.replica);
@@ -104,11 +106,6 @@ async fn step_group(replication: &Replication, group: &Arc<Group>) -> bool {
             false
         }
     }
-}
-
-fn reachable(replication: &Replication) -> BTreeSet<NodeId> {
-    let nodes = replication.topology().nodes().keys().copied().collect::<Vec<_>>();
-    nodes.into_iter().filter(|node| *node == replication.node() || replication.is_connected(*node)).collect()
 }
 
 /// True when there is nothing to do.

@@ -3,7 +3,7 @@
 //!
 //! § Each step names the epoch it was planned for: what a former leader of the meta group, or a late duplicate, still proposes does nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,17 +30,11 @@ pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) 
         looked = Instant::now();
         let leads = replication.leads_meta() && replication.is_formed();
         let topology = replication.newest_topology();
-        for op in watch.look(&topology, &connected(&replication), leads, passed) {
+        for op in watch.look(&topology, &replication.reachable(), leads, passed) {
             propose(&replication, &op).await;
         }
         busy = leads && step(&replication).await;
     }
-}
-
-fn connected(replication: &Replication) -> BTreeSet<NodeId> {
-    let peers = replication.peers();
-    let connected = peers.iter().filter(|peer| peer.connected_for.is_some()).map(|peer| peer.node);
-    connected.chain([replication.node()]).collect()
 }
 
 /// True while something is under way.
@@ -67,7 +61,7 @@ pub fn situation<'a>(
     topology: &'a Topology,
     led: &BTreeMap<GroupId, LedGroup>,
 ) -> Situation<'a> {
-    let connected = connected(replication);
+    let connected = replication.reachable();
     let nodes = || topology.nodes().keys().copied();
     let answered = topology.groups().iter().filter_map(|(group, info)| Some((group, info, led.get(group)?)));
     let (settled, moving): (Vec<_>, Vec<_>) = answered

@@ -215,6 +215,11 @@ fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() 
     assert_eq!(cluster.client().call(&["GET", "kept"]).expect("answers").text(), "v");
     // Once more is no error; a node that has others is no node to be taken in.
     assert_eq!(member.ask(&["CLUSTER", "MEET", "127.0.0.1", &fresh.port.to_string()]).text(), "OK");
+    for (words, refusal) in
+        [(&["x"][..], "ERR Invalid TCP base port specified: x"), (&["1", "y"], "ERR Invalid TCP bus port specified: y")]
+    {
+        assert_eq!(member.ask(&[&["CLUSTER", "MEET", "127.0.0.1"], words].concat()).text(), refusal);
+    }
     assert_eq!(
         fresh.ask(&["CLUSTER", "RESET"]).text().split(':').next(),
         Some("ERR CLUSTER RESET can't be called with members of a cluster")

@@ -44,13 +44,20 @@ async fn meet(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), W
     if integer_argument(&args[3]).is_err() {
         return Err(WireError::InvalidBasePort(text(3)));
     }
+    // A node says itself where its peers connect.
+    if args.get(4).is_some_and(|port| integer_argument(port).is_err()) {
+        return Err(WireError::InvalidBusPort(text(4)));
+    }
     let address = format!("{}:{}", text(2), text(3));
     let Some(parsed) = Address::parse(&address) else {
         return Err(WireError::InvalidNodeAddress(address));
     };
     let replication = context.shared.replication.clone();
     let met = match replication.check_meeting(&parsed).await {
-        Ok(()) => begin_meeting(context.shared, &parsed),
+        Ok(()) => {
+            begin_meeting(context.shared, &parsed);
+            Ok(())
+        }
         // This node stays what it is. The other may be the one that is alone and empty.
         Err(_) => replication.take_in(&parsed).await,
     };
@@ -58,9 +65,8 @@ async fn meet(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), W
     Ok(())
 }
 
-fn begin_meeting(shared: &Shared, address: &Address) -> Result<(), String> {
+fn begin_meeting(shared: &Shared, address: &Address) {
     shared.meeting.send_replace(Some(address.clone()));
-    Ok(())
 }
 
 fn answer(outcome: Result<(), String>, context: &mut CommandContext<'_>) {
@@ -148,7 +154,7 @@ pub async fn operate(question: &[u8], words: &[&[u8]], context: &mut CommandCont
         (b"MEET", [address]) => match Address::parse(address) {
             Some(address) => {
                 let alone = replication.check_meeting(&address).await;
-                alone.and_then(|()| begin_meeting(context.shared, &address))
+                alone.map(|()| begin_meeting(context.shared, &address))
             }
             None => Err(format!("'{address}' is not HOST:PORT")),
         },
