@@ -19,7 +19,7 @@
 //! | 1 | `protocol` `keyspace` `cluster` | bytes <-> argv and replies · data in buckets · topology and routing |
 //! | 2 | `command` | the table: row, plan, apply, read; op codec; wire error texts |
 //! | 3 | `raft` | groups, proposer, log, transport, snapshots, meta group (openraft appears here alone) |
-//! | 4 | `rebalance` | bringing memberships and leaders to what the topology wants |
+//! | 4 | `rebalance` | where replicas and leaders should be, and bringing them there |
 //! | 5 | `admin` | HTTP, operator commands and CLI |
 //! | 6 | `server` | listener, connections, turns, the commands a node answers itself |
 //! | 7 | `node` `main` | wiring, start and stop in order |
@@ -49,13 +49,15 @@
 //! | workers (`workers.rs`) | node | their runtimes' tasks | |
 //! | log writer (`raft/log/writer.rs`, a thread) | `NodeLog` | `Queue` | openraft's `IOFlushed`, barriers |
 //! | log sync (`raft/log/background_sync.rs`, a thread, everysec only) | `Segments` | files to sync | log writer |
-//! | coordinator (`raft/replication.rs`) | node | leader sightings, peers' hints, connections, topologies, started replicas | route table, hints, replicas |
+//! | coordinator (`raft/replication/coordinator.rs`) | node | leader sightings, peers' hints, connections, topologies, started replicas | route table, hints, replicas |
 //! | per group: proposer, leadership, upkeep, failure watch (`raft/replica.rs`) | `Replica` | chunks; openraft's metrics and transfers; a timer | openraft; lease, intake, sightings; snapshots, due keys |
 //! | openraft's own, per group | `openraft::Raft` | | |
 //! | transport: accept, dial, one per connection, appends (`raft/transport/tasks.rs`) | `Transport` | frames | replicas, `PeerInbox` |
 //! | questions of peers (`raft/peers.rs`) | node | `PeerInbox` | groups, meta group |
 //! | address announcer (`raft/peers.rs`) | node | topology | meta group |
 //! | membership driver (`rebalance/driver.rs`) | node | a timer | groups it leads |
+//! | scheduler (`rebalance/scheduler.rs`), acts where the meta group is led | node | a timer, groups' leaders | meta group |
+//! | membership watch (`raft/members.rs`) | node | a timer, peers' client ports | node main |
 //! | driver of moves, one task per group at work (`rebalance/moves.rs`) | node | topologies, a timer | groups it leads, peers, meta group |
 //! | accept loops and connections (`server/listener.rs`) | `Listener` | sockets | groups |
 //! | health, metrics, log level (`node.rs`), free space (`raft/space.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | leadership tasks, driver |
@@ -67,6 +69,9 @@
 //!   12 ns against 42 ns for a bulk string of 64 bytes.
 //! * A group's leader brings its own membership to what the topology wants (`rebalance/driver.rs`), instead of the meta leader asking it to: one
 //!   orchestrator per group all the same, and no message that could be lost.
+//! * A removed or moved replica stays, as `departing`, until its group's leader has committed a membership without it (`cluster/changes.rs`): until then its
+//!   vote still counts.
+//! * How long a node has been away is counted, not dated (`rebalance/absence.rs`): no clock of another node shortens the wait.
 //! * A slot that moves is sent as deltas between exports (`keyspace/delta.rs`), not as data and then a stream of ops: no write is in two logs, and a pass
 //!   that fails is made again. `raft/slots.rs` says why it is as safe. Adopt names the count and checksum of the pages, not of the keys: the latter cannot
 //!   be checked at apply, since replay meets buckets that a snapshot has at a later position. The source's leader compares the keys before it commits.
@@ -77,10 +82,11 @@
 //!   (`raft/cohort.rs`): 33 instead of 44 us per SET at P=1, and 5.2 instead of 6.1 at P=16.
 //! * An append that carries only a commit index waits up to 5 ms for entries to travel with (`raft/transport/network.rs`): 3 us less per SET at P=1.
 //! * Segments of the log are prepared with zeros a mebibyte ahead, so that a small batch's fdatasync needs no journal commit.
-//! * Of a group's log only the newest 8 MiB are in memory; older entries are read back from its files (`raft/log/place.rs`). A node's memory no
+//! * Of a group's log only the newest 8 MiB are in memory, beside what is in parts or tiny; older entries are read back from its files (`raft/log/place.rs`). A node's memory no
 //!   longer grows by the log (950 to 155 MB after 8 M SETs), and reused memory is faster than new: 4.1 instead of 5.2 us per SET at P=16.
 //! * A snapshot is written at a quarter of a core and synced by the mebibyte (`raft/snapshot.rs`, `raft/snapshot_io.rs`): SETs beside it at P=1 had a p99.9 2 ms
-//!   above that without snapshots, before it 7 ms (each pair measured in one run, the two runs apart). At P=16 nothing was gained.
+//!   above that without snapshots, before it 7 ms (each pair measured in one run, the two runs apart). At P=16 it is 51 ms above, before one at a time 111. A node writes
+//!   one at a time (`raft/snapshot_turns.rs`).
 //! * A full disk does not stop the node: the log holds space in reserve (`raft/log/segments.rs`), leaderships go to nodes that have space, and without a
 //!   majority that has, writes are refused and reads go on (`raft/space.rs`).
 

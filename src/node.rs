@@ -3,6 +3,8 @@
 //! Start: log files, worker threads, data directory, write-ahead log, formation, transport, replicas, clients, HTTP. Stop: hand
 //! leadership over, send the clients after it, accept no more, finish what is in flight, flush, and exit within the time limit.
 
+mod meeting;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,18 +13,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::admin::{self, Health, HttpPages, NodeError};
-use crate::cluster::{Address, Intent, NodeInfo, Settings, Topology, WantedSettings};
-use crate::config::{Appendfsync, Config, ConfigTable, LoadedConfig, ReadMode};
+use crate::cluster::{Address, Intent, NodeInfo, Purpose, Settings, Topology, WantedSettings};
+use crate::config::{Appendfsync, Config, ConfigTable, HostPort, LoadedConfig, ReadMode};
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
     self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, RealDisk,
-    Recovered, ReplicaSeed, Replication, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    Recovered, ReplicaSeed, Replication, SnapshotTurns, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -59,7 +61,17 @@ pub fn run(loaded: LoadedConfig) -> Result<(), NodeError> {
     workers.stop();
     // Blocking work that outlives its deadline must not hold the exit up.
     runtime.shutdown_background();
-    result
+    match result? {
+        End::Stop => Ok(()),
+        End::StartAgain => Err(meeting::start_again().into()),
+    }
+}
+
+/// What the process does when the node has stopped.
+enum End {
+    Stop,
+    /// It is a member of another cluster now, or has to take up its own again.
+    StartAgain,
 }
 
 /// § A panic ends the process: one while applying or logging leaves a replica that may have diverged, and a node that lost one of its
@@ -77,7 +89,7 @@ async fn serve(
     logs: admin::LogControl,
     rendered: Rendered,
     workers: &Workers,
-) -> Result<(), NodeError> {
+) -> Result<End, NodeError> {
     let LoadedConfig { config, file: config_file, warnings: _ } = loaded;
     let started = Instant::now();
     let parameters = Arc::new(ConfigTable::new(&config));
@@ -99,7 +111,7 @@ async fn serve(
         reason = &mut signal => {
             // The log is closed as it is dropped.
             tracing::info!(reason = reason?, "stopping before the cluster was formed");
-            return Ok(());
+            return Ok(End::Stop);
         }
     };
     check_settings(&formation, &formed.topology)?;
@@ -116,7 +128,10 @@ async fn serve(
     let (stop_clients, clients_stopped) = watch::channel(false);
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
-    rebalance_beside(&replication, &config, &mut background);
+    background.spawn(rebalance::drive(replication.clone()));
+    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
+    background.spawn(raft::watch_membership(replication.clone()));
+    background.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
@@ -125,38 +140,71 @@ async fn serve(
     tracing::info!(port = config.port, address = %replication.address(), "serving clients");
 
     let outcome = tokio::select! {
-        reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map_err(Into::into),
-        outcome = must_stop(&shared, &mut failures, &log) => outcome,
+        reason = &mut signal => reason.map(|reason| tracing::info!(reason, "stopping")).map(|()| None).map_err(Into::into),
+        outcome = must_stop(&shared, &mut failures, &log) => outcome.map(|()| None),
+        address = asked_to_meet(&shared) => Ok(Some(address)),
     };
-    shared.stop_requested.send_replace(true);
-    let deadline = Instant::now() + config.shutdown_time_max();
-    let orderly = async {
-        // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
-        if log.failure().now_or_never().is_none() {
-            leave(&replication, &shared, outcome.is_ok(), &config).await;
-        }
-        stop_clients.send_replace(true);
-        let _ = serving.await;
-        background.shutdown().await;
-        stop.send_replace(true);
-        let _ = coordinating.await;
-        transport.shutdown().await;
-    };
-    if tokio::time::timeout_at(deadline, orderly).await.is_err() {
-        tracing::warn!("the time for an orderly stop is over");
+    let running = RunningNode { shared, coordinating, serving, background, stop, stop_clients, transport, log };
+    let alone = running.stop(outcome.is_ok(), &config).await;
+    let Some(address) = outcome? else { return Ok(End::Stop) };
+    tokio::select! {
+        () = meeting::meet(&config, &formation, &address, alone) => Ok(End::StartAgain),
+        _ = &mut signal => Ok(End::Stop),
     }
-    log.close();
-    tracing::info!("stopped");
-    outcome
 }
 
-fn rebalance_beside(replication: &Arc<Replication>, config: &Config, background: &mut JoinSet<()>) {
-    background.spawn(rebalance::drive(replication.clone()));
-    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
+async fn asked_to_meet(shared: &Shared) -> Address {
+    let mut meeting = shared.meeting.subscribe();
+    let asked = meeting.wait_for(Option::is_some).await.map(|address| address.clone());
+    asked.ok().flatten().expect("the sender is in `shared`, and what was waited for is there")
+}
+
+/// What has to be stopped in order.
+struct RunningNode {
+    shared: Arc<Shared>,
+    coordinating: JoinHandle<()>,
+    serving: JoinHandle<std::io::Result<()>>,
+    background: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    stop_clients: watch::Sender<bool>,
+    transport: Transport,
+    log: NodeLog,
+}
+
+impl RunningNode {
+    /// Whether it was the only node of its cluster, and empty, in the end.
+    async fn stop(mut self, healthy: bool, config: &Config) -> Result<(), String> {
+        self.shared.stop_requested.send_replace(true);
+        let deadline = Instant::now() + config.shutdown_time_max();
+        let replication = self.shared.replication.clone();
+        let orderly = async {
+            // Without a log there is nothing to hand over by, and the others elect other leaders as soon as this node's connections are gone.
+            if self.log.failure().now_or_never().is_none() {
+                leave(&replication, &self.shared, healthy, config).await;
+            }
+            self.stop_clients.send_replace(true);
+            let _ = (&mut self.serving).await;
+            // Nobody writes any more.
+            let alone = replication.check_alone();
+            self.background.shutdown().await;
+            self.stop.send_replace(true);
+            let _ = (&mut self.coordinating).await;
+            self.transport.shutdown().await;
+            alone
+        };
+        let alone = tokio::time::timeout_at(deadline, orderly).await.unwrap_or_else(|_| {
+            tracing::warn!("the time for an orderly stop is over");
+            Err("it did not stop in time".to_owned())
+        });
+        self.log.close();
+        tracing::info!("stopped");
+        alone
+    }
 }
 
 /// Leadership first: clients that are still here follow a MOVED instead of seeing their connection close.
 async fn leave(replication: &Replication, shared: &Shared, healthy: bool, config: &Config) {
+    replication.announce_departure();
     replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
     // They have nowhere to go if it could not be handed over, or if this node is broken.
     if healthy && replication.led_groups().is_empty() {
@@ -172,6 +220,13 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
     let reason = tokio::select! {
         Ok(_) = shutdown_command.wait_for(|requested| *requested) => {
             tracing::info!(reason = "SHUTDOWN", "stopping");
+            return Ok(());
+        }
+        () = shared.replication.removed() => {
+            tracing::warn!(
+                node = %shared.replication.node(),
+                "this node was removed from its cluster and stops; its data directory can be deleted, and has to be before it joins anew"
+            );
             return Ok(());
         }
         Some(reason) = failures.recv() => reason,
@@ -261,18 +316,20 @@ pub fn formation_config(config: &Config) -> FormationConfig {
         peer_port: config.peer_port(),
         http_port: config.http_port().unwrap_or(0),
     };
-    let mut addresses: BTreeSet<Address> =
-        config.initial_cluster.iter().map(|listed| Address { host: listed.host.clone(), port: listed.port }).collect();
+    let addresses_of = |listed: &[HostPort]| -> BTreeSet<Address> {
+        listed.iter().map(|listed| Address { host: listed.host.clone(), port: listed.port }).collect()
+    };
+    let (purpose, mut addresses, replicas) = match config.join.is_empty() {
+        true => (Purpose::FoundOrJoin, addresses_of(&config.initial_cluster), Some(config.replica_count())),
+        false => (Purpose::Join, addresses_of(&config.join), config.replicas),
+    };
     if addresses.is_empty() {
         addresses.insert(info.address());
     }
-    let settings = WantedSettings {
-        groups: config.groups,
-        replicas: Some(config.replicas),
-        hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT),
-    };
+    let settings =
+        WantedSettings { groups: config.groups, replicas, hash_check: HASH_TEST_SECRET.hash(HASH_TEST_TEXT) };
     let password = Some(config.requirepass.clone()).filter(|password| !password.0.is_empty());
-    FormationConfig { info, intent: Intent { addresses, settings }, password }
+    FormationConfig { info, intent: Intent { addresses, settings }, purpose, password }
 }
 
 /// A restarted node may have been given other flags, or another CPU.
@@ -324,11 +381,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
             Arc::new(inbox),
         )?
     };
-    let timers = Timers {
-        heartbeat: config.heartbeat(),
-        election_min: Duration::from_millis(config.election_timeout_min_ms),
-        election_max: config.election_timeout_max(),
-    };
+    let timers = timers(config);
     let (founding, space) = (topology.clone(), Arc::new(Space::new(log.room())));
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
@@ -340,6 +393,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         nonce: random::draw_u64(),
         started,
         log_bytes_max: config.log_bytes_max.0,
+        snapshot_turns: SnapshotTurns::new(config.log_bytes_max.0),
         space,
         reads: match config.read_mode {
             ReadMode::Lease => Reads::ByLease,
@@ -368,6 +422,14 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     tasks.spawn(raft::answer_questions(replication.clone(), questions_received));
     tasks.spawn(raft::announce_address(replication.clone(), formation_config(config).info));
     Ok((coordinator, replication, transport, tasks))
+}
+
+fn timers(config: &Config) -> Timers {
+    Timers {
+        heartbeat: config.heartbeat(),
+        election_min: Duration::from_millis(config.election_timeout_min_ms),
+        election_max: config.election_timeout_max(),
+    }
 }
 
 fn transport_config(

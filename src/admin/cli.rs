@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::local_directory::NODE_COUNT_MAX;
+use super::operate::{self, Members};
 use super::{client, local, moving, status};
 use crate::config::{Config, ConfigError, HostPort, LoadedConfig, load, unknown_variables};
 use crate::raft::power_loss;
@@ -50,7 +51,7 @@ enum Command {
     Server(Box<Config>),
     /// Run a whole cluster on this machine, to try things out; Ctrl-C stops it.
     Local(LocalFlags),
-    /// Look at a running cluster.
+    /// Look at a running cluster, or change its nodes.
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Exit with 0 if a node answers and its cluster serves all slots: for container health checks.
@@ -61,6 +62,26 @@ enum Command {
 enum ClusterCommand {
     /// Nodes, groups, leaders, slot ranges, lag and epoch, as one node sees them.
     Status(StatusFlags),
+    /// What was decided about the cluster, when and why: the last 256 decisions, oldest first.
+    Events(StatusFlags),
+    /// Take in a node that runs alone and is empty; one that is to be started can do this itself, with --join.
+    ///
+    /// The node gives up the cluster of one that it is, sets aside what little it has on disk, and starts again, in the same process, as a
+    /// member. A node that holds a key, or has others in its cluster, refuses. Replicas and leaderships then move to it by themselves.
+    AddNode(AddNodeFlags),
+    /// Have a node leave: what it leads and holds moves to the others, then it is forgotten and its process ends.
+    ///
+    /// Refused if too few nodes would be left to hold the replicas. The command shows how far it is; the cluster goes on with it if the command
+    /// is stopped.
+    RemoveNode(RemoveNodeFlags),
+    /// Have a node leave and another member take what it holds; also for a node that is dead.
+    ReplaceNode(ReplaceNodeFlags),
+    /// Show what is to be moved and why, and watch it being done.
+    Rebalance(RebalanceFlags),
+    /// Begin no new move of replicas or leaders until it is resumed, not even away from dead nodes.
+    PauseRebalance(NodeFlags),
+    /// Let the cluster move replicas and leaders by itself again.
+    ResumeRebalance(NodeFlags),
     /// Move slots to another group while the cluster serves, and show how it goes.
     ///
     /// Each slot changes hands at one instant; its clients see a pause of milliseconds. Ctrl-C ends the display and not the moves, which
@@ -110,6 +131,48 @@ struct StatusFlags {
 }
 
 #[derive(Debug, Args)]
+struct AddNodeFlags {
+    #[command(flatten)]
+    node: NodeFlags,
+    /// Client address of the new node.
+    #[arg(value_name = "HOST:PORT")]
+    address: HostPort,
+}
+
+#[derive(Debug, Args)]
+struct RemoveNodeFlags {
+    #[command(flatten)]
+    node: NodeFlags,
+    /// The node's id, the beginning of it, or its client address.
+    #[arg(value_name = "ID")]
+    leaving: String,
+    /// It is dead and will not come back: rebuild what it held from the other copies, without waiting for it.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReplaceNodeFlags {
+    #[command(flatten)]
+    node: NodeFlags,
+    /// The leaving node's id, the beginning of it, or its client address.
+    #[arg(value_name = "OLD")]
+    old: String,
+    /// The same of the member that takes over, as far as it does not hold the same already.
+    #[arg(value_name = "NEW")]
+    new: String,
+}
+
+#[derive(Debug, Args)]
+struct RebalanceFlags {
+    #[command(flatten)]
+    node: NodeFlags,
+    /// Only show the plan.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct MoveSlotsFlags {
     #[command(flatten)]
     node: NodeFlags,
@@ -142,14 +205,32 @@ pub fn run(words: Vec<String>, run_node: RunNode) -> ExitCode {
     match Cli::parse_from(&words).command {
         Command::Server(_) => unreachable!("`server_flags` recognizes every spelling of this command"),
         Command::Local(flags) => local::run_local(&flags),
-        Command::Cluster(ClusterCommand::Status(StatusFlags { node, json })) => {
-            told(status::cluster_status(&node.node, node.password.as_deref(), json))
-        }
-        Command::Cluster(ClusterCommand::MoveSlots(flags)) => told(move_slots(&flags)),
-        Command::Cluster(ClusterCommand::AcceptLoss(flags)) => told(accept_loss(&flags)),
+        Command::Cluster(command) => told(run_cluster(command)),
         Command::Health(NodeFlags { node, password }) => {
             told(client::check_health(&node, password.as_deref(), HEALTH_TIME_MAX).map(|()| "ok\n".to_string()))
         }
+    }
+}
+
+fn run_cluster(command: ClusterCommand) -> Result<String, String> {
+    let members = |NodeFlags { node, password }| Members::new(node, password);
+    match command {
+        ClusterCommand::Status(StatusFlags { node, json }) => {
+            status::cluster_status(&node.node, node.password.as_deref(), json)
+        }
+        ClusterCommand::Events(StatusFlags { node, json }) => operate::events(&members(node), json),
+        ClusterCommand::AddNode(AddNodeFlags { node, address }) => operate::add_node(members(node), &address),
+        ClusterCommand::RemoveNode(RemoveNodeFlags { node, leaving, force }) => {
+            operate::remove_node(members(node), &leaving, force)
+        }
+        ClusterCommand::ReplaceNode(ReplaceNodeFlags { node, old, new }) => {
+            operate::replace_node(members(node), &old, &new)
+        }
+        ClusterCommand::Rebalance(RebalanceFlags { node, dry_run }) => operate::rebalance(&members(node), dry_run),
+        ClusterCommand::PauseRebalance(node) => operate::pause(&members(node)),
+        ClusterCommand::ResumeRebalance(node) => operate::resume(&members(node)),
+        ClusterCommand::MoveSlots(flags) => move_slots(&flags),
+        ClusterCommand::AcceptLoss(flags) => accept_loss(&flags),
     }
 }
 

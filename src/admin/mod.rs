@@ -10,6 +10,7 @@ mod local;
 mod local_directory;
 mod logging;
 mod moving;
+mod operate;
 mod signals;
 mod status;
 

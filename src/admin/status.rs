@@ -40,6 +40,8 @@ pub fn table(status: &ClusterStatus) -> String {
             NodeState::Down => "DOWN",
             NodeState::Full => "DISK FULL",
             NodeState::Joining => "joining",
+            NodeState::Leaving => "leaving",
+            NodeState::Lost => "LOST",
         };
         let asked = if node.id == status.asked { "*" } else { "" };
         let id = node.id.chars().take(8).collect();
@@ -61,7 +63,11 @@ pub fn table(status: &ClusterStatus) -> String {
 fn group_row(group: &GroupStatus, names: &BTreeMap<&str, &str>) -> Vec<String> {
     let name = |id: &str| names.get(id).map_or_else(|| id.chars().take(8).collect(), |name| (*name).to_string());
     let replicas = group.replicas.iter().map(|replica| {
-        let learner = if replica.voter { "" } else { " learner" };
+        let learner = match (replica.leaving, replica.voter) {
+            (true, _) => " leaving",
+            (false, true) => "",
+            (false, false) => " learner",
+        };
         let lag = replica.lag_entries.map_or_else(|| "?".to_string(), |lag| lag.to_string());
         let is_leader = group.leader.as_ref() == Some(&replica.node);
         if is_leader { name(&replica.node) } else { format!("{}{learner} ({lag})", name(&replica.node)) }
@@ -107,7 +113,7 @@ fn move_rows(status: &ClusterStatus) -> Vec<Vec<String>> {
 fn verdict(status: &ClusterStatus) -> String {
     let leaderless = status.groups.iter().filter(|group| group.leader.is_none()).count();
     let in_state = |state| status.nodes.iter().filter(|node| node.state == state).count();
-    let (down, full) = (in_state(NodeState::Down), in_state(NodeState::Full));
+    let (down, full) = (in_state(NodeState::Down) + in_state(NodeState::Lost), in_state(NodeState::Full));
     let slots: u32 = status.groups.iter().map(|group| group.slot_count).sum();
     let mut troubles = Vec::new();
     if leaderless > 0 {
@@ -154,8 +160,13 @@ pub(super) fn example() -> ClusterStatus {
         peer_address: format!("10.0.0.{number}:17001"),
         state,
     };
-    let replica =
-        |number: u32, lag| ReplicaStatus { id: number.into(), node: id(number), voter: number != 3, lag_entries: lag };
+    let replica = |number: u32, lag| ReplicaStatus {
+        id: number.into(),
+        node: id(number),
+        voter: number != 3,
+        leaving: false,
+        lag_entries: lag,
+    };
     let group = |number, leader: Option<u32>, slot_count, slot_ranges| GroupStatus {
         id: number,
         leader: leader.map(id),

@@ -10,7 +10,7 @@ pub(crate) fn node(number: u8) -> NodeId {
 }
 
 /// Node n is at 127.0.0.1:7000+n.
-pub(super) fn info(number: u8) -> NodeInfo {
+pub(crate) fn info(number: u8) -> NodeInfo {
     let port = 7000 + u16::from(number);
     NodeInfo { host: "127.0.0.1".to_owned(), port, peer_port: port + 10_000, http_port: 0 }
 }

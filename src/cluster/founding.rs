@@ -29,10 +29,20 @@ use super::{Address, ClusterId, Founder, FoundingPlan, Intent, NodeId, NodeInfo,
 pub struct FormingNode {
     pub node: NodeId,
     pub info: NodeInfo,
-    /// Without `--initial-cluster`: this node alone.
+    /// Without `--initial-cluster`: this node alone. With `--join`: whom to join through.
     pub intent: Intent,
+    pub purpose: Purpose,
     /// The plan it holds. Its meta log and vote are empty, or it would be a member and not forming.
     pub plan: Option<Box<FoundingPlan>>,
+}
+
+/// What a node with an empty directory was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To found a cluster with the listed nodes, or to join theirs.
+    FoundOrJoin,
+    /// To join a cluster that exists.
+    Join,
 }
 
 /// How a listed address answered.
@@ -86,6 +96,8 @@ pub enum WaitReason {
     /// The plan held here will not be carried out: its founder is gone, or a peer is in another cluster. This node's directory
     /// must be emptied.
     OwnPlanDead,
+    /// This node is to join a cluster, and none of these addresses answers as a member of one.
+    NoMember(Vec<Address>),
 }
 
 /// Why a plan from a peer is not stored.
@@ -154,6 +166,9 @@ impl FormingNode {
                 // member elsewhere under the same incarnation.
                 Some(_) => Action::Wait(WaitReason::OwnPlanDead),
             };
+        }
+        if self.purpose == Purpose::Join {
+            return Action::Wait(WaitReason::NoMember(self.intent.addresses.iter().cloned().collect()));
         }
         if !self.intent.addresses.contains(&self.info.address()) {
             return Action::RefuseNotListed;
@@ -320,6 +335,10 @@ impl fmt::Display for WaitReason {
             Self::Unreachable(addresses) => {
                 let list: Vec<String> = addresses.iter().map(Address::to_string).collect();
                 write!(f, "no answer from {}", list.join(", "))
+            }
+            Self::NoMember(addresses) => {
+                let list: Vec<String> = addresses.iter().map(Address::to_string).collect();
+                write!(f, "no member of a cluster answers at {}", list.join(", "))
             }
             Self::FounderToPlan(address) => write!(f, "{address} is to write the founding plan"),
             Self::FounderToInitialize => f.write_str("the founder is to initialize the cluster"),

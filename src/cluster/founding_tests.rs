@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::fixture::{info, intent, members, node, plan, seed};
 use super::{
-    Action, Address, ClusterId, FormingNode, Founder, FoundingPlan, NodeId, PlanRefusal, PlanSeed, Probe, WaitReason,
+    Action, Address, ClusterId, FormingNode, Founder, FoundingPlan, NodeId, PlanRefusal, PlanSeed, Probe, Purpose,
+    WaitReason,
 };
 
 const NODES: usize = 3;
 
 fn forming(number: u8, nodes: usize, held: Option<FoundingPlan>) -> FormingNode {
     let (node, info, intent) = (node(number), info(number), intent(nodes, 1, 3));
-    FormingNode { node, info, intent, plan: held.map(Box::new) }
+    FormingNode { node, info, intent, purpose: Purpose::FoundOrJoin, plan: held.map(Box::new) }
 }
 
 fn address(number: u8) -> Address {
@@ -41,6 +42,18 @@ fn a_single_node_founds_and_initializes_by_itself() {
     assert_eq!(plan.cluster_id(), ClusterId([3; 16]));
     alone.plan = Some(plan);
     assert_eq!(alone.step(&BTreeMap::new(), seed(4)), Action::Initialize);
+}
+
+#[test]
+fn a_node_that_is_to_join_never_founds_and_joins_through_whoever_answers() {
+    let joins = FormingNode { purpose: Purpose::Join, ..forming(3, 2, None) };
+    let nobody = [BTreeMap::new(), [(address(1), empty(1)), (address(2), empty(2))].into()];
+    for probes in nobody {
+        let wait = Action::Wait(WaitReason::NoMember(vec![address(1), address(2)]));
+        assert_eq!(joins.step(&probes, seed(9)), wait);
+    }
+    let one = [(address(1), Probe::Unreachable), (address(2), MEMBER)].into();
+    assert_eq!(joins.step(&one, seed(9)), Action::JoinThrough(address(2)));
 }
 
 #[test]

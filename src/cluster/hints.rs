@@ -4,7 +4,7 @@
 //! may be stale: nothing is decided by it but where a client is sent. Merging takes the higher of two ballots, so nodes
 //! that exchange their hints in any order, any number of times, end with the same ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,12 +42,26 @@ pub struct Hints {
     groups: BTreeMap<GroupId, Heard>,
 }
 
+/// What a node's disk has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum DiskSpace {
+    #[default]
+    Enough,
+    /// Less than it should have; what is written still finds a place.
+    Low,
+    /// The log gets no more.
+    Ended,
+}
+
 /// What a node tells its peers, at every change and now and then.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct News {
     pub hints: Hints,
-    /// Its disk is full, or nearly so.
-    pub short_of_space: bool,
+    pub space: DiskSpace,
+    /// It is about to stop, and must not be given leaderships.
+    pub leaving: bool,
+    /// Peers that it has a connection to.
+    pub connected: BTreeSet<NodeId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -188,7 +202,7 @@ mod tests {
         let mut hints = Hints::default();
         hints.learn(GROUP, hint(4, 1));
         hints.learn_election(GROUP, ballot(5, 3));
-        let news = News { hints, short_of_space: true };
+        let news = News { hints, space: DiskSpace::Low, leaving: true, connected: [NodeId([7; 20])].into() };
         let bytes = news.encode();
         assert_eq!(News::decode(&bytes), Ok(news));
         for length in 0..bytes.len() {

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, ClusterId, Epoch, FoundingPlan, GroupId, GroupInfo, MoveEnd, MoveId, NodeId, NodeInfo, ReplicaId,
-    SettingsMismatch, Topology, WantedSettings,
+    Absence, Address, ClusterId, Epoch, FoundingPlan, GroupId, GroupInfo, MoveEnd, MoveId, NodeId, NodeInfo, ReplicaId,
+    SettingsMismatch, Topology, WantedSettings, events,
 };
+use crate::clock::Timestamp;
 use crate::cluster::topology::NODE_COUNT_MAX;
 use crate::slot::Slot;
 
@@ -23,20 +24,77 @@ pub enum MetaOp {
     /// A node that is in no cluster asks to become a member. Under the address of a registered node it takes that node's
     /// place, since the one that was there has lost its data directory; the meta leader proposes this only after it
     /// failed to reach the registered incarnation there.
-    Join { node: NodeId, info: NodeInfo, settings: WantedSettings },
+    Join {
+        node: NodeId,
+        info: NodeInfo,
+        settings: WantedSettings,
+    },
     /// A member runs under another address than the one registered.
-    UpdateAddress { node: NodeId, info: NodeInfo },
+    UpdateAddress {
+        node: NodeId,
+        info: NodeInfo,
+    },
     /// Drops a node that holds no data replica.
-    Forget { node: NodeId },
+    Forget {
+        node: NodeId,
+    },
+    /// A replica of the group is to move: `remove` goes when all that is wished has caught up. Only one of them: the group gets a replica
+    /// more, or one less. Planned for the topology of `epoch`.
+    Place {
+        epoch: Epoch,
+        group: GroupId,
+        remove: Option<ReplicaId>,
+        add: Option<NodeId>,
+        why: String,
+    },
+    /// The group is to be led by this one of its replicas. Planned for the topology of `epoch`.
+    Prefer {
+        epoch: Epoch,
+        group: GroupId,
+        replica: ReplicaId,
+        why: String,
+    },
+    /// The group has committed a membership without this replica, which was to go.
+    Departed {
+        group: GroupId,
+        replica: ReplicaId,
+    },
+    /// The meta leader has had no connection to the node for so long; 0 and not given up: it has one again.
+    Absent {
+        node: NodeId,
+        counted_ms: u64,
+        given_up: bool,
+    },
+    /// An operator wants the node to leave. `gone`: it will not come back.
+    Drain {
+        node: NodeId,
+        successor: Option<NodeId>,
+        gone: bool,
+    },
+    PauseRebalance,
+    ResumeRebalance,
     /// Starts one move for each of these slots that `to` does not own, with the ids from `first` on. Changes nothing unless `first` is the
     /// next id, so a late duplicate cannot start them again.
-    StartMoves { first: MoveId, to: GroupId, slots: BTreeSet<Slot> },
+    StartMoves {
+        first: MoveId,
+        to: GroupId,
+        slots: BTreeSet<Slot>,
+        why: String,
+    },
     /// § The one instant at which a slot's owner changes. Proposed only when the target's adopt is known to be committed.
-    CommitMove { id: MoveId },
+    CommitMove {
+        id: MoveId,
+    },
     /// The other outcome of a move that is started. `again`: it is started anew when both groups have cleaned up.
-    AbortMove { id: MoveId, again: bool },
+    AbortMove {
+        id: MoveId,
+        again: bool,
+    },
     /// One of the two groups has logged its clean-up of a move that is over.
-    FinishMove { id: MoveId, end: MoveEnd },
+    FinishMove {
+        id: MoveId,
+        end: MoveEnd,
+    },
 }
 
 /// What an applied entry did.
@@ -57,6 +115,8 @@ pub enum MetaOutcome {
     Forgotten,
     /// A move was started, committed, aborted or finished on one side.
     Moves,
+    /// What the op says holds now.
+    Changed,
     /// The topology already was as asked; its epoch did not move.
     Unchanged,
 }
@@ -82,8 +142,21 @@ pub enum MetaError {
     ClusterFull,
     #[error("the last node of a cluster cannot be forgotten")]
     LastNode,
+    #[error("planned for epoch {planned:?}, which has passed: it is {now:?} now")]
+    Outdated { planned: Epoch, now: Epoch },
     #[error("there is no group {0}")]
     UnknownGroup(GroupId),
+    #[error("group {group} has no replica {replica}")]
+    UnknownReplica { group: GroupId, replica: ReplicaId },
+    #[error("group {0} would have no replica left")]
+    LastReplica(GroupId),
+    #[error("node {0} is itself to leave")]
+    Leaves(NodeId),
+    #[error(
+        "{left} node(s) that are up would be left for {replicas} replicas of each group: let another node join first \
+         (kvorum server --join), or replace this one (kvorum cluster replace-node)"
+    )]
+    TooFewNodes { left: usize, replicas: usize },
     #[error("there is no slot {0}")]
     UnknownSlot(Slot),
     #[error("slot {slot} is moving already, in move {id}")]
@@ -112,24 +185,24 @@ impl MetaOp {
 }
 
 /// Applies one entry to the state of the meta group, which has no topology before its first entry.
-pub fn apply_meta(state: &mut Option<Topology>, op: &MetaOp) -> Result<MetaOutcome, MetaError> {
-    match (state.as_mut(), op) {
+/// `at` is the entry's time.
+pub fn apply_meta(state: &mut Option<Topology>, op: &MetaOp, at: Timestamp) -> Result<MetaOutcome, MetaError> {
+    let before = state.clone();
+    let outcome = match (state.as_mut(), op) {
         (None, MetaOp::Found(plan)) => {
             *state = Some(plan.topology().clone());
-            Ok(MetaOutcome::Founded)
+            MetaOutcome::Founded
         }
-        (
-            None,
-            MetaOp::Join { .. }
-            | MetaOp::UpdateAddress { .. }
-            | MetaOp::Forget { .. }
-            | MetaOp::StartMoves { .. }
-            | MetaOp::CommitMove { .. }
-            | MetaOp::AbortMove { .. }
-            | MetaOp::FinishMove { .. },
-        ) => Err(MetaError::NotFounded),
-        (Some(topology), op) => topology.apply(op),
+        (None, _) => return Err(MetaError::NotFounded),
+        (Some(topology), op) => topology.apply(op)?,
+    };
+    if let Some(topology) = state.as_mut().filter(|_| outcome != MetaOutcome::Unchanged) {
+        let before = before.as_ref().unwrap_or(topology);
+        if let Some(event) = topology.event_of(before, op, &outcome, at) {
+            events::note(&mut topology.events, event);
+        }
     }
+    Ok(outcome)
 }
 
 impl Topology {
@@ -141,7 +214,22 @@ impl Topology {
             MetaOp::Join { node, info, settings } => self.join(*node, info, *settings)?,
             MetaOp::UpdateAddress { node, info } => self.update_address(*node, info)?,
             MetaOp::Forget { node } => self.forget(*node)?,
-            MetaOp::StartMoves { first, to, slots } => self.start_moves(*first, *to, slots)?,
+            MetaOp::Place { epoch, group, remove, add, why: _ } => {
+                self.check_epoch(*epoch)?;
+                self.place(*group, *remove, *add)?
+            }
+            MetaOp::Prefer { epoch, group, replica, why: _ } => {
+                self.check_epoch(*epoch)?;
+                self.prefer(*group, *replica)?
+            }
+            MetaOp::Departed { group, replica } => self.departed(*group, *replica)?,
+            MetaOp::Absent { node, counted_ms, given_up } => {
+                self.note_absence(*node, Absence { counted_ms: *counted_ms, given_up: *given_up })?
+            }
+            MetaOp::Drain { node, successor, gone } => self.drain(*node, *successor, *gone)?,
+            MetaOp::PauseRebalance => self.set_paused(true),
+            MetaOp::ResumeRebalance => self.set_paused(false),
+            MetaOp::StartMoves { first, to, slots, why: _ } => self.start_moves(*first, *to, slots)?,
             MetaOp::CommitMove { id } => self.commit_move(*id)?,
             MetaOp::AbortMove { id, again } => self.abort_move(*id, *again)?,
             MetaOp::FinishMove { id, end } => self.finish_move(*id, *end)?,
@@ -188,8 +276,11 @@ impl Topology {
         for (group, stale) in replaced {
             let fresh = self.draw_replica_id();
             let info = self.groups.get_mut(&group).expect("replicas_on lists groups that exist");
-            info.replace_replica(stale, fresh, new);
-            fresh_ids.insert(group, fresh);
+            // It was to go anyway.
+            if info.departing.remove(&stale).is_none() {
+                info.replace_replica(stale, fresh, new);
+                fresh_ids.insert(group, fresh);
+            }
         }
         fresh_ids
     }
@@ -227,6 +318,11 @@ impl Topology {
     fn remove_node(&mut self, node: NodeId) {
         self.nodes.remove(&node);
         self.meta.retain(|_, home| *home != node);
+        self.absent.remove(&node);
+        self.draining.remove(&node);
+        for draining in self.draining.values_mut() {
+            draining.successor = draining.successor.filter(|new| *new != node);
+        }
         self.forgotten.insert(node);
     }
 }

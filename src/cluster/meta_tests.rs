@@ -7,8 +7,11 @@ use proptest::prelude::*;
 use super::fixture::{info, node, plan, topology};
 use super::{
     GroupId, MetaError, MetaOp, MetaOutcome, MetaRole, NodeId, NodeInfo, ReplicaId, Topology, TopologyError,
-    WantedSettings, apply_meta,
+    WantedSettings, apply_meta, changes_tests,
 };
+use crate::clock::Timestamp;
+
+const AT: Timestamp = Timestamp(5);
 
 fn join(topology: &Topology, number: u8, at: u8) -> MetaOp {
     MetaOp::Join { node: node(number), info: info(at), settings: WantedSettings::from(topology.settings()) }
@@ -18,15 +21,17 @@ fn join(topology: &Topology, number: u8, at: u8) -> MetaOp {
 fn the_first_entry_founds_and_only_the_same_plan_may_come_again() {
     let mut state = None;
     let found = MetaOp::Found(Box::new(plan(3, 3, 3)));
-    assert_eq!(apply_meta(&mut state, &MetaOp::Forget { node: node(1) }), Err(MetaError::NotFounded));
-    assert_eq!(apply_meta(&mut state, &found), Ok(MetaOutcome::Founded));
-    assert_eq!(state, Some(topology(3, 3, 3)));
-    assert_eq!(apply_meta(&mut state, &found), Ok(MetaOutcome::Unchanged));
+    assert_eq!(apply_meta(&mut state, &MetaOp::Forget { node: node(1) }, AT), Err(MetaError::NotFounded));
+    assert_eq!(apply_meta(&mut state, &found, AT), Ok(MetaOutcome::Founded));
+    let founded = state.as_ref().expect("founded");
+    assert_eq!(founded.events()[0].what, "the cluster was founded");
+    assert_eq!(Topology { events: Default::default(), ..founded.clone() }, topology(3, 3, 3));
+    assert_eq!(apply_meta(&mut state, &found, AT), Ok(MetaOutcome::Unchanged));
     let plan = plan(3, 3, 3);
     let seed = super::fixture::seed(2);
     let other = super::FoundingPlan::new(1, node(1), plan.intent().clone(), &super::fixture::members(3), seed).unwrap();
     let refusal = MetaError::AlreadyFounded(plan.cluster_id());
-    assert_eq!(apply_meta(&mut state, &MetaOp::Found(Box::new(other))), Err(refusal));
+    assert_eq!(apply_meta(&mut state, &MetaOp::Found(Box::new(other)), AT), Err(refusal));
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn a_topology_survives_encoding_and_inconsistent_ones_are_refused() {
 }
 
 fn any_op() -> impl Strategy<Value = (u8, u8, u8)> {
-    (0_u8..3, 1_u8..24, 1_u8..8)
+    (0_u8..8, 1_u8..24, 1_u8..8)
 }
 
 /// Every (group, replica, node) that the topology knows; group 0 is meta.
@@ -166,7 +171,8 @@ proptest! {
             let op = match kind {
                 0 => join(&topology, number, at),
                 1 => MetaOp::UpdateAddress { node: node(number), info: info(at) },
-                _ => MetaOp::Forget { node: node(number) },
+                2 => MetaOp::Forget { node: node(number) },
+                kind => changes_tests::op(&topology, kind, number, at),
             };
             prop_assert_eq!(MetaOp::decode(&op.encode()), Ok(op.clone()));
             let before = topology.clone();
@@ -178,7 +184,10 @@ proptest! {
                 Ok(_) => {
                     prop_assert_eq!(topology.epoch().0, before.epoch().0 + 1);
                     let after = topology.clone();
-                    prop_assert_eq!(topology.apply(&op), Ok(MetaOutcome::Unchanged));
+                    let again = topology.apply(&op);
+                    let is_planned = matches!(op, MetaOp::Place { .. } | MetaOp::Prefer { .. });
+                    let did_nothing = again == Ok(MetaOutcome::Unchanged) || is_planned && again.is_err();
+                    prop_assert!(did_nothing, "{:?}", again);
                     prop_assert_eq!(&topology, &after);
                 }
             }

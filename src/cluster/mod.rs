@@ -1,5 +1,9 @@
 //! The topology (slot -> group -> replicas), leader hints and routing. Pure: no sockets, no files, no clock.
 
+mod changes;
+#[cfg(test)]
+mod changes_tests;
+mod events;
 #[cfg(test)]
 mod fixture;
 mod founding;
@@ -22,10 +26,12 @@ mod status;
 mod topology;
 mod view;
 
+pub use changes::{Absence, Draining};
+pub use events::Event;
 #[cfg(test)]
-pub(crate) use fixture::{node as fixture_node, topology as fixture_topology};
-pub use founding::{Action, FormingNode, PlanRefusal, Probe, WaitReason};
-pub use hints::{Ballot, Hints, HintsError, LeaderHint, News};
+pub(crate) use fixture::{info as fixture_info, node as fixture_node, topology as fixture_topology};
+pub use founding::{Action, FormingNode, PlanRefusal, Probe, Purpose, WaitReason};
+pub use hints::{Ballot, DiskSpace, Hints, HintsError, LeaderHint, News};
 pub use ids::{ClusterId, Epoch, GroupId, MoveId, NodeId, ReplicaId};
 pub use meta::{MetaError, MetaOp, MetaOutcome, apply_meta};
 pub use moves::{Move, MoveEnd, MoveState};

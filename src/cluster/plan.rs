@@ -1,7 +1,7 @@
 //! The founding plan: everything about a new cluster, fixed by one node before anything is initialized, and how groups and
 //! replicas are laid out over the founding nodes. Who may write a plan and when it takes effect is in `founding.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -184,6 +184,10 @@ fn lay_out(intent: &Intent, members: &BTreeMap<Address, Founder>, seed: PlanSeed
         meta: BTreeMap::new(),
         next_replica_id: ReplicaId(1),
         forgotten: BTreeSet::new(),
+        absent: BTreeMap::new(),
+        draining: BTreeMap::new(),
+        paused: false,
+        events: VecDeque::new(),
         moves: BTreeMap::new(),
         next_move: MoveId(1),
     };
@@ -197,7 +201,8 @@ fn lay_out(intent: &Intent, members: &BTreeMap<Address, Founder>, seed: PlanSeed
         let preferred = topology.next_replica_id;
         let homes = order.iter().cycle().skip(index % order.len()).take(replica_count);
         let founding: BTreeMap<ReplicaId, NodeId> = homes.map(|node| (topology.draw_replica_id(), *node)).collect();
-        let info = GroupInfo { initializer: preferred, replicas: founding.clone(), founding, preferred };
+        let (replicas, departing) = (founding.clone(), BTreeMap::new());
+        let info = GroupInfo { initializer: preferred, founding, replicas, departing, preferred };
         topology.groups.insert(group, info);
         let slot_end = (index + 1) * SLOT_COUNT / group_count;
         topology.slots.resize(slot_end, group);

@@ -59,8 +59,12 @@ pub enum NodeState {
     Down,
     /// Connected, and its disk is full, or nearly so.
     Full,
-    /// Known to the cluster but not yet a member of its groups.
+    /// Known to the cluster but not yet a member of the meta group.
     Joining,
+    /// Up, and on its way out: what it has moves to the others.
+    Leaving,
+    /// Down for so long that its replicas are rebuilt elsewhere.
+    Lost,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,6 +92,9 @@ pub struct ReplicaStatus {
     /// Node id.
     pub node: String,
     pub voter: bool,
+    /// To be taken away when the group has no need of it any more.
+    #[serde(default)]
+    pub leaving: bool,
     /// Log entries that the replica is behind the leader; `None` if the leader does not answer.
     pub lag_entries: Option<u64>,
 }

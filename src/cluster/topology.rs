@@ -4,12 +4,12 @@
 //! It says where replicas *should* be; who leads is a hint (`hints.rs`), and what a group owns is the group's own
 //! state: the topology only routes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterId, Epoch, GroupId, Move, MoveId, NodeId, ReplicaId, Settings};
+use super::{Absence, ClusterId, Draining, Epoch, Event, GroupId, Move, MoveId, NodeId, ReplicaId, Settings};
 use crate::slot::{SLOT_COUNT, Slot};
 
 /// Voters of the meta group. More would slow its commits and protect nothing that five do not.
@@ -47,6 +47,8 @@ pub struct GroupInfo {
     pub founding: BTreeMap<ReplicaId, NodeId>,
     /// The voters that the group should have.
     pub replicas: BTreeMap<ReplicaId, NodeId>,
+    /// Replicas that are to go, and run until the group's leader has committed a membership without them.
+    pub departing: BTreeMap<ReplicaId, NodeId>,
     /// Who should lead when all is well, so that leaders are spread evenly. One of `replicas`.
     pub preferred: ReplicaId,
 }
@@ -74,6 +76,14 @@ pub struct Topology {
     pub(super) next_replica_id: ReplicaId,
     /// Nodes that were replaced or forgotten. A late duplicate of such a node's Join must not evict its successor.
     pub(super) forgotten: BTreeSet<NodeId>,
+    /// Nodes that the meta leader has no connection to.
+    pub(super) absent: BTreeMap<NodeId, Absence>,
+    /// Nodes that are to leave.
+    pub(super) draining: BTreeMap<NodeId, Draining>,
+    /// The scheduler begins nothing new.
+    pub(super) paused: bool,
+    /// Oldest first.
+    pub(super) events: VecDeque<Event>,
     /// Moves of slots that are not over, or not cleaned up by both groups.
     pub(super) moves: BTreeMap<MoveId, Move>,
     pub(super) next_move: MoveId,
@@ -96,6 +106,8 @@ pub enum TopologyError {
     ReplicaId(ReplicaId),
     #[error("group {0} has no replica, two on one node, or names one that it does not have")]
     Group(GroupId),
+    #[error("node {0} is away or leaves, and is no member")]
+    NotAMember(NodeId),
     #[error("{0} nodes have {1} different addresses and {2} meta replicas")]
     NodesDiffer(usize, usize, usize),
     #[error("move {0} does not fit the slots and groups")]
@@ -158,18 +170,30 @@ impl Topology {
         Slot::all().filter(move |slot| self.group_of(*slot) == group)
     }
 
-    /// The data replicas that this node should host.
+    /// The data replicas that this node hosts, those that are to go included.
     pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (GroupId, ReplicaId)> + '_ {
         self.groups.iter().flat_map(move |(group, info)| {
-            info.replicas.iter().filter(move |(_, home)| **home == node).map(move |(replica, _)| (*group, *replica))
+            let all = info.replicas.iter().chain(&info.departing);
+            all.filter(move |(_, home)| **home == node).map(move |(replica, _)| (*group, *replica))
         })
     }
 
-    /// The meta group's members: one replica per node, the smallest ids are voters. Ids only grow, so founding nodes come
-    /// first, and a node that replaces a voter takes part again when it has caught up.
+    /// The meta group's members: one replica per node. Voters are the smallest ids of nodes that stay and are not given up, then of
+    /// those that are. Ids only grow, so founding nodes come first, and a node that replaces a voter takes part again when it has caught up.
     pub fn meta_members(&self) -> BTreeMap<ReplicaId, (NodeId, MetaRole)> {
-        let role = |position| if position < META_VOTER_COUNT_MAX { MetaRole::Voter } else { MetaRole::Learner };
-        self.meta.iter().enumerate().map(|(position, (replica, node))| (*replica, (*node, role(position)))).collect()
+        let mut order: Vec<(bool, bool, ReplicaId)> = (self.meta.iter())
+            .map(|(replica, node)| (self.draining.contains_key(node), self.is_given_up(*node), *replica))
+            .collect();
+        order.sort_unstable();
+        let voters = order.iter().take(meta_voter_count(self.staying().count()));
+        let voters: BTreeSet<ReplicaId> = voters.map(|(_, _, replica)| *replica).collect();
+        let role = |replica| if voters.contains(replica) { MetaRole::Voter } else { MetaRole::Learner };
+        self.meta.iter().map(|(replica, node)| (*replica, (*node, role(replica)))).collect()
+    }
+
+    /// What was decided, the oldest first.
+    pub fn events(&self) -> &VecDeque<Event> {
+        &self.events
     }
 
     pub fn meta_replica_on(&self, node: NodeId) -> Option<ReplicaId> {
@@ -213,18 +237,22 @@ impl Topology {
         if counts.0 != counts.1 || counts.0 != counts.2 || !meta_homes.iter().eq(self.nodes.keys()) {
             return Err(TopologyError::NodesDiffer(counts.0, counts.1, counts.2));
         }
+        let mut named = self.absent.keys().chain(self.draining.keys());
+        if let Some(stranger) = named.find(|node| !self.nodes.contains_key(node)) {
+            return Err(TopologyError::NotAMember(*stranger));
+        }
         self.groups.iter().try_for_each(|(group, info)| self.validate_group(*group, info))?;
         self.validate_moves()?;
         self.validate_replica_ids()
     }
 
     fn validate_group(&self, group: GroupId, info: &GroupInfo) -> Result<(), TopologyError> {
-        let homes: BTreeSet<NodeId> = info.replicas.values().copied().collect();
+        let homes: BTreeSet<NodeId> = info.homes().collect();
         let named = info.replicas.contains_key(&info.preferred) && info.founding.contains_key(&info.initializer);
-        if group == GroupId::META || !named || homes.len() != info.replicas.len() {
+        if group == GroupId::META || !named || homes.len() != info.replicas.len() + info.departing.len() {
             return Err(TopologyError::Group(group));
         }
-        match info.replicas.iter().find(|(_, node)| !self.nodes.contains_key(node)) {
+        match info.replicas.iter().chain(&info.departing).find(|(_, node)| !self.nodes.contains_key(node)) {
             Some((replica, node)) => Err(TopologyError::ReplicaWithoutNode(group, *replica, *node)),
             None => Ok(()),
         }
@@ -234,7 +262,8 @@ impl Topology {
     fn validate_replica_ids(&self) -> Result<(), TopologyError> {
         let mut seen = BTreeSet::new();
         let of_groups = self.groups.values().flat_map(|info| {
-            let ids: BTreeSet<ReplicaId> = info.founding.keys().chain(info.replicas.keys()).copied().collect();
+            let now = info.replicas.keys().chain(info.departing.keys());
+            let ids: BTreeSet<ReplicaId> = info.founding.keys().chain(now).copied().collect();
             ids
         });
         for replica in self.meta.keys().copied().chain(of_groups) {
@@ -249,6 +278,14 @@ impl Topology {
         let id = self.next_replica_id;
         self.next_replica_id = ReplicaId(id.0 + 1);
         id
+    }
+}
+
+/// An even number survives no more failures than the odd one below it; but what two nodes hold survives the loss of one disk.
+fn meta_voter_count(nodes: usize) -> usize {
+    match nodes.min(META_VOTER_COUNT_MAX) {
+        few @ 0..=2 => few,
+        count => count - usize::from(count.is_multiple_of(2)),
     }
 }
 
@@ -282,6 +319,8 @@ impl fmt::Debug for Topology {
             .field("groups", &self.groups)
             .field("meta", &self.meta)
             .field("next_replica_id", &self.next_replica_id)
+            .field("absent", &self.absent)
+            .field("draining", &self.draining)
             .finish_non_exhaustive()
     }
 }

@@ -149,6 +149,11 @@ impl<'a> ClusterView<'a> {
         text
     }
 
+    /// What CLUSTER NODES shows as a node's config epoch.
+    pub fn my_epoch(&self, myself: NodeId) -> u64 {
+        self.config_epochs.get(&myself).copied().unwrap_or(0)
+    }
+
     /// CLUSTER INFO. `cluster_state` is ok whenever there is a topology: requests are parked during an election, never
     /// refused, and clients take `fail` for a reason to give up. Key slots whose group has no leader now show as pfail.
     pub fn info_text(&self, myself: NodeId, traffic: PeerTraffic) -> String {
@@ -163,7 +168,7 @@ impl<'a> ClusterView<'a> {
             ("cluster_known_nodes", self.topology.nodes().len() as u64),
             ("cluster_size", leaders.len() as u64),
             ("cluster_current_epoch", current_epoch),
-            ("cluster_my_epoch", self.config_epochs.get(&myself).copied().unwrap_or(0)),
+            ("cluster_my_epoch", self.my_epoch(myself)),
             ("cluster_stats_messages_sent", traffic.sent),
             ("cluster_stats_messages_received", traffic.received),
             ("total_cluster_links_buffer_limit_exceeded", 0),

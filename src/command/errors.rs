@@ -103,6 +103,32 @@ pub enum WireError {
     InvalidSlotOrCount,
     #[error("ERR Unknown node {0}")]
     UnknownNode(String),
+    #[error("ERR Invalid TCP base port specified: {0}")]
+    InvalidBasePort(String),
+    #[error("ERR Invalid TCP bus port specified: {0}")]
+    InvalidBusPort(String),
+    #[error("ERR Invalid node address specified: {0}")]
+    InvalidNodeAddress(String),
+    #[error("ERR I tried hard but I can't forget myself...")]
+    ForgetMyself,
+    #[error("ERR Can't replicate myself")]
+    ReplicateMyself,
+    /// What Redis says to a node that has slots: here each node may lead some, and none is another's replica.
+    #[error("ERR To set a master the node must be empty and without assigned slots.")]
+    ReplicaOfOther,
+    #[error("ERR Invalid config epoch specified: {0}")]
+    InvalidConfigEpoch(i64),
+    #[error("ERR The user can assign a config epoch only when the node does not know any other node.")]
+    ConfigEpochWithOthers,
+    #[error("ERR Node config epoch is already non-zero")]
+    ConfigEpochSet,
+    #[error("ERR CLUSTER RESET can't be called with master nodes containing keys")]
+    ResetWithKeys,
+    /// Our own: in Redis the others would still know the node.
+    #[error(
+        "ERR CLUSTER RESET can't be called with members of a cluster: send CLUSTER FORGET to another node, then this one leaves"
+    )]
+    ResetMember,
     /// Our own: a command over all keys of the groups led here lost one of them on the way.
     #[error("ERR the groups led by this node changed meanwhile, start again")]
     LeadershipMoved,

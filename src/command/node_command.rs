@@ -116,6 +116,19 @@ pub enum ClusterCommand {
     Links,
     CountFailureReports,
     Failover,
+    Change(ClusterChange),
     Hashslot,
     Kvorum,
+}
+
+/// Subcommands of `CLUSTER` by which Redis changes the nodes of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterChange {
+    Meet,
+    Forget,
+    Reset,
+    Replicate,
+    SetConfigEpoch,
+    Bumpepoch,
+    Saveconfig,
 }

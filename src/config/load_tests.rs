@@ -31,7 +31,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
     let file = "port = 1001\ntimeout = 1\nmaxclients = 11\nbind = ['127.0.0.2', '::1']";
     let environment = [("KVORUM_PORT", "1002"), ("KVORUM_TIMEOUT", "2")];
     let config = load_from(file, &environment, &["--port", "1003", "--bind=127.0.0.3"]).unwrap().config;
-    assert_eq!((config.port, config.timeout, config.maxclients, config.replicas), (1003, 2, 11, 3));
+    assert_eq!((config.port, config.timeout, config.maxclients, config.replica_count()), (1003, 2, 11, 3));
     assert_eq!(config.bind, ["127.0.0.3".parse::<std::net::IpAddr>().unwrap()]);
 }
 
@@ -93,7 +93,7 @@ fn a_bad_value_is_reported_with_its_place() {
 
 #[test]
 fn combinations_that_cannot_work_are_refused() {
-    let table: [(&[&str], &str); 9] = [
+    let table: [(&[&str], &str); 12] = [
         (&["--heartbeat-ms", "100"], "election-timeout-max-ms: 400 is too short for heartbeat-ms 100"),
         (&["--election-timeout-min-ms", "400"], "election-timeout-min-ms: 400 must be below"),
         (&["--port", "60000"], "peer-port: port 60000 + 10000 is above 65535"),
@@ -102,6 +102,9 @@ fn combinations_that_cannot_work_are_refused() {
         (&["--log-segment-bytes", "10"], "log-segment-bytes: 10 is not between 1mb and 4gb"),
         (&["--proto-max-bulk-len", "1gb"], "proto-max-bulk-len: 1gb is not between 1mb and 512mb"),
         (&["--initial-cluster", "a:1,b:1,a:1"], "initial-cluster: a:1 is listed twice"),
+        (&["--join", "a:1,a:1"], "join: a:1 is listed twice"),
+        (&["--join", "a:1", "--initial-cluster", "b:1"], "join: this node either founds a cluster"),
+        (&["--join", "127.0.0.1:6379"], "join: 127.0.0.1:6379 is this node itself"),
         (&["--bind", "nowhere"], "'nowhere' is not an IP address"),
     ];
     for (flags, expected) in table {
@@ -165,5 +168,9 @@ fn the_values_in_the_documented_file_are_the_defaults() {
         let default = argument.get_default_values()[0].to_str().unwrap();
         assert_eq!(scalar(&table[name]).as_deref(), Some(default), "{name}");
     }
-    assert!(load_from(&text, &[], &[]).is_ok());
+    // One of the two.
+    for left_out in ["join = ", "initial-cluster = "] {
+        let rest: Vec<&str> = text.lines().filter(|line| !line.starts_with(left_out)).collect();
+        assert!(load_from(&rest.join("\n"), &[], &[]).is_ok());
+    }
 }

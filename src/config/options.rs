@@ -14,6 +14,9 @@ use super::units::{Appendfsync, ByteSize, HostPort, LogFormat, LogLevel, ReadMod
 const RTT_MS_ALLOWED: u64 = 50;
 /// openraft checks its timers every 13/64 of the heartbeat interval.
 const TICK_OF_HEARTBEAT: (u64, u64) = (13, 64);
+const REPLICAS_DEFAULT: u32 = 3;
+/// In one list of them.
+const ADDRESS_COUNT_MAX: usize = 256;
 const PEER_PORT_OFFSET: u16 = 10_000;
 const HTTP_PORT_OFFSET: u16 = 1_000;
 
@@ -94,13 +97,22 @@ pub struct Config {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', action = clap::ArgAction::Set,
           value_parser = parse_host_port, help_heading = "Cluster")]
     pub initial_cluster: Vec<HostPort>,
+    /// Client addresses of members of a cluster, of which one that answers is enough: with an empty data directory this node joins
+    /// it, and founds none.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', action = clap::ArgAction::Set,
+          value_parser = parse_host_port, help_heading = "Cluster")]
+    pub join: Vec<HostPort>,
+    /// Seconds that a node may be away before its replicas are rebuilt on others, if there are others. The same on every node.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = value_parser!(u32).range(1..=31_536_000),
+          help_heading = "Cluster")]
+    pub node_down_after: u32,
     /// Bytes per second that a group sends to another one at most, while a slot moves.
     #[arg(long, default_value = "64mb", value_name = "SIZE", help_heading = "Cluster")]
     pub move_rate_max: ByteSize,
-    /// Nodes that hold a copy of each key; fewer while the cluster has fewer nodes. The same on every node.
-    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=7),
-          help_heading = "Cluster")]
-    pub replicas: u32,
+    /// Nodes that hold a copy of each key; fewer while the cluster has fewer nodes. The same on every node [default: 3, or the
+    /// cluster's with --join].
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=7), help_heading = "Cluster")]
+    pub replicas: Option<u32>,
     /// Raft groups that share the slots; the same on every node [default: one for each founding node].
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=1024), help_heading = "Cluster")]
     pub groups: Option<u32>,
@@ -181,6 +193,18 @@ fn parse_host_port(text: &str) -> Result<HostPort, String> {
     text.parse()
 }
 
+fn check_addresses(setting: &str, listed: &[HostPort]) -> Result<(), String> {
+    if listed.len() > ADDRESS_COUNT_MAX {
+        return Err(format!("{setting}: at most {ADDRESS_COUNT_MAX} addresses"));
+    }
+    let mut addresses: Vec<_> = listed.iter().collect();
+    addresses.sort();
+    match addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("{setting}: {} is listed twice", pair[0])),
+        None => Ok(()),
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         super::load(&[], &|_| None, &|_| unreachable!("no --config flag was given"))
@@ -214,6 +238,11 @@ impl Config {
         HostPort { host: host.unwrap_or_else(|| "127.0.0.1".to_string()), port }
     }
 
+    /// Copies of each key in a new cluster.
+    pub fn replica_count(&self) -> u32 {
+        self.replicas.unwrap_or(REPLICAS_DEFAULT)
+    }
+
     /// Data groups of a new cluster: --groups, else one for each founding node.
     pub fn group_count(&self) -> u32 {
         self.groups.unwrap_or_else(|| u32::try_from(self.initial_cluster.len().max(1)).unwrap_or(u32::MAX))
@@ -242,6 +271,10 @@ impl Config {
         })
     }
 
+    pub fn node_down_after(&self) -> Duration {
+        Duration::from_secs(u64::from(self.node_down_after))
+    }
+
     pub fn shutdown_time_max(&self) -> Duration {
         Duration::from_secs(u64::from(self.shutdown_timeout))
     }
@@ -254,14 +287,17 @@ impl Config {
         if self.bind.is_empty() || self.bind.len() > 16 {
             return Err("bind: give 1 to 16 addresses".to_string());
         }
-        if self.initial_cluster.len() > 256 {
-            return Err("initial-cluster: at most 256 founding nodes".to_string());
-        }
-        let mut addresses: Vec<_> = self.initial_cluster.iter().collect();
-        addresses.sort();
-        match addresses.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!("initial-cluster: {} is listed twice", pair[0])),
-            None => Ok(()),
+        check_addresses("initial-cluster", &self.initial_cluster)?;
+        check_addresses("join", &self.join)?;
+        match (self.join.is_empty(), self.initial_cluster.is_empty()) {
+            (false, false) => {
+                Err("join: this node either founds a cluster (initial-cluster) or joins one; give one of the two"
+                    .to_string())
+            }
+            (false, true) if self.join == [self.announce()] => {
+                Err(format!("join: {} is this node itself; name a member of the cluster", self.join[0]))
+            }
+            (true | false, _) => Ok(()),
         }
     }
 

@@ -163,6 +163,8 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     started_with("initial-cluster", |config| {
         config.initial_cluster.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }),
+    started_with("join", |config| config.join.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+    started_with("node-down-after", |config| config.node_down_after.to_string()),
     started_with("log-segment-bytes", |config| config.log_segment_bytes.0.to_string()),
     started_with("log-bytes-max", |config| config.log_bytes_max.0.to_string()),
     started_with("disk-free-min", |config| config.disk_free_min.0.to_string()),
@@ -170,7 +172,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     started_with("log-format", |config| config.log_format.to_string()),
     started_with("park-ms-max", |config| config.park_ms_max.to_string()),
     started_with("park-bytes-max", |config| config.park_bytes_max.0.to_string()),
-    started_with("replicas", |config| config.replicas.to_string()),
+    started_with("replicas", |config| config.replica_count().to_string()),
     started_with("groups", |config| config.group_count().to_string()),
     started_with("read-mode", |config| config.read_mode.to_string()),
     started_with("heartbeat-ms", |config| config.heartbeat_ms.to_string()),

@@ -161,7 +161,7 @@ impl Bucket {
         let hash = self.hash(key);
         let traits = Traits { expire_at, edited: false };
         match self.find(hash, key) {
-            Ok(place) => self.change(place, |record| Some(record.set_value(value, traits))),
+            Ok(place) => self.change(place, |record| record.set_value(value, traits)),
             Err(place) => {
                 let mark = AccessMark::new(self.context.seconds.load(Relaxed));
                 self.insert_record(place, Record::new(hash, mark, key, value, traits));

@@ -135,7 +135,11 @@ impl Record {
             }
     }
 
-    pub fn set_value(&mut self, value: Value<'_>, traits: Traits) -> Discarded {
+    /// What it replaced, unless that was overwritten.
+    pub fn set_value(&mut self, value: Value<'_>, traits: Traits) -> Option<Discarded> {
+        if self.overwrite(&value, traits) {
+            return None;
+        }
         let body = match &self.body {
             Body::Large(large) => match &**large {
                 // A big key is passed on by refcount.
@@ -144,7 +148,23 @@ impl Record {
             },
             Body::Inline(_) => Body::new(self.key(), value, traits),
         };
-        Discarded(Parts::Body(std::mem::replace(&mut self.body, body)))
+        Some(Discarded(Parts::Body(std::mem::replace(&mut self.body, body))))
+    }
+
+    /// A small value of the old one's length goes in its place: memory that is at hand, where another allocation's would have to be fetched.
+    fn overwrite(&mut self, value: &Value<'_>, traits: Traits) -> bool {
+        let (Body::Inline(bytes), Some(value)) = (&mut self.body, value.as_slice()) else { return false };
+        let old = packed_split(bytes).1;
+        let start = bytes.len() - old.len();
+        if old.len() != value.len() || packed_traits(bytes).expire_at.is_some() != traits.expire_at.is_some() {
+            return false;
+        }
+        if let Some(expire_at) = traits.expire_at {
+            bytes[HEADER_BYTES..][..EXPIRY_BYTES].copy_from_slice(&expire_at.0.to_le_bytes());
+        }
+        bytes[0] = flags(traits);
+        bytes[start..].copy_from_slice(value);
+        true
     }
 
     pub fn set_expire(&mut self, expire_at: Option<Timestamp>) {
@@ -264,8 +284,7 @@ impl Body {
             return None;
         }
         let mut bytes = Vec::with_capacity(length);
-        let expires = if traits.expire_at.is_some() { EXPIRES } else { 0 };
-        bytes.push(expires | if traits.edited { EDITED } else { 0 });
+        bytes.push(flags(traits));
         bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
         if let Some(expire_at) = traits.expire_at {
             bytes.extend_from_slice(&expire_at.0.to_le_bytes());
@@ -280,6 +299,11 @@ impl Body {
     }
 }
 
+fn flags(traits: Traits) -> u8 {
+    let expires = if traits.expire_at.is_some() { EXPIRES } else { 0 };
+    expires | if traits.edited { EDITED } else { 0 }
+}
+
 fn packed_traits(bytes: &[u8]) -> Traits {
     let expire_at = (bytes[0] & EXPIRES != 0).then(|| {
         let field = &bytes[HEADER_BYTES..HEADER_BYTES + EXPIRY_BYTES];
@@ -292,4 +316,38 @@ fn packed_split(bytes: &[u8]) -> (&[u8], &[u8]) {
     let key_bytes = usize::from(u16::from_le_bytes([bytes[1], bytes[2]]));
     let start = HEADER_BYTES + if bytes[0] & EXPIRES != 0 { EXPIRY_BYTES } else { 0 };
     bytes[start..].split_at(key_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(value: &[u8], expire_at: Option<i64>) -> Record {
+        Record::new(7, AccessMark::new(1), b"key", Value::Slice(value), traits(expire_at, false))
+    }
+
+    fn traits(expire_at: Option<i64>, edited: bool) -> Traits {
+        Traits { expire_at: expire_at.map(Timestamp), edited }
+    }
+
+    #[test]
+    fn a_value_of_the_same_length_goes_in_the_old_ones_place() {
+        for (before, after) in [(None, None), (Some(5), Some(9)), (None, Some(9)), (Some(5), None)] {
+            for length in [0, 1, 64, INLINE_BYTES_MAX, PACKED_BYTES_MAX, 2 * PACKED_BYTES_MAX] {
+                let mut changed = record(&vec![b'o'; length], before);
+                let copy = changed.clone();
+                let value = vec![b'n'; length];
+                let discarded = changed.set_value(Value::Slice(&value), traits(after, true));
+                let small = HEADER_BYTES + EXPIRY_BYTES + 3 + length <= INLINE_BYTES_MAX;
+                assert_eq!(discarded.is_none(), small && before.is_some() == after.is_some(), "{length}");
+                assert_eq!(changed.key(), b"key");
+                assert_eq!(changed.value().as_slice(), Some(&value[..]));
+                assert_eq!(changed.traits(), traits(after, true));
+                assert_eq!(copy.value().as_slice(), Some(&vec![b'o'; length][..]), "a copy has its own");
+            }
+        }
+        let mut changed = record(b"four", None);
+        assert!(changed.set_value(Value::Slice(b"three"), Traits::default()).is_some());
+        assert_eq!(changed.value().as_slice(), Some(&b"three"[..]));
+    }
 }

@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::cluster::{
-    Action, Address, ClusterId, FormingNode, FoundingPlan, Intent, MetaOp, NodeInfo, PlanSeed, Probe, Topology,
-    WaitReason,
+    Action, Address, ClusterId, FormingNode, FoundingPlan, Intent, MetaOp, NodeInfo, PlanSeed, Probe, Purpose,
+    Topology, WaitReason,
 };
 use crate::command::WireError;
 use crate::config::Secret;
@@ -47,6 +47,7 @@ pub struct Formed {
 pub struct FormationConfig {
     pub info: NodeInfo,
     pub intent: Intent,
+    pub purpose: Purpose,
     pub password: Option<Secret>,
 }
 
@@ -60,7 +61,9 @@ pub enum FormationError {
         "the password is not the one of {address}, which answers \"{text}\": requirepass has to be the same on all nodes"
     )]
     OtherPassword { address: Address, text: String },
-    #[error("{0} and {1}, both listed in --initial-cluster, are members of different clusters: list the nodes of one")]
+    #[error(
+        "{0} and {1}, both listed in --initial-cluster or --join, are members of different clusters: list the nodes of one"
+    )]
     TwoClusters(Address, Address),
     #[error(
         "this node's own address {own} is not in --initial-cluster ({}), and no node listed there is in a cluster that it could join: \
@@ -88,7 +91,8 @@ pub async fn form(
         Membership::Planned(plan) => Some(plan.clone()),
         Membership::Member { topology, .. } => return Ok(Formed { topology: (**topology).clone() }),
     };
-    let node = FormingNode { node: file.record.node, info: config.info.clone(), intent: config.intent.clone(), plan };
+    let FormationConfig { info, intent, purpose, password: _ } = config.clone();
+    let node = FormingNode { node: file.record.node, info, intent, purpose, plan };
     let answer = Arc::new(Mutex::new(node.answer()));
     let answers = Answers { probe: answer.clone(), password: config.password.clone(), others: FORMING_TEXT };
     let mut answering = JoinSet::new();
@@ -143,7 +147,9 @@ async fn drive(
             }
             Action::JoinThrough(address) => match join(&join_op(&node), config.password.as_ref(), &address).await {
                 Ok(topology) => {
-                    if let Some(difference) = list_difference(&node.intent.addresses, &topology) {
+                    if node.purpose == Purpose::FoundOrJoin
+                        && let Some(difference) = list_difference(&node.intent.addresses, &topology)
+                    {
                         tracing::warn!(
                             "--initial-cluster is not the list of the cluster that this node joined: {difference}"
                         );
@@ -396,6 +402,7 @@ impl Reporter {
             WaitReason::Unreachable(missing) => {
                 self.note(&format!("waiting for {}", shown(missing)));
             }
+            WaitReason::NoMember(_) => self.note(&format!("cannot join yet: {reason}; name others with --join")),
             WaitReason::FounderToPlan(founder) => self.note(&format!("waiting for {founder} to found the cluster")),
             WaitReason::FounderToInitialize => self.note("waiting for the founding node to start the cluster"),
             WaitReason::DeadPlan(address) => self.note(&format!(

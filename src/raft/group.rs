@@ -1,7 +1,7 @@
 //! One replica of one data group: what the rest of the node calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
-use crate::cluster::{GroupId, ReplicaId};
+use crate::cluster::{DiskSpace, GroupId, ReplicaId};
 use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::{Keyspace, Time};
 use crate::metrics::GroupMetrics;
@@ -56,7 +56,8 @@ pub struct GroupState {
     pub moved: Moved,
     /// Wakes requests that wait for a slot to be served.
     pub changes: watch::Sender<u64>,
-    refuses_writes: AtomicBool,
+    /// A `DiskSpace`.
+    space: AtomicU8,
     #[cfg(test)]
     pub witnessed: Mutex<Vec<Witnessed>>,
 }
@@ -116,7 +117,7 @@ impl GroupState {
             slot_changes: AtomicU64::new(0),
             moved: Moved::default(),
             changes: watch::Sender::new(0),
-            refuses_writes: AtomicBool::new(false),
+            space: AtomicU8::new(DiskSpace::Enough as u8),
             #[cfg(test)]
             witnessed: Mutex::default(),
         }
@@ -163,8 +164,8 @@ impl GroupState {
         }
     }
 
-    pub fn refuse_writes(&self, refuse: bool) {
-        self.refuses_writes.store(refuse, Ordering::Release);
+    pub fn take_note_of_space(&self, space: DiskSpace) {
+        self.space.store(space as u8, Ordering::Release);
     }
 
     pub fn applied(&self) -> Applied {
@@ -327,7 +328,12 @@ impl Group {
 
     /// Too many of the group's nodes are short of disk space; see `raft/space.rs`. Meant for a leader.
     pub fn refuses_writes(&self) -> bool {
-        self.state.refuses_writes.load(Ordering::Acquire)
+        self.state.space.load(Ordering::Acquire) != DiskSpace::Enough as u8
+    }
+
+    /// So many cannot write that nothing is proposed for reads either that find a key past due. Meant for a leader.
+    pub fn refuses_expiry(&self) -> bool {
+        self.state.space.load(Ordering::Acquire) == DiskSpace::Ended as u8
     }
 
     /// Index of the last entry applied here; covers every write acknowledged here before the call.

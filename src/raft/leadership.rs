@@ -98,7 +98,7 @@ impl LeadershipTask {
             Some(own) if first_entry_applied && is_voter => {
                 self.open(own);
                 self.prolong(own, &applied.membership);
-                self.state.refuse_writes(self.space.is_short_for(self.state.replica, &applied.membership));
+                self.state.take_note_of_space(self.space.of_group(self.state.replica, &applied.membership));
             }
             Some(_) | None => {
                 if self.current.is_some() {

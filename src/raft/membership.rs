@@ -7,7 +7,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::RaftStateMachine;
 
 use crate::cluster::{NodeId, ReplicaId};
-use crate::raft::types::{Member, TypeConfig};
+use crate::raft::types::{Member, StoredMembership, TypeConfig};
 
 /// A group's membership and how far each member's log is.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,14 @@ pub(super) fn status<SM: RaftStateMachine<TypeConfig>>(raft: &openraft::Raft<Typ
         last_log_index: metrics.last_log_index.unwrap_or(0),
         joint: membership.get_joint_config().len() > 1,
     }
+}
+
+/// The voters, if there is nobody else and no change under way.
+pub(super) fn members_at_rest(membership: &StoredMembership) -> BTreeSet<ReplicaId> {
+    let membership = membership.membership();
+    let voters: BTreeSet<ReplicaId> = membership.voter_ids().map(ReplicaId).collect();
+    let at_rest = membership.get_joint_config().len() == 1 && membership.nodes().count() == voters.len();
+    if at_rest { voters } else { BTreeSet::new() }
 }
 
 pub(super) async fn add_learner<SM: RaftStateMachine<TypeConfig>>(

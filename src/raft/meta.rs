@@ -171,7 +171,7 @@ impl MetaMachine {
             return Err(io::Error::other("ops of a data group in the meta group's log"));
         }
         let op: MetaOp = postcard::from_bytes(&body).map_err(io::Error::other)?;
-        let answer = apply_meta(topology, &op);
+        let answer = apply_meta(topology, &op, header.stamp);
         self.state.publish(topology.as_ref());
         if header.origin == self.state.origin
             && let Some(waiting) = self.state.waiting.lock().remove(&header.seq)

@@ -15,6 +15,7 @@ mod leadership;
 mod lease;
 mod log;
 mod machine;
+mod members;
 mod membership;
 mod meta;
 mod move_calls;
@@ -33,6 +34,7 @@ mod snapshot;
 mod snapshot_file;
 mod snapshot_files;
 mod snapshot_io;
+mod snapshot_turns;
 mod space;
 mod status;
 mod succession;
@@ -51,6 +53,7 @@ pub use lease::LeaseGuard;
 pub use log::{Disk, Fsync, GroupLog, LogError, LogOptions, NodeLog, RealDisk, Recovered};
 #[cfg(test)]
 pub use log::{SimulatedLog, SimulatedWriter};
+pub use members::{join_other, watch_membership};
 pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
 pub use move_calls::{CallMoveError, MoveAnswer};
@@ -60,7 +63,9 @@ pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use slots::{Attempt, Held, MoveOp, Outcome, checksum_of};
 pub use snapshot_file::SnapshotFile;
+pub use snapshot_turns::SnapshotTurns;
 pub use space::{Space, watch_space};
+pub use status::LedGroup;
 pub use succession::Heir;
 pub use transport::{
     ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Tcp,

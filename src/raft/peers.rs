@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -23,7 +24,12 @@ const MOVE_STEPS_MAX: usize = 64;
 /// The body is empty: what is known of the groups led there?
 pub(super) const ASK_LED_GROUPS: u8 = 3;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Less than an operator's command waits for its answer, and longer than an election takes.
+const PROPOSE_WAIT_MAX: Duration = Duration::from_secs(6);
+const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest host name of the DNS, and then some.
+const HOST_BYTES_MAX: usize = 255;
 /// Less than what the joining node allows for the whole of it.
 const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -69,13 +75,10 @@ pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc
     let mut steps = JoinSet::new();
     while let Some(question) = questions.recv().await {
         while steps.try_join_next().is_some() {}
-        let result = match question.kind {
-            ASK_TRANSFER => transfer_to(&replication, &question.body).await,
-            ASK_PROPOSE => propose_for(&replication, &question.body).await,
-            ASK_LED_GROUPS => {
-                question.reply.send(&replication.encoded_led_groups());
-                continue;
-            }
+        let answer = match question.kind {
+            ASK_TRANSFER => encode(&transfer_to(&replication, &question.body).await),
+            ASK_PROPOSE => encode(&propose_for(&replication, &question.body).await),
+            ASK_LED_GROUPS => replication.encoded_led_groups(),
             // Beside the others: it waits for a commit.
             ASK_MOVE => {
                 if steps.len() < MOVE_STEPS_MAX {
@@ -84,9 +87,31 @@ pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc
                 }
                 continue;
             }
-            other => Err(format!("unknown question {other}")),
+            other => encode(&Err::<(), String>(format!("unknown question {other}"))),
         };
-        question.reply.send(&postcard::to_stdvec(&result).expect("a text encodes"));
+        question.reply.send(&answer);
+    }
+}
+
+fn encode<T: Serialize>(answer: &T) -> Vec<u8> {
+    postcard::to_stdvec(answer).expect("a text encodes")
+}
+
+/// Why an op was not applied.
+#[derive(Debug, Serialize, Deserialize)]
+enum NotProposed {
+    /// For good.
+    Refused(String),
+    /// No leader, or not in time: it may be proposed again.
+    Later(String),
+}
+
+impl From<ProposeError> for NotProposed {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Refused(refusal) => Self::Refused(refusal.to_string()),
+            later @ (ProposeError::NotLeader | ProposeError::Unknown) => Self::Later(later.to_string()),
+        }
     }
 }
 
@@ -96,9 +121,9 @@ async fn transfer_to(replication: &Replication, body: &[u8]) -> Result<(), Strin
     group.transfer(target).await.map_err(|error| error.to_string())
 }
 
-async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), String> {
-    let op = MetaOp::decode(body).map_err(|error| error.to_string())?;
-    replication.propose(&op).await.map(|_| ()).map_err(|error| error.to_string())
+async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), NotProposed> {
+    let op = MetaOp::decode(body).map_err(|error| NotProposed::Refused(error.to_string()))?;
+    replication.propose(&op).await.map(|_| ()).map_err(NotProposed::from)
 }
 
 /// Tells the cluster this node's present address until it is the one registered.
@@ -112,22 +137,44 @@ pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
     }
 }
 
+/// What every node will print and dial from now on.
+fn check_reachable(info: &NodeInfo) -> Result<(), String> {
+    let host = &info.host;
+    let is_host = (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_host || host.contains([',', '@', '"']) || info.port == 0 || info.peer_port == 0 {
+        return Err("refused: the address is none that clients and peers could connect to".to_owned());
+    }
+    Ok(())
+}
+
 impl Replication {
-    /// Here or at the meta leader. After an error, whether it was done is not known.
+    /// Here or at the meta leader, again and again through elections: every op may be proposed twice.
     pub async fn propose_anywhere(&self, op: &MetaOp) -> Result<(), String> {
-        match self.propose(op).await {
-            Ok(_) => Ok(()),
-            Err(ProposeError::NotLeader) => self.propose_elsewhere(op).await,
-            Err(error) => Err(error.to_string()),
+        let deadline = tokio::time::Instant::now() + PROPOSE_WAIT_MAX;
+        loop {
+            let proposed = match self.propose(op).await {
+                Ok(_) => return Ok(()),
+                Err(ProposeError::NotLeader) => self.propose_elsewhere(op).await,
+                Err(error) => Err(error.into()),
+            };
+            match proposed {
+                Ok(()) => return Ok(()),
+                Err(NotProposed::Refused(reason)) => return Err(reason),
+                Err(NotProposed::Later(reason)) if tokio::time::Instant::now() > deadline => return Err(reason),
+                Err(NotProposed::Later(_)) => tokio::time::sleep(PROPOSE_PAUSE).await,
+            }
         }
     }
 
     /// To the meta leader, whose answer says whether it was done.
-    async fn propose_elsewhere(&self, op: &MetaOp) -> Result<(), String> {
-        let leader = self.hints().leader(GroupId::META).ok_or("the meta group has no leader now")?;
+    async fn propose_elsewhere(&self, op: &MetaOp) -> Result<(), NotProposed> {
+        let Some(leader) = self.hints().leader(GroupId::META) else {
+            return Err(NotProposed::Later("the meta group has no leader now".to_owned()));
+        };
         let answer = self.ask(leader.node, ASK_PROPOSE, &op.encode(), TRANSFER_WAIT_MAX).await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        postcard::from_bytes::<Result<(), String>>(&answer).map_err(|error| error.to_string())?
+        let unanswered = |error| NotProposed::Later(format!("the leader of the meta group does not answer: {error}"));
+        let answer = answer.map_err(|error| unanswered(error.to_string()))?;
+        postcard::from_bytes::<Result<(), NotProposed>>(&answer).map_err(|error| unanswered(error.to_string()))?
     }
 
     /// Makes this node the leader of every group it has a replica of; `CLUSTER FAILOVER`.
@@ -155,6 +202,7 @@ impl Replication {
     pub async fn join(&self, op: &[u8]) -> Result<Vec<u8>, String> {
         let op = MetaOp::decode(op).map_err(|error| format!("refused: {error}"))?;
         let MetaOp::Join { node, info, .. } = &op else { return Err("refused: not a join".to_owned()) };
+        check_reachable(info)?;
         if let Some(holder) = self.holder_that_is_up(&info.address(), *node) {
             return Err(format!("{} belongs to node {holder}, which is up", info.address()));
         }

@@ -162,6 +162,11 @@ pub fn accept(directory: &Path) -> io::Result<()> {
     write_durably(directory, MARKER_FILE, b"")
 }
 
+/// Before what a node had is set aside for another reason: a crash in between must not look like a log that was lost.
+pub fn announce_new_member(directory: &Path) -> io::Result<()> {
+    write_durably(directory, REPORT_FILE, b"This node has joined another cluster; what it had is in set-aside.")
+}
+
 /// Forgets what was waited for, once a log that is not under suspicion any more is begun.
 pub fn settled(directory: &Path) -> io::Result<()> {
     for name in [REPORT_FILE, MARKER_FILE] {

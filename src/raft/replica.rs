@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -27,7 +28,7 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::space::Space;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
-use crate::raft::{GroupLog, NodeLog, Transport};
+use crate::raft::{GroupLog, NodeLog, SnapshotTurns, Transport};
 
 const TRANSFERS_MAX: usize = 8;
 
@@ -45,6 +46,7 @@ pub struct ReplicaSeed {
     pub nonce: u64,
     pub started: tokio::time::Instant,
     pub log_bytes_max: u64,
+    pub snapshot_turns: SnapshotTurns,
     pub space: Arc<Space>,
     pub reads: Reads,
     pub sightings: mpsc::Sender<LeaderSighting>,
@@ -120,6 +122,8 @@ impl ReplicaSeed {
 #[derive(Debug)]
 pub struct Replica {
     pub group: Arc<Group>,
+    /// From here on its core may end: nobody is to take that for a failure.
+    stopping: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
@@ -139,8 +143,8 @@ impl Replica {
         state.changes = seed.changes.clone();
         let state = Arc::new(state);
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
-        let disk = seed.disk.clone();
-        let open = move || SnapshotStore::open(disk, directory, &loading, &opening);
+        let (disk, turns) = (seed.disk.clone(), seed.snapshot_turns.clone());
+        let open = move || SnapshotStore::open(disk, directory, turns, &loading, &opening);
         let snapshots = blocking(open).await??;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = snapshots.directory().to_owned();
@@ -209,12 +213,14 @@ impl Replica {
             floor,
         };
         tasks.spawn_on(upkeep.run(), runtime);
-        tasks.spawn_on(end_with_failure(handle.clone(), seed.failed.clone()), runtime);
-        Self { group: handle, tasks }
+        let stopping = Arc::new(AtomicBool::new(false));
+        tasks.spawn_on(end_with_failure(handle.clone(), stopping.clone(), seed.failed.clone()), runtime);
+        Self { group: handle, stopping, tasks }
     }
 
     /// Stops the Raft task; clients still waiting get "unknown".
     pub async fn stop(mut self) {
+        self.stopping.store(true, Ordering::Release);
         // A core that has failed is stopped already.
         let _ = self.group.raft().shutdown().await;
         self.group.state().pending.unknown_all();
@@ -237,8 +243,8 @@ pub async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::Typ
     raft.initialize(members).await.map_err(io::Error::other)
 }
 
-async fn end_with_failure(group: Arc<Group>, failed: mpsc::Sender<String>) {
-    watch_for_failure(group.raft().clone(), group.id(), failed).await;
+async fn end_with_failure(group: Arc<Group>, stopping: Arc<AtomicBool>, failed: mpsc::Sender<String>) {
+    watch_for_failure(group.raft().clone(), group.id(), stopping, failed).await;
     // Rule (e): a fatal error. Whoever waits is told before the node is gone.
     group.state().pending.unknown_all();
 }
@@ -247,12 +253,16 @@ async fn end_with_failure(group: Arc<Group>, failed: mpsc::Sender<String>) {
 async fn watch_for_failure<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
     raft: openraft::Raft<crate::raft::TypeConfig, SM>,
     group: GroupId,
+    stopping: Arc<AtomicBool>,
     failed: mpsc::Sender<String>,
 ) {
     let mut changes = raft.metrics();
     loop {
         let running = changes.borrow_watched().running_state.clone();
         if let Err(error) = running {
+            if stopping.load(Ordering::Acquire) {
+                return;
+            }
             let _ = failed.send(format!("group {group}: {error}")).await;
             return;
         }
@@ -321,7 +331,7 @@ impl MetaReplica {
             initialize(&raft, replica, &founding).await?;
         }
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(watch_for_failure(raft.clone(), group, seed.failed.clone()), runtime);
+        tasks.spawn_on(watch_for_failure(raft.clone(), group, Arc::default(), seed.failed.clone()), runtime);
         tasks.spawn_on(report_meta_leader(raft.clone(), replica, seed.sightings.clone()), runtime);
         Ok(Self { raft, state, tasks })
     }

@@ -22,13 +22,14 @@ use crate::raft::log::Disk;
 use crate::raft::slots::SlotTable;
 use crate::raft::snapshot_files::{GroupSnapshot, PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
+use crate::raft::snapshot_turns::SnapshotTurns;
 use crate::raft::space::{is_full, wait_for_more};
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::{KeySlot, Slot};
 
-/// A snapshot takes a quarter of a core: all replicas of a group make theirs at the same time, and where nodes share cores, or have one each,
-/// clients would wait behind them.
+/// A snapshot takes a quarter of a core: the replicas of a group may make theirs at the same time, and where nodes share cores, or have one
+/// each, clients would wait behind them.
 const WORK_AT_ONCE: Duration = Duration::from_millis(1);
 const REST_FACTOR: u32 = 3;
 
@@ -79,11 +80,18 @@ impl Head {
 #[derive(Debug)]
 pub struct SnapshotStore {
     files: SnapshotFiles,
+    turns: SnapshotTurns,
 }
 
 impl SnapshotStore {
     /// Loads the newest snapshot into the empty `state`, if there is one. An error if `log` does not continue it.
-    pub fn open(disk: Arc<dyn Disk>, directory: PathBuf, state: &GroupState, log: &GroupLog) -> io::Result<Self> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        turns: SnapshotTurns,
+        state: &GroupState,
+        log: &GroupLog,
+    ) -> io::Result<Self> {
         let mut files = SnapshotFiles::open(disk, directory)?;
         if let Some(path) = files.newest() {
             let head = load(files.disk(), &path, &state.keyspace)?;
@@ -91,7 +99,7 @@ impl SnapshotStore {
             head.restore(state);
         }
         log.check_covered(state.applied_id(), files.directory())?;
-        Ok(Self { files })
+        Ok(Self { files, turns })
     }
 
     pub fn current(&self) -> Option<GroupSnapshot> {
@@ -103,7 +111,8 @@ impl SnapshotStore {
     }
 
     pub fn builder(&self, state: Arc<GroupState>, log: GroupLog) -> GroupSnapshotBuilder {
-        GroupSnapshotBuilder { head: Head::capture(&state), state, log, files: self.files.clone() }
+        let (files, turns) = (self.files.clone(), self.turns.clone());
+        GroupSnapshotBuilder { head: Head::capture(&state), state, log, files, turns }
     }
 
     /// § Installing cancels a running build: its buckets are about to be replaced under it, and what it must give way to is published
@@ -171,14 +180,20 @@ pub struct GroupSnapshotBuilder {
     state: Arc<GroupState>,
     log: GroupLog,
     files: SnapshotFiles,
+    turns: SnapshotTurns,
 }
 
 impl GroupSnapshotBuilder {
+    /// The turn is for the file alone: a snapshot that waits for space on the disk must not hold up one that needs less.
     async fn write(&self, path: &Path) -> io::Result<()> {
         let (head, state, files) = (self.head.clone(), self.state.clone(), self.files.clone());
         let (target, meta) = (path.to_owned(), self.head.meta());
+        let wanted = move || files.newer_than(&meta).is_none();
+        let turn = self.turns.take(|| self.log.bytes(), &wanted).await;
+        let files = self.files.clone();
         blocking(move || {
-            let wanted = || files.newer_than(&meta).is_none();
+            // Work that blocks goes on when nobody waits for it any more, and so does its turn.
+            let _turn = turn;
             write(files.disk(), &head, &state.keyspace, &target, wanted)
         })
         .await?
@@ -198,6 +213,9 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
                 return Err(error);
             }
             wait_for_more(&self.files, &path, || self.files.newer_than(&meta).is_none()).await?;
+            if self.files.newer_than(&meta).is_some() {
+                break;
+            }
         }
         if let Some(newer) = self.files.newer_than(&meta) {
             let _ = self.files.disk().remove(&path);
@@ -284,7 +302,8 @@ mod tests {
             let (node_log, _) = NodeLog::open(&directory.path().join("log"), options).expect("opens");
             let log = node_log.group(GroupId(1), ReplicaId(1));
             let state = Arc::new(empty_state());
-            let store = SnapshotStore::open(disk, directory.path().join("groups"), &state, &log).expect("opens");
+            let (place, turns) = (directory.path().join("groups"), SnapshotTurns::new(u64::MAX));
+            let store = SnapshotStore::open(disk, place, turns, &state, &log).expect("opens");
             Slot::all().for_each(|slot| state.keyspace.set_state(slot, SlotState::Owned));
             state.update_slots(|slots| slots.found(Slot::all()));
             for number in 0..5000 {
@@ -349,6 +368,24 @@ mod tests {
         assert_eq!(files, [snapshot.snapshot.path], "no leftovers");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_waits_for_its_turn_and_gives_it_back_however_it_ends() {
+        let disk = MemoryDisk::default();
+        let replica = Replica::on(Arc::new(disk.clone()), "k", 50);
+        let ask = || replica.store.turns.take(|| 0, || true);
+        let turn = ask().await;
+        let mut building = std::pin::pin!(replica.snapshot());
+        tokio::time::timeout(Duration::from_secs(60), &mut building).await.expect_err("another has the turn");
+        drop(turn);
+        assert_eq!(building.await.meta.last_log_id, Some(log_id(50)));
+        drop(ask().await);
+        replica.state.update_applied(|applied| applied.log_id = Some(log_id(51)));
+        disk.fail_at(disk.operations() + 3, Fault::Dead);
+        let built = replica.store.builder(replica.state.clone(), replica.log.clone()).build_snapshot().await;
+        assert!(built.is_err());
+        assert!(futures_util::poll!(std::pin::pin!(ask())).is_ready(), "a failed build has given it back");
+    }
+
     #[tokio::test]
     async fn buckets_stay_absent_until_the_whole_snapshot_is_in_place() {
         let source = Replica::new("k", 50);
@@ -381,6 +418,7 @@ mod tests {
                 let opened = SnapshotStore::open(
                     Arc::new(restarted),
                     replica.store.directory().to_owned(),
+                    SnapshotTurns::new(u64::MAX),
                     &state,
                     &replica.log,
                 );

@@ -2,10 +2,11 @@
 //!
 //! A node is short when its disk has less free space than `disk-free-min`, or when its log got no more (`log/segments.rs`). It says so with
 //! its hints. It hands its leaderships over to nodes that are not (`rebalance/driver.rs`) and follows as long as its log can take entries.
-//! § A leader refuses its clients' writes, before anything is proposed, when the voters with space are no majority: what it took could
-//! not be committed, and nobody could be told what became of it. Reads, votes and heartbeats go on, and all of it ends with the shortage.
+//! A leader refuses its clients' writes when a majority of the voters is short: what they have left is for what must be written.
+//! § It does so too, before anything is proposed, when those that can still write are no majority: what it took could not be committed, and
+//! nobody could be told what became of it. Reads, votes and heartbeats go on, and all of it ends with the shortage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::cluster::{NodeId, ReplicaId};
+use crate::cluster::{DiskSpace, NodeId, ReplicaId};
 use crate::metrics::NodeMetrics;
 use crate::raft::blocking::blocking;
 use crate::raft::log::{Disk, RealDisk, Room};
@@ -30,8 +31,8 @@ pub struct Space {
     room: Arc<Room>,
     /// The disk has less free space than it should have.
     low: AtomicBool,
-    /// Peers that are connected and whether they are short of space.
-    peers: Mutex<BTreeMap<NodeId, bool>>,
+    /// Peers that are connected.
+    peers: Mutex<BTreeMap<NodeId, DiskSpace>>,
 }
 
 impl Space {
@@ -43,12 +44,21 @@ impl Space {
         self.room.clone()
     }
 
-    pub fn is_short(&self) -> bool {
-        self.low.load(Ordering::Acquire) || self.room.has_ended()
+    /// On this node's disk.
+    pub fn own(&self) -> DiskSpace {
+        match (self.room.has_ended(), self.low.load(Ordering::Acquire)) {
+            (true, _) => DiskSpace::Ended,
+            (false, true) => DiskSpace::Low,
+            (false, false) => DiskSpace::Enough,
+        }
     }
 
-    pub fn learn(&self, peer: NodeId, short: bool) {
-        self.peers.lock().insert(peer, short);
+    pub fn is_short(&self) -> bool {
+        self.own() != DiskSpace::Enough
+    }
+
+    pub fn learn(&self, peer: NodeId, space: DiskSpace) {
+        self.peers.lock().insert(peer, space);
     }
 
     /// Not connected any more: nobody knows.
@@ -58,31 +68,42 @@ impl Space {
 
     /// Whether the peer has said that it has space.
     pub fn is_at(&self, peer: NodeId) -> bool {
-        self.peers.lock().get(&peer) == Some(&false)
+        self.peers.lock().get(&peer) == Some(&DiskSpace::Enough)
     }
 
     pub fn is_short_at(&self, peer: NodeId) -> bool {
-        self.peers.lock().get(&peer) == Some(&true)
+        self.peers.lock().get(&peer).is_some_and(|space| *space != DiskSpace::Enough)
     }
 
-    /// Whether the group of this replica, which leads it, is to refuse writes. In a joint membership each of the two sets needs a majority.
-    pub fn is_short_for(&self, own: ReplicaId, membership: &StoredMembership) -> bool {
-        let peers = self.peers.lock();
-        if self.room.has_ended() {
-            return true;
+    /// What the group of this replica, which leads it, can do. In a joint membership each of the two sets needs a majority. Voters nobody hears
+    /// of are not short; without a quorum of voters that answer nothing commits anyway, and clients wait for one.
+    pub fn of_group(&self, own: ReplicaId, membership: &StoredMembership) -> DiskSpace {
+        let (peers, own_space) = (self.peers.lock(), self.own());
+        if own_space == DiskSpace::Ended {
+            return DiskSpace::Ended;
         }
-        if !self.is_short() && !peers.values().any(|short| *short) {
-            return false;
+        if [own_space].iter().chain(peers.values()).all(|space| *space == DiskSpace::Enough) {
+            return DiskSpace::Enough;
         }
         let membership = membership.membership();
-        let has_space = |voter: &u64| {
-            let node = membership.get_node(voter).map(|member| member.node);
-            if *voter == own.0 { !self.is_short() } else { node.is_some_and(|node| peers.get(&node) == Some(&false)) }
+        let space_at = |voter: &u64| match membership.get_node(voter) {
+            Some(_) if *voter == own.0 => Some(own_space),
+            Some(member) => peers.get(&member.node).copied(),
+            None => None,
         };
-        let lacks_majority = |voters: &std::collections::BTreeSet<u64>| {
-            voters.iter().filter(|voter| has_space(voter)).count() <= voters.len() / 2
+        let of_set = |voters: &BTreeSet<u64>| {
+            let known: Vec<DiskSpace> = voters.iter().filter_map(space_at).collect();
+            let count = |space| known.iter().filter(|known| **known == space).count();
+            let (ended, low, half) = (count(DiskSpace::Ended), count(DiskSpace::Low), voters.len() / 2);
+            if ended > 0 && known.len() - ended <= half {
+                DiskSpace::Ended
+            } else if voters.len() - low - ended <= half {
+                DiskSpace::Low
+            } else {
+                DiskSpace::Enough
+            }
         };
-        membership.get_joint_config().iter().any(lacks_majority)
+        membership.get_joint_config().iter().map(of_set).max().unwrap_or_default()
     }
 
     /// `free` is what the disk has, of which it should have `least`. It counts as enough again at a quarter more, so that it is not said
@@ -149,6 +170,7 @@ pub async fn wait_for_more(files: &SnapshotFiles, path: &Path, wanted: impl Fn()
 
 #[cfg(test)]
 mod tests {
+    use super::DiskSpace::{Ended, Enough, Low};
     use super::*;
     use crate::raft::types::tests::membership;
 
@@ -159,34 +181,40 @@ mod tests {
     }
 
     #[test]
-    fn writes_are_refused_when_the_voters_with_space_are_no_majority() {
+    fn writes_are_refused_when_a_majority_is_short_or_those_that_can_write_are_none() {
         let space = Space::new(Arc::default());
         let (three, joint) = (membership(&[&[1, 2, 3]]), membership(&[&[1, 2, 3], &[1, 4, 5]]));
-        assert!(!space.is_short_for(OWN, &three), "nobody has said that it is short");
-        space.learn(node(2), true);
-        assert!(space.is_short_for(OWN, &three), "nobody knows about the third");
-        space.learn(node(3), false);
-        assert!(!space.is_short_for(OWN, &three));
-        assert!(space.is_short_for(OWN, &joint), "the second set has no majority");
-        [4, 5].into_iter().for_each(|peer| space.learn(node(peer), false));
-        assert!(!space.is_short_for(OWN, &joint));
+        let of_three = || space.of_group(OWN, &three);
+        assert_eq!(of_three(), Enough, "nobody has said that it is short");
+        space.learn(node(2), Low);
+        assert_eq!(of_three(), Enough, "the second can write, and the third may only be restarting");
+        space.learn(node(2), Ended);
+        assert_eq!(of_three(), Ended, "nobody knows about the third");
+        space.learn(node(3), Enough);
+        assert_eq!(of_three(), Enough);
+        space.learn(node(4), Ended);
+        assert_eq!(space.of_group(OWN, &joint), Ended, "the second set has no majority");
+        [4, 5].into_iter().for_each(|peer| space.learn(node(peer), Enough));
+        assert_eq!(space.of_group(OWN, &joint), Enough);
+        space.learn(node(2), Low);
         space.take_note(99, 100);
-        assert!(space.is_short() && space.is_short_for(OWN, &three));
-        space.learn(node(2), false);
-        assert!(!space.is_short_for(OWN, &three), "the others have space");
-        space.forget(node(2));
-        assert!(space.is_short_for(OWN, &three));
+        assert!(space.is_short() && of_three() == Low);
+        space.learn(node(3), Ended);
+        assert_eq!(of_three(), Low, "two of three can write");
+        space.learn(node(3), Enough);
+        space.learn(node(2), Enough);
+        assert_eq!(of_three(), Enough, "the others have space");
         space.take_note(124, 100);
         assert!(space.is_short(), "not enough more");
         space.take_note(125, 100);
-        assert!(!space.is_short() && !space.is_short_for(OWN, &three));
+        assert!(!space.is_short());
     }
 
     #[test]
     fn one_node_alone_refuses_when_it_is_short() {
         let space = Space::new(Arc::default());
-        assert!(!space.is_short_for(OWN, &membership(&[&[1]])));
+        assert_eq!(space.of_group(OWN, &membership(&[&[1]])), Enough);
         space.take_note(99, 100);
-        assert!(space.is_short_for(OWN, &membership(&[&[1]])));
+        assert_eq!(space.of_group(OWN, &membership(&[&[1]])), Low);
     }
 }

@@ -7,10 +7,11 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{
-    ClusterStatus, GroupId, GroupStatus, Move, MoveId, MoveProgress, MoveState, MoveStatus, NodeId, NodeState,
-    NodeStatus, ReplicaId, ReplicaStatus, Topology,
+    ClusterStatus, GroupId, GroupInfo, GroupStatus, Move, MoveId, MoveProgress, MoveState, MoveStatus, NodeId,
+    NodeState, NodeStatus, ReplicaId, ReplicaStatus, Topology,
 };
-use crate::raft::membership::MembershipStatus;
+use crate::raft::group::Group;
+use crate::raft::membership::{self, MembershipStatus};
 use crate::raft::peers::ASK_LED_GROUPS;
 use crate::raft::replication::Replication;
 
@@ -19,12 +20,15 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What a leader knows of its group. Small, since those of a thousand groups travel in one frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct LedGroup {
+pub struct LedGroup {
     voters: BTreeSet<ReplicaId>,
     /// Entries that each member lacks.
     lag: BTreeMap<ReplicaId, u64>,
+    /// § The members of the membership that is committed and applied; empty while there are learners or a change is under way. Of the meta
+    /// group all members, as the leader counts them.
+    pub members: BTreeSet<ReplicaId>,
     /// `None` for the meta group.
-    keys: Option<u64>,
+    pub keys: Option<u64>,
     /// Keys and bytes.
     moved: (u64, u64),
 }
@@ -34,13 +38,44 @@ impl LedGroup {
         let lag = status.matched.iter().map(|(replica, at)| (*replica, status.last_log_index.saturating_sub(*at)));
         // In the middle of a change the old voters still count.
         let voters = if status.joint { BTreeSet::new() } else { status.voters.clone() };
-        Self { voters, lag: lag.collect(), keys, moved: (0, 0) }
+        Self { voters, lag: lag.collect(), members: BTreeSet::new(), keys, moved: (0, 0) }
+    }
+
+    fn of_group(replication: &Replication, group: &Group) -> Self {
+        let members = membership::members_at_rest(&group.state().applied().membership);
+        let keys = Some(group.keyspace().counters().keys);
+        Self { members, moved: group.moved(), ..Self::new(&replication.membership(group), keys) }
+    }
+
+    fn of_meta(replication: &Replication) -> Self {
+        let status = replication.meta_membership();
+        Self { members: status.members.keys().copied().collect(), ..Self::new(&status, None) }
     }
 }
 
 impl Replication {
     /// The cluster as this node sees it, with the leaders' own figures.
     pub async fn status(&self) -> ClusterStatus {
+        let topology = self.topology();
+        let led = self.led_everywhere().await;
+        let meta = topology.meta_members().into_iter().map(|(replica, (node, _))| (replica, node)).collect();
+        let all =
+            |info: &GroupInfo| info.replicas.iter().chain(&info.departing).map(|(id, node)| (*id, *node)).collect();
+        let groups = topology.groups().iter().map(|(group, info)| (*group, all(info)));
+        let groups = std::iter::once((GroupId::META, meta)).chain(groups);
+        let groups = groups.map(|(group, replicas)| self.group_status(&topology, group, &replicas, led.get(&group)));
+        ClusterStatus {
+            cluster_id: topology.cluster_id().to_string(),
+            epoch: topology.epoch().0,
+            asked: self.node().to_string(),
+            nodes: self.node_statuses(&topology, led.get(&GroupId::META)),
+            groups: groups.collect(),
+            moves: topology.moves().map(move_status).collect(),
+        }
+    }
+
+    /// What the leaders say of their groups; those that do not answer in time are missing.
+    pub async fn led_everywhere(&self) -> BTreeMap<GroupId, LedGroup> {
         let (topology, hints) = (self.topology(), self.hints());
         let mut led = self.led_here();
         let all = std::iter::once(GroupId::META).chain(topology.groups().keys().copied());
@@ -50,18 +85,7 @@ impl Replication {
         for answer in join_all(leaders.into_iter().map(|node| self.ask_led_groups(node))).await {
             led.extend(answer);
         }
-        let meta = topology.meta_members().into_iter().map(|(replica, (node, _))| (replica, node)).collect();
-        let groups = topology.groups().iter().map(|(group, info)| (*group, info.replicas.clone()));
-        let groups = std::iter::once((GroupId::META, meta)).chain(groups);
-        let groups = groups.map(|(group, replicas)| self.group_status(&topology, group, &replicas, led.get(&group)));
-        ClusterStatus {
-            cluster_id: topology.cluster_id().to_string(),
-            epoch: topology.epoch().0,
-            asked: self.node().to_string(),
-            nodes: self.node_statuses(&topology),
-            groups: groups.collect(),
-            moves: topology.moves().map(move_status).collect(),
-        }
+        led
     }
 
     /// The answer to a peer that makes a status.
@@ -70,11 +94,8 @@ impl Replication {
     }
 
     fn led_here(&self) -> BTreeMap<GroupId, LedGroup> {
-        let groups = self.led_groups().into_iter().map(|group| {
-            let keys = Some(group.keyspace().counters().keys);
-            (group.id(), LedGroup { moved: group.moved(), ..LedGroup::new(&self.membership(&group), keys) })
-        });
-        let meta = self.leads_meta().then(|| (GroupId::META, LedGroup::new(&self.meta_membership(), None)));
+        let groups = self.led_groups().into_iter().map(|group| (group.id(), LedGroup::of_group(self, &group)));
+        let meta = self.leads_meta().then(|| (GroupId::META, LedGroup::of_meta(self)));
         groups.chain(meta).collect()
     }
 
@@ -85,17 +106,23 @@ impl Replication {
         }
     }
 
-    fn node_statuses(&self, topology: &Topology) -> Vec<NodeStatus> {
+    /// `meta` is what the meta group's leader says; without it nobody is seen to be joining.
+    fn node_statuses(&self, topology: &Topology, meta: Option<&LedGroup>) -> Vec<NodeStatus> {
         let connected: BTreeSet<NodeId> =
             self.peers().iter().filter(|peer| peer.connected_for.is_some()).map(|peer| peer.node).collect();
+        let joins = |node: NodeId| {
+            let replica = topology.meta_replica_on(node);
+            meta.is_some_and(|meta| replica.is_some_and(|replica| !meta.members.contains(&replica)))
+        };
         let state = |node: NodeId| {
             let own = node == self.node();
-            match (
-                own || connected.contains(&node),
-                if own { self.space().is_short() } else { self.space().is_short_at(node) },
-            ) {
+            let full = if own { self.space().is_short() } else { self.space().is_short_at(node) };
+            match (own || connected.contains(&node), full) {
+                (false, _) if topology.is_given_up(node) => NodeState::Lost,
                 (false, _) => NodeState::Down,
                 (true, true) => NodeState::Full,
+                (true, false) if topology.draining(node).is_some() => NodeState::Leaving,
+                (true, false) if joins(node) => NodeState::Joining,
                 (true, false) => NodeState::Up,
             }
         };
@@ -118,8 +145,8 @@ impl Replication {
     ) -> GroupStatus {
         let hint = self.hints().leader(id);
         let own = || match self.group(id) {
-            Some(group) => LedGroup::new(&self.membership(&group), Some(group.keyspace().counters().keys)),
-            None if id == GroupId::META => LedGroup::new(&self.meta_membership(), None),
+            Some(group) => LedGroup::of_group(self, &group),
+            None if id == GroupId::META => LedGroup::of_meta(self),
             None => LedGroup::new(&MembershipStatus::default(), None),
         };
         let known = led.cloned().unwrap_or_else(own);
@@ -134,6 +161,7 @@ impl Replication {
                     id: replica.0,
                     node: node.to_string(),
                     voter: known.voters.contains(replica),
+                    leaving: topology.group(id).is_some_and(|info| info.departing.contains_key(replica)),
                     lag_entries: led.and_then(|led| led.lag.get(replica).copied()),
                 })
                 .collect(),
@@ -183,7 +211,8 @@ mod tests {
         let replicas = (1..=7).map(|replica| (ReplicaId(100_000 + replica), u64::from(u32::MAX)));
         let led = LedGroup {
             voters: replicas.clone().map(|(replica, _)| replica).collect(),
-            lag: replicas.collect(),
+            lag: replicas.clone().collect(),
+            members: replicas.map(|(replica, _)| replica).collect(),
             keys: Some(u64::MAX),
             moved: (u64::MAX, u64::MAX),
         };

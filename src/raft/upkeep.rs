@@ -12,7 +12,7 @@ use crate::keyspace::Keyspace;
 use crate::protocol::Protocol;
 use crate::raft::GroupLog;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
-use crate::raft::group::Group;
+use crate::raft::group::{Applied, Group};
 use crate::raft::space::Space;
 use crate::slot::{KeySlot, Slot};
 
@@ -26,6 +26,11 @@ const TABLES_FREED_AT_ONCE: usize = 4;
 /// Entries purged at a time: openraft's core frees them, and must not be held up for long.
 pub const ENTRIES_PURGED_AT_ONCE: usize = 16 * 1024;
 
+/// A snapshot comes this part of the log's bytes earlier on each voter than on the one before, so that a group's replicas do not go on writing
+/// theirs at the same time. A few such steps are enough.
+const EARLIER_PART: u64 = 8;
+const EARLIER_STEPS: u64 = 4;
+
 /// The slots a group was founded with.
 pub type FoundingSlots = Arc<dyn Fn(GroupId) -> Vec<Slot> + Send + Sync>;
 
@@ -33,7 +38,7 @@ pub struct Upkeep {
     pub group: Arc<Group>,
     pub log: GroupLog,
     pub founding_slots: FoundingSlots,
-    /// A snapshot is made when the log holds this many bytes that the last one does not cover. Half as many stay behind a snapshot, for
+    /// A snapshot is made when the log holds this many bytes that the last one does not cover, or somewhat fewer. Half as many stay behind a snapshot, for
     /// followers that were away for a moment; one that is further behind is sent the snapshot.
     pub log_bytes_max: u64,
     pub space: Arc<Space>,
@@ -104,8 +109,11 @@ impl Upkeep {
 
     async fn snapshot(&self, snapshot_index: &mut u64) {
         self.group.state().metrics.log_bytes.set(self.log.bytes() as f64);
-        let Some(applied) = self.group.state().applied_id() else { return };
-        let wanted = self.log.bytes_since_snapshot() >= self.log_bytes_max && applied.index > *snapshot_index;
+        let Applied { log_id, membership, .. } = self.group.state().applied();
+        let Some(applied) = log_id else { return };
+        let before = membership.voter_ids().filter(|voter| *voter < self.group.replica().0).count();
+        let log_bytes_wanted = snapshot_at(self.log_bytes_max, before as u64);
+        let wanted = self.log.bytes_since_snapshot() >= log_bytes_wanted && applied.index > *snapshot_index;
         if !wanted || self.space.is_short() {
             return;
         }
@@ -125,6 +133,11 @@ impl Upkeep {
     }
 }
 
+/// Bytes of the log that a replica with so many voters before it wants a snapshot at.
+fn snapshot_at(log_bytes_max: u64, before: u64) -> u64 {
+    log_bytes_max - log_bytes_max / EARLIER_PART * before.min(EARLIER_STEPS)
+}
+
 /// § Freeing millions of flushed keys takes seconds: it is done in steps, outside of locks, with others' turns between.
 async fn free_flushed(keyspace: &Keyspace) {
     while keyspace.reclaim(TABLES_FREED_AT_ONCE) {
@@ -135,7 +148,13 @@ async fn free_flushed(keyspace: &Keyspace) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::{Applied, HashSecret, Position, SlotState, Value};
+    use crate::keyspace::{self, HashSecret, Position, SlotState, Value};
+
+    #[test]
+    fn a_groups_replicas_want_their_snapshots_at_different_bytes() {
+        assert_eq!([0, 1, 2].map(|before| snapshot_at(800, before)), [800, 700, 600]);
+        assert_eq!(snapshot_at(u64::MAX, u64::MAX), u64::MAX / 2 + 4, "never at nothing");
+    }
 
     #[tokio::test]
     async fn flushed_keys_are_freed_in_steps() {
@@ -148,7 +167,7 @@ mod tests {
             let applied = keyspace.apply(key_slot, position, |bucket| {
                 bucket.insert(key.as_bytes(), Value::Slice(b"v"), None);
             });
-            assert!(matches!(applied, Applied::Done(())));
+            assert!(matches!(applied, keyspace::Applied::Done(())));
         }
         keyspace.flush(key_slot, Position { index: 30_000, op: 0 });
         let mut freeing = std::pin::pin!(free_flushed(&keyspace));

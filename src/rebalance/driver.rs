@@ -12,6 +12,8 @@ use crate::raft::{ChangeError, Group, Heir, MembershipStatus, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
 const INTERVAL: Duration = Duration::from_millis(500);
+/// While a membership is being changed.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// A group goes back to its preferred leader when it has been led elsewhere this long without trouble: longer than a node may take
 /// to stop, or a leadership that was just handed over would be handed back to it.
 const PREFERENCE_DELAY: Duration = Duration::from_secs(12);
@@ -25,50 +27,91 @@ const CLOSE_ENTRIES: u64 = 8;
 /// Runs until aborted.
 pub async fn drive(replication: Arc<Replication>) {
     let mut led_since = BTreeMap::new();
+    let mut busy = false;
     loop {
-        tokio::time::sleep(INTERVAL).await;
-        if replication.leads_meta() {
-            step_meta(&replication).await;
-        }
+        tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
+        busy = replication.leads_meta() && !step_meta(&replication).await;
         let led = replication.led_groups();
         led_since.retain(|id, _| led.iter().any(|group| group.id() == *id));
         for group in led {
             let since = *led_since.entry(group.id()).or_insert_with(Instant::now);
             let done = step_group(&replication, &group).await;
-            if replication.space().is_short() {
+            busy |= !done;
+            let leaves = replication.topology().draining(replication.node()).is_some();
+            if replication.space().is_short() || leaves {
                 leave(&replication, group).await;
             } else if done && since.elapsed() > PREFERENCE_DELAY {
-                return_leadership(&replication, &group).await;
+                return_leadership(&replication, group).await;
             }
         }
     }
 }
 
-async fn step_meta(replication: &Replication) {
+/// True when the meta group has the membership it should have.
+async fn step_meta(replication: &Replication) -> bool {
+    let topology = replication.topology();
     let mut desired = Desired::default();
-    for (replica, (node, role)) in replication.topology().meta_members() {
+    for (replica, (node, role)) in topology.meta_members() {
         match role {
             MetaRole::Voter => desired.voters.insert(replica, node),
             MetaRole::Learner => desired.learners.insert(replica, node),
         };
     }
-    take(replication, GroupId::META, next_step(&desired, &replication.meta_membership())).await;
+    let status = replication.meta_membership();
+    let Some(own) = topology.meta_replica_on(replication.node()) else { return true };
+    match succession_of(own, &mut desired, &status) {
+        Succession::Stays => {
+            take(replication, GroupId::META, next_step(&desired, &status, &replication.reachable())).await
+        }
+        Succession::HandsOver => {
+            replication.hand_over_meta(|replica| desired.voters.contains_key(&replica)).await;
+            false
+        }
+    }
+}
+
+enum Succession {
+    Stays,
+    HandsOver,
+}
+
+/// § openraft would have a leader that its own change removes step down only when others notice its silence. So it hands over first, to a voter that
+/// stays; if there is none yet, it takes part until there is.
+fn succession_of(own: ReplicaId, desired: &mut Desired, status: &MembershipStatus) -> Succession {
+    if desired.voters.contains_key(&own) {
+        return Succession::Stays;
+    }
+    if desired.voters.keys().any(|replica| status.voters.contains(replica)) {
+        return Succession::HandsOver;
+    }
+    desired.learners.remove(&own);
+    desired.voters.extend(status.members.get(&own).map(|node| (own, *node)));
+    Succession::Stays
 }
 
 /// True when the group has the membership it should have.
-async fn step_group(replication: &Replication, group: &Group) -> bool {
+async fn step_group(replication: &Replication, group: &Arc<Group>) -> bool {
     let topology = replication.topology();
     let Some(info) = topology.group(group.id()) else { return false };
-    let desired = Desired { voters: info.replicas.clone(), learners: BTreeMap::new() };
-    let step = next_step(&desired, &replication.membership(group));
-    let done = step == Step::Done;
-    take(replication, group.id(), step).await;
-    done
+    let mut desired = Desired { voters: info.replicas.clone(), learners: BTreeMap::new() };
+    let status = replication.membership(group);
+    match succession_of(group.replica(), &mut desired, &status) {
+        Succession::Stays => {
+            take(replication, group.id(), next_step(&desired, &status, &replication.reachable())).await
+        }
+        Succession::HandsOver => {
+            let suits =
+                |heir: &Heir| heir.able && heir.lag <= CLOSE_ENTRIES && desired.voters.contains_key(&heir.replica);
+            replication.hand_over(group.clone(), Instant::now() + STEP_WAIT_MAX, suits).await;
+            false
+        }
+    }
 }
 
-async fn take(replication: &Replication, group: GroupId, step: Step) {
+/// True when there is nothing to do.
+async fn take(replication: &Replication, group: GroupId, step: Step) -> bool {
     if matches!(step, Step::Done | Step::Wait) {
-        return;
+        return step == Step::Done;
     }
     match tokio::time::timeout(STEP_WAIT_MAX, change(replication, group, &step)).await {
         Ok(Ok(())) => tracing::info!(%group, ?step, "membership changed"),
@@ -76,6 +119,7 @@ async fn take(replication: &Replication, group: GroupId, step: Step) {
         Ok(Err(error)) => tracing::info!(%group, ?step, %error, "membership not changed"),
         Err(_) => tracing::warn!(%group, ?step, "membership not changed in time: is a quorum of the group connected?"),
     }
+    false
 }
 
 async fn change(replication: &Replication, group: GroupId, step: &Step) -> Result<(), ChangeError> {
@@ -83,36 +127,48 @@ async fn change(replication: &Replication, group: GroupId, step: &Step) -> Resul
         Step::Done | Step::Wait => Ok(()),
         Step::AddLearner(replica, node) => replication.add_learner(group, *replica, *node).await,
         Step::ChangeVoters(voters) => replication.change_voters(group, voters).await,
-        Step::RemoveLearners(gone) if group == GroupId::META => replication.remove_meta_learners(gone.clone()).await,
-        // Changing the voters of a data group drops its learners.
-        Step::RemoveLearners(_) => match replication.group(group) {
-            Some(handle) => replication.change_voters(group, &replication.membership(&handle).voters).await,
-            None => Ok(()),
-        },
+        Step::RemoveLearners(gone) => replication.remove_learners(group, gone).await,
     }
 }
 
-/// From a node that is short of disk space to one that is not. A voter far behind would only hold writes up.
+/// From a node that is short of disk space, or is to leave the cluster, to one that is neither. A voter far behind would only hold writes up.
 async fn leave(replication: &Replication, group: Arc<Group>) {
-    let suits = |heir: &Heir| replication.space().is_at(heir.node) && heir.lag <= CLOSE_ENTRIES;
+    let topology = replication.topology();
+    let suits = |heir: &Heir| {
+        replication.space().is_at(heir.node) && heir.lag <= CLOSE_ENTRIES && topology.draining(heir.node).is_none()
+    };
     replication.hand_over(group, Instant::now() + STEP_WAIT_MAX, suits).await;
 }
 
-fn is_close(status: &MembershipStatus, replica: ReplicaId) -> bool {
-    status.matched.get(&replica).is_some_and(|matched| matched + CLOSE_ENTRIES >= status.last_log_index)
+/// Spreads leaders: the topology prefers one node per group, and this hands leadership back to it once it has caught up. Refused or late:
+/// the next round tries again.
+async fn return_leadership(replication: &Replication, group: Arc<Group>) {
+    let suits = |heir: &Heir| heir.preferred && heir.able && heir.lag <= CLOSE_ENTRIES;
+    replication.hand_over(group, Instant::now() + STEP_WAIT_MAX, suits).await;
 }
 
-/// Spreads leaders: the topology prefers one node per group, and this hands leadership back to it once it has caught up.
-async fn return_leadership(replication: &Replication, group: &Group) {
-    let topology = replication.topology();
-    let Some(info) = topology.group(group.id()) else { return };
-    if info.preferred == group.replica() {
-        return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::NodeId;
+
+    fn members(ids: &[u64]) -> BTreeMap<ReplicaId, NodeId> {
+        ids.iter().map(|id| (ReplicaId(*id), NodeId([*id as u8; 20]))).collect()
     }
-    let status = replication.membership(group);
-    let full = info.replicas.get(&info.preferred).is_some_and(|node| replication.space().is_short_at(*node));
-    if status.voters.contains(&info.preferred) && is_close(&status, info.preferred) && !full {
-        // Refused or late: the next round tries again.
-        let _ = group.transfer(info.preferred).await;
+
+    fn check(wished: &[u64], voters: &[u64]) -> (bool, Vec<u64>) {
+        let mut desired = Desired { voters: members(wished), learners: BTreeMap::new() };
+        let voters_now = voters.iter().copied().map(ReplicaId).collect();
+        let status = MembershipStatus { voters: voters_now, members: members(voters), ..MembershipStatus::default() };
+        let stays = matches!(succession_of(ReplicaId(1), &mut desired, &status), Succession::Stays);
+        (stays, desired.voters.keys().map(|replica| replica.0).collect())
+    }
+
+    #[test]
+    fn a_leader_that_is_to_go_hands_over_to_one_that_stays_and_waits_until_there_is_one() {
+        assert_eq!(check(&[1, 2, 3], &[1, 2, 3]), (true, vec![1, 2, 3]));
+        assert_eq!(check(&[2, 3, 4], &[1, 2, 3]), (false, vec![2, 3, 4]));
+        assert_eq!(check(&[4], &[1]), (true, vec![1, 4]), "a sole voter first gets a second one");
+        assert_eq!(check(&[4], &[1, 4]), (false, vec![4]));
     }
 }

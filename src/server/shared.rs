@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::{Boottime, Timestamp};
+use crate::cluster::Address;
 use crate::config::{Config, ConfigTable};
 use crate::raft::Replication;
 use crate::server::clients::Clients;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub output_bytes: AtomicUsize,
     /// Set by SHUTDOWN; the node's main task watches it.
     pub stop_requested: watch::Sender<bool>,
+    /// Set by CLUSTER MEET: this node, alone and empty, is to join the cluster there.
+    pub meeting: watch::Sender<Option<Address>>,
     pub started: (Boottime, Timestamp),
     /// Memory in use before the first client came.
     pub startup_bytes: u64,
@@ -70,6 +73,7 @@ impl Shared {
             pause: Pause::default(),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
+            meeting: watch::Sender::new(None),
             startup_bytes: UsageFigures::read().allocated_bytes,
             started: (Boottime::now(), Timestamp::wall_now()),
             run_id: crate::cluster::NodeId::random().to_string(),

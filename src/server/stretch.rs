@@ -337,6 +337,11 @@ fn run_keyed<'g>(
             }
             match read_locally(keyed, read, group, reply) {
                 LocalRead::Answered => KeyedOutcome::Answered,
+                // § It could not be committed, or would use up what is kept for votes.
+                LocalRead::Due if group.refuses_expiry() => {
+                    WireError::DiskFull.reply(reply);
+                    KeyedOutcome::Answered
+                }
                 LocalRead::Due => ask_the_log(keyed, load),
                 // Not re-tried beside the chunk: a later write to the slot in this turn might then overtake it.
                 LocalRead::NotOwned => ride_along(keyed, load),

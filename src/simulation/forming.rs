@@ -51,7 +51,8 @@ impl Forming {
             Membership::Planned(plan) => (file.record.node, Way::Empty, Some(plan.clone())),
             Membership::Member { topology, .. } => (NodeId::random(), Way::Lost(topology.cluster_id()), None),
         };
-        Self { way, node: FormingNode { node, info: config.info, intent: config.intent, plan }, file, asked: None }
+        let (info, intent, purpose) = (config.info, config.intent, config.purpose);
+        Self { way, node: FormingNode { node, info, intent, purpose, plan }, file, asked: None }
     }
 
     pub fn answer(&self) -> Probe {

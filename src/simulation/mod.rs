@@ -10,6 +10,7 @@
 mod client;
 mod faults;
 mod forming;
+mod growth;
 mod history;
 mod invariants;
 mod network;

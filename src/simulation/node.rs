@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::clock::{self, Boottime, Timestamp};
 use crate::cluster::Address;
-use crate::config::{ByteSize, Config, ConfigTable};
+use crate::config::{ByteSize, Config, ConfigTable, HostPort};
 use crate::node::{self, Ground};
 use crate::raft::{Disk, LogOptions, Membership, NodeFile, NodeLog, SimulatedLog, SimulatedWriter, Wire};
 use crate::random;
@@ -25,6 +25,9 @@ use crate::server::Shared;
 use crate::simulation::forming::Forming;
 use crate::simulation::network::{Network, SimulatedWire, host_of};
 use crate::simulation::scenario::Scenario;
+
+/// Why a node ends that the others have let go of.
+pub const REMOVED: &str = "it was removed";
 
 const STEP: Duration = Duration::from_millis(1);
 /// The simulation begins at this wall clock.
@@ -45,6 +48,8 @@ pub struct Machine {
     pub accept_loss: bool,
     /// An operation of its disk was made to fail, so the node may stop by itself.
     pub disk_fails: bool,
+    /// Its node is no member of the cluster: not yet, or not any more.
+    pub outside: bool,
     directory: TempDir,
     log: SimulatedLog,
     scenario: Scenario,
@@ -71,6 +76,7 @@ impl Machine {
             wall_offset_ms: 0,
             accept_loss: false,
             disk_fails: false,
+            outside: index >= scenario.nodes,
             directory: tempfile::tempdir().expect("a directory"),
             log: SimulatedLog::default(),
             scenario,
@@ -79,14 +85,17 @@ impl Machine {
     }
 
     pub fn config(&self) -> Config {
-        let Scenario { groups, replicas, election_ms_max, .. } = self.scenario;
+        let Scenario { nodes, groups, replicas, election_ms_max, node_down_after, .. } = self.scenario;
+        let founders = || (0..nodes).map(address_of).map(|Address { host, port }| HostPort { host, port });
         Config {
+            join: if self.index < nodes { Vec::new() } else { founders().collect() },
+            node_down_after,
             announce_host: Some(host_of(self.index)),
             port: PORT + self.index as u16,
             data_dir: PathBuf::from(self.directory.path()),
             threads: 1,
             groups,
-            replicas,
+            replicas: Some(replicas),
             election_timeout_max_ms: election_ms_max,
             election_timeout_min_ms: election_ms_max / 2,
             log_bytes_max: ByteSize(LOG_BYTES_MAX),
@@ -269,12 +278,15 @@ async fn live(config: Config, place: Place, slot: Arc<Mutex<Option<Arc<Shared>>>
     };
     let (_stop, stopped) = watch::channel(false);
     tasks.spawn(rebalance::drive(replication.clone()));
+    tasks.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
+    let removed = replication.clone();
     tasks.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();
     running.spawn(coordinator.run(stopped));
     tokio::select! {
         biased;
+        () = removed.removed() => REMOVED.to_owned(),
         reason = failures.recv() => reason.unwrap_or_default(),
         reason = log.failure() => reason.to_string(),
     }

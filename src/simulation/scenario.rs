@@ -7,11 +7,15 @@ use crate::simulation::world::World;
 #[derive(Clone, Copy)]
 pub struct Scenario {
     pub nodes: usize,
+    /// Machines beside those, whose nodes join when they are told to.
+    pub spares: usize,
     /// One for each node if none.
     pub groups: Option<u32>,
     pub replicas: u32,
     pub election_ms_max: u64,
     pub fsync: Fsync,
+    /// Seconds after which a node that is away is given up.
+    pub node_down_after: u32,
     /// After it everything works again, and what clients were told is checked.
     pub disturb: fn(&mut World) -> Result<(), String>,
 }
@@ -19,7 +23,16 @@ pub struct Scenario {
 impl Scenario {
     /// Three nodes and any faults.
     pub const fn drawn() -> Self {
-        Self { nodes: 3, groups: None, replicas: 3, election_ms_max: 400, fsync: Fsync::Always, disturb: faults::drawn }
+        Self {
+            nodes: 3,
+            spares: 0,
+            groups: None,
+            replicas: 3,
+            election_ms_max: 400,
+            fsync: Fsync::Always,
+            node_down_after: 300,
+            disturb: faults::drawn,
+        }
     }
 
     /// Of the seeds that are run for what they may find, every fifth has a log that is not synced before each acknowledgement: a power loss

@@ -4,16 +4,33 @@ use std::collections::BTreeSet;
 
 use crate::cluster::GroupId;
 use crate::raft::{Fsync, Held};
+use crate::simulation::growth::GROWTH;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 7] =
-    [WIPE, LOST_LEASE, DEAF_TRANSFERS, FIGURE_EIGHT, QUICK_RESTARTS, LOSS_OF_ALL, MOVE_CRASHES];
+pub const SCRIPTS: [Scenario; 10] = [
+    WIPE,
+    LOST_LEASE,
+    DEAF_TRANSFERS,
+    FIGURE_EIGHT,
+    QUICK_RESTARTS,
+    DEPARTURES,
+    CUT_LINK,
+    LOSS_OF_ALL,
+    GROWTH,
+    MOVE_CRASHES,
+];
 
 const FIRST: GroupId = GroupId(1);
 const LEADER_WAIT_MS_MAX: u64 = 20_000;
+/// Longer than a group is led elsewhere before its preferred leader gets it back.
+const PREFERENCE_MS: u64 = 14_000;
+/// A connection that is silent for 2 s is dropped.
+const CUT_NOTICED_MS_MAX: u64 = 4_000;
+/// Less than a request waits for a leader.
+const CUT_NAMED_MS_MAX: u64 = 1_600;
 
 /// A node loses all it has, and nothing else happens.
 pub const WIPE: Scenario = Scenario { disturb: wipe, ..Scenario::drawn() };
@@ -27,6 +44,10 @@ pub const FIGURE_EIGHT: Scenario =
     Scenario { disturb: figure_eight, nodes: 5, replicas: 5, groups: Some(1), ..Scenario::drawn() };
 /// Nodes are back before anybody has missed them.
 pub const QUICK_RESTARTS: Scenario = Scenario { disturb: quick_restarts, ..Scenario::drawn() };
+/// Nodes are about to stop, and take their time.
+pub const DEPARTURES: Scenario = Scenario { disturb: departures, ..Scenario::drawn() };
+/// One link is cut, and nothing else.
+pub const CUT_LINK: Scenario = Scenario { disturb: cut_link, ..Scenario::drawn() };
 /// All nodes lose power, and with it what they had acknowledged; the operator accepts that.
 pub const LOSS_OF_ALL: Scenario = Scenario { disturb: loss_of_all, fsync: Fsync::No, ..Scenario::drawn() };
 
@@ -189,6 +210,48 @@ fn quick_restarts(world: &mut World) -> Result<(), String> {
         world.count("quick restart");
         world.pass(900)?;
     }
+    Ok(())
+}
+
+/// The topology prefers each node for one group: whoever leads meanwhile would give that back after a while.
+fn departures(world: &mut World) -> Result<(), String> {
+    world.pass(1000)?;
+    let node = await_leader(world)?;
+    world.depart(node);
+    world.count("departure");
+    world.pass(1000)?;
+    if world.pass_until(PREFERENCE_MS, |world| world.leads_any(node))? {
+        return Err(format!("node {node}, which is about to stop, was handed a leadership"));
+    }
+    // The next one has but one heir.
+    let second = await_leader(world)?;
+    world.depart(second);
+    world.count("departure");
+    world.pass(1000)?;
+    if let Some(heir) = [node, second].into_iter().find(|node| world.leads_any(*node)) {
+        return Err(format!("node {heir}, which is about to stop, leads"));
+    }
+    for node in [node, second] {
+        world.kill(node);
+        world.start(node);
+    }
+    Ok(())
+}
+
+/// The leader lives, and the node that is cut off from it hears so from the third.
+fn cut_link(world: &mut World) -> Result<(), String> {
+    world.pass(1000)?;
+    let leader = await_leader(world)?;
+    let other = others(world, &[leader])[0];
+    world.cut_both_ways(leader, other);
+    world.count("cut link");
+    if !world.pass_until(CUT_NOTICED_MS_MAX, |world| !world.names(other, FIRST, leader))? {
+        return Err(format!("node {other} has not noticed that its link is cut"));
+    }
+    if !world.pass_until(CUT_NAMED_MS_MAX, |world| world.names(other, FIRST, leader))? {
+        return Err(format!("node {other} sends nobody to the leader, node {leader}, which lives"));
+    }
+    world.network.mend();
     Ok(())
 }
 

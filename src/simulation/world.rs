@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Once;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::cluster::{Address, GroupId, MoveState, Probe, ReplicaId};
-use crate::raft::{Fsync, Held};
+use crate::cluster::{Address, GroupId, MetaRole, MoveState, Probe, ReplicaId};
+use crate::raft::{Fsync, Held, Route};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
 use crate::simulation::forming::{ROUND_MS, Round};
 use crate::simulation::history::Outcome;
-use crate::simulation::invariants::{Invariants, Owners, Seen, compare, owned_as_named};
+use crate::simulation::invariants::{Invariants, Owners, Seen, compare, copies, owned_as_named};
 use crate::simulation::network::Network;
-use crate::simulation::node::Machine;
+use crate::simulation::node::{Machine, REMOVED};
 use crate::simulation::scenario::Scenario;
 use crate::slot::{KeySlot, SLOT_COUNT, Slot};
 
@@ -25,9 +27,10 @@ const CLIENTS: usize = 8;
 /// Within this a cluster without faults serves.
 const HEAL_MS_MAX: u64 = 60_000;
 /// Between two looks at what takes longer to look at.
-const OWNERS_LOOK_MS: u64 = 5;
+const SLOW_LOOK_MS: u64 = 5;
 /// After a node has joined, for its last membership change to be committed.
 const SETTLING_MS: u64 = 3000;
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 pub struct World {
     pub now_ms: u64,
@@ -98,7 +101,7 @@ impl World {
         let network = Network::new(number ^ 0x5eed);
         let drift = |index: usize| index as i64 % 3 * 4 - 4;
         let machine = |index| Machine::new(index, scenario, network.clone(), drift(index));
-        let machines: Vec<Machine> = (0..scenario.nodes).map(machine).collect();
+        let machines: Vec<Machine> = (0..scenario.nodes + scenario.spares).map(machine).collect();
         Self {
             now_ms: 0,
             chance: Chance(number),
@@ -114,7 +117,7 @@ impl World {
     }
 
     fn live(mut self) -> Result<Report, String> {
-        (0..self.machines.len()).for_each(|node| self.start(node));
+        (0..self.scenario.nodes).for_each(|node| self.start(node));
         self.until_well()?;
         (self.scenario.disturb)(&mut self)?;
         self.network.mend();
@@ -158,6 +161,7 @@ impl World {
         }
         if self.now_ms.is_multiple_of(ROUND_MS) {
             (0..self.machines.len()).for_each(|node| self.form(node));
+            (0..self.machines.len()).for_each(|node| self.ask_standing(node));
         }
         self.clients.step(&self.machines, self.now_ms, &mut self.chance, begin);
         if let Some(expired) = self.clients.expired.take() {
@@ -188,6 +192,10 @@ impl World {
     fn end_failed(&mut self) -> Result<(), String> {
         for node in 0..self.machines.len() {
             let Some(reason) = self.machines[node].failure() else { continue };
+            if reason == REMOVED || reason.contains("no longer a member") {
+                self.leave(node);
+                continue;
+            }
             if !self.machines[node].disk_fails {
                 return Err(format!("node {node} cannot go on: {reason}"));
             }
@@ -209,11 +217,57 @@ impl World {
         self.machines.iter().filter_map(see).collect()
     }
 
-    /// The node has replicas of all groups, and each has seen a stamp in this life of the process.
+    /// The node has replicas of all its groups, and each has seen a stamp in this life of the process.
     pub fn clocks_are_known(&self, node: usize) -> bool {
-        let wanted = self.scenario.groups.map_or(self.machines.len(), |groups| groups as usize);
-        let groups = self.machines[node].shared().map(|shared| shared.replication.groups());
-        groups.is_some_and(|groups| groups.len() == wanted && groups.iter().all(|group| group.clock_is_known()))
+        let Some(shared) = self.machines[node].shared() else { return false };
+        let (groups, topology) = (shared.replication.groups(), shared.replication.topology());
+        let wanted = topology.replicas_on(shared.replication.node()).count();
+        groups.len() == wanted && groups.iter().all(|group| group.clock_is_known())
+    }
+
+    /// Members, also those that are down.
+    pub fn members(&self) -> Vec<usize> {
+        (0..self.machines.len()).filter(|node| !self.machines[*node].outside).collect()
+    }
+
+    pub fn meta_leader(&self) -> Option<usize> {
+        self.seen().iter().find(|seen| seen.replication.leads_meta()).map(|seen| seen.node)
+    }
+
+    /// An empty machine is told to join.
+    pub fn join(&mut self, node: usize) {
+        self.machines[node].wipe();
+        self.machines[node].outside = false;
+        self.start(node);
+    }
+
+    /// An operator tells any member that the node is to leave.
+    pub fn remove(&mut self, node: usize) {
+        let Some(id) = self.machines[node].shared().map(|shared| shared.replication.node()) else { return };
+        let others = self.seen().into_iter().filter(|seen| seen.node != node);
+        for Seen { node, replication, .. } in others {
+            self.machines[node].spawn(async move {
+                // Refused, or to a leader that is away: as an operator would see it.
+                let _ = replication.drain(id, None, false).await;
+            });
+        }
+    }
+
+    /// Its process has ended with 0.
+    fn leave(&mut self, node: usize) {
+        self.kill(node);
+        self.machines[node].outside = true;
+        self.count("node left");
+    }
+
+    /// What a node does by the others' client ports (`raft/members.rs`): one that missed its removal hears of it.
+    fn ask_standing(&mut self, node: usize) {
+        let Some(id) = self.machines[node].shared().map(|shared| shared.replication.node()) else { return };
+        let knows = |seen: &Seen| seen.replication.newest_topology().was_forgotten(id);
+        let reached = |seen: &Seen| seen.node != node && !self.network.is_cut(seen.node, node);
+        if !self.machines[node].is_paused() && self.seen().iter().any(|seen| reached(seen) && knows(seen)) {
+            self.leave(node);
+        }
     }
 
     fn look(&mut self) -> Result<(), String> {
@@ -221,8 +275,11 @@ impl World {
         for seen in self.seen() {
             self.machines[seen.node].set_clocks(self.now_ms);
             self.invariants.look(&seen)?;
+            if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
+                copies::look(&seen, self.scenario.nodes.min(self.scenario.replicas as usize))?;
+            }
         }
-        if self.now_ms.is_multiple_of(OWNERS_LOOK_MS) {
+        if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
             self.look_at_owners()?;
         }
         Ok(())
@@ -261,11 +318,11 @@ impl World {
         let until = self.now_ms + HEAL_MS_MAX;
         while self.now_ms < until {
             self.step(false)?;
-            if self.machines.iter().all(|machine| machine.readiness().is_ok()) {
+            if self.members().into_iter().all(|node| self.machines[node].readiness().is_ok()) {
                 return Ok(());
             }
         }
-        let missing: Vec<_> = self.machines.iter().map(Machine::readiness).collect();
+        let missing: Vec<_> = self.members().into_iter().map(|node| self.machines[node].readiness()).collect();
         let now_ms = self.now_ms;
         Err(format!("at {now_ms} ms: the cluster does not serve, {HEAL_MS_MAX} ms after the last fault: {missing:?}"))
     }
@@ -304,9 +361,21 @@ impl World {
             })
         };
         let groups = newest.groups().iter().map(|(id, info)| (*id, info.replicas.keys().copied().collect()));
-        let meta = (GroupId::META, newest.meta_members().keys().copied().collect());
+        let voters = newest.meta_members().into_iter().filter(|(_, (_, role))| *role == MetaRole::Voter);
+        let meta = (GroupId::META, voters.map(|(replica, _)| replica).collect());
         let settled = self.now_ms > self.joined_ms + SETTLING_MS;
-        settled && seen.len() == self.machines.len() && groups.chain([meta]).all(|(id, wanted)| whole(&id, wanted))
+        settled && seen.len() == self.members().len() && groups.chain([meta]).all(|(id, wanted)| whole(&id, wanted))
+    }
+
+    /// Nobody is on the way in or out, and every group has exactly the replicas that the topology wants.
+    pub fn is_at_rest(&self) -> bool {
+        let on_the_way = |seen: &Seen| {
+            let topology = seen.replication.topology();
+            let left = topology.staying().count() < topology.nodes().len();
+            left || topology.nodes().len() != self.members().len()
+                || topology.groups().values().any(|info| !info.departing.is_empty())
+        };
+        self.can_spare_one() && !self.seen().iter().any(on_the_way)
     }
 
     /// No call is under way, and all logs are level.
@@ -365,6 +434,20 @@ impl World {
         }
         let leads = |seen: &Seen| seen.groups.iter().any(|here| here.id() == group && here.leads());
         self.seen().iter().find(|seen| leads(seen)).map(|seen| seen.node)
+    }
+
+    pub fn leads_any(&self, node: usize) -> bool {
+        self.machines[node].shared().is_some_and(|shared| !shared.replication.led_groups().is_empty())
+    }
+
+    /// Whether the node sends requests for the group's keys to `leader`.
+    pub fn names(&self, node: usize, group: GroupId, leader: usize) -> bool {
+        let Some(shared) = self.machines[node].shared() else { return false };
+        let topology = shared.replication.topology();
+        let is_of_group = |key_slot: &KeySlot| topology.group_of(key_slot.slot()) == group;
+        let key_slot = KeySlot::all().find(is_of_group).expect("every group owns a slot");
+        let address = self.machines[leader].address().to_string();
+        matches!(shared.replication.route(key_slot), Route::Moved(known) if *known == *address)
     }
 
     /// The leadership's term, if the node was elected in the term it is in.
@@ -489,7 +572,7 @@ impl World {
         let Some(shared) = self.machines[node].shared() else { return };
         self.machines[node].spawn(async move {
             // Refused while the slot is moving, or with no meta leader.
-            let _ = shared.replication.start_moves(to, [slot].into()).await;
+            let _ = shared.replication.start_moves(to, [slot].into(), "").await;
         });
     }
 
@@ -515,6 +598,15 @@ impl World {
                 let _ = group.transfer(target).await;
             });
         }
+    }
+
+    /// What a node does first that is told to stop.
+    pub fn depart(&self, node: usize) {
+        let Some(shared) = self.machines[node].shared() else { return };
+        self.machines[node].spawn(async move {
+            shared.replication.announce_departure();
+            shared.replication.hand_over_leadership(Instant::now() + HAND_OVER_MAX).await;
+        });
     }
 
     /// What the key holds, from whichever node leads.

@@ -14,7 +14,7 @@ const CLIENTS: usize = 8;
 pub struct Written {
     /// Last value acknowledged per key, and values of unknown outcome after it.
     pub keys: HashMap<String, (u64, Vec<u64>)>,
-    longest_gap: Duration,
+    pub longest_gap: Duration,
     pub errors: Vec<String>,
     /// Connections that ended with a request on them.
     pub unknown: usize,
@@ -22,6 +22,11 @@ pub struct Written {
 
 /// Each client counts up its own keys until told to stop.
 pub fn write_until(stop: &Arc<AtomicBool>, ports: &[u16]) -> Vec<std::thread::JoinHandle<Written>> {
+    write_at_ease(stop, ports, Duration::ZERO)
+}
+
+/// The same with a pause after each call.
+pub fn write_at_ease(stop: &Arc<AtomicBool>, ports: &[u16], pause: Duration) -> Vec<std::thread::JoinHandle<Written>> {
     let client = |number: usize| {
         let (stop, ports) = (stop.clone(), ports.to_vec());
         std::thread::spawn(move || {
@@ -42,6 +47,7 @@ pub fn write_until(stop: &Arc<AtomicBool>, ports: &[u16]) -> Vec<std::thread::Jo
                     }
                 }
                 written.longest_gap = written.longest_gap.max(last_answer.elapsed());
+                std::thread::sleep(pause);
                 last_answer = Instant::now();
             }
             written

@@ -8,12 +8,12 @@ use super::harness::{Cluster, ClusterClient, Node, Reply, eventually};
 
 const WAIT: Duration = Duration::from_secs(30);
 const SIZE: &str = "48m";
-const FLAGS: &[&str] = &["--disk-free-min", "8mb", "--log-segment-bytes", "1mb", "--log-bytes-max", "2mb"];
+const FLAGS: &[&str] = &["--log-segment-bytes", "1mb", "--log-bytes-max", "2mb"];
 const REFUSED: &str = "MISCONF Errors writing to the AOF file: No space left on device";
 
 /// `None` where mounting is not allowed.
-fn start() -> Option<(Cluster, Vec<Disk>)> {
-    let mut cluster = Cluster::prepare(3, FLAGS);
+fn start(nodes: usize, disk_free_min: &str) -> Option<(Cluster, Vec<Disk>)> {
+    let mut cluster = Cluster::prepare(nodes, &[FLAGS, &["--disk-free-min", disk_free_min]].concat());
     let disks: Option<Vec<Disk>> = cluster.nodes.iter().map(|node| Disk::mount(&node.directory, SIZE)).collect();
     let Some(disks) = disks else {
         println!("skipped: mounting is not allowed here");
@@ -77,7 +77,7 @@ fn leads_something(node: &Node) -> bool {
 
 #[test]
 fn a_node_with_a_full_disk_leaves_its_groups_to_the_others_and_catches_up_by_itself() {
-    let Some((mut cluster, disks)) = start() else { return };
+    let Some((mut cluster, disks)) = start(3, "8mb") else { return };
     let mut writer = Writer::new(&cluster);
     (0..20).for_each(|_| assert!(writer.write()));
     disks[0].fill();
@@ -113,7 +113,7 @@ fn a_node_with_a_full_disk_leaves_its_groups_to_the_others_and_catches_up_by_its
 
 #[test]
 fn with_every_disk_full_reads_go_on_and_writes_are_refused_until_there_is_space() {
-    let Some((mut cluster, disks)) = start() else { return };
+    let Some((mut cluster, disks)) = start(3, "8mb") else { return };
     let mut writer = Writer::new(&cluster);
     (0..40).for_each(|_| assert!(writer.write()));
     disks.iter().for_each(Disk::fill);
@@ -160,4 +160,28 @@ fn with_every_disk_full_reads_go_on_and_writes_are_refused_until_there_is_space(
     );
     writer.read_all();
     assert!(!cluster.nodes.iter_mut().any(Node::has_ended), "nothing was restarted");
+}
+
+/// § Its removal would have to be logged: where nothing can be, a client is told so, and the reserve is kept for votes.
+#[test]
+fn on_a_full_disk_a_read_that_finds_a_key_past_due_is_refused() {
+    // Until its log has ended, the disk does not count as full.
+    let Some((cluster, disks)) = start(1, "0") else { return };
+    let mut writer = Writer::new(&cluster);
+    disks[0].fill();
+    let refused = Reply::Error(REFUSED.to_owned());
+    let mut is_refused = || {
+        writer.write();
+        writer.client.call(&["SET", "due", "v", "PX", "3000"]).is_ok_and(|reply| reply == refused)
+    };
+    eventually(WAIT, || format!("writes are refused\n{}", cluster.nodes[0].log()), &mut is_refused);
+    let mut found = Reply::Null;
+    let mut is_due = || {
+        found = cluster.nodes[0].ask(&["GET", "due"]);
+        found != Reply::Bulk(b"v".to_vec())
+    };
+    eventually(WAIT, || "the key is past due".to_owned(), &mut is_due);
+    assert_eq!(found, refused);
+    disks[0].free();
+    eventually(WAIT, || "the key is gone".to_owned(), || cluster.nodes[0].ask(&["GET", "due"]) == Reply::Null);
 }

@@ -407,6 +407,13 @@ impl Cluster {
         Node::new(port, data, words)
     }
 
+    /// A node that is not part of the cluster yet, with these flags beside its port and directory; not started.
+    pub fn add(&mut self, flags: &[&str]) -> usize {
+        let node = Self::node(self.directory.path(), free_ports(1)[0], 1, "", flags);
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
     /// For what a test needs beside the nodes' own.
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -6,6 +6,7 @@ mod failing_sync;
 mod failures;
 mod formation;
 mod full_disk;
+mod growing;
 pub mod harness;
 mod moves;
 mod power_loss;

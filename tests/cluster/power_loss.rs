@@ -1,10 +1,10 @@
-//! The machine restarts while the log was not synced before each acknowledgement. Only the boot id changes here: what the disk
-//! loses is tried in the log's own tests.
+//! The machine restarts, and what was not synced is gone. Where only the boot id changes, what the disk loses is tried in the log's own tests.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::harness::{Cluster, Node, Reply, eventually};
+use super::shim::Shim;
 
 const KEYS: usize = 200;
 
@@ -117,4 +117,53 @@ fn a_node_alone_comes_back_with_what_it_has() {
     cluster.wait_ready();
     assert!(cluster.nodes[0].log().contains("may be missing here"), "it says what may be gone");
     check_all_there(&cluster, &cluster.ports());
+}
+
+/// Counts up on a node whose machine then loses power, for so long; when each number was acknowledged, and the number found afterwards.
+fn count_until_power_is_lost(appendfsync: &str, counts_for: Duration) -> Option<(Vec<Instant>, usize)> {
+    let mut cluster = Cluster::prepare(1, &["--appendfsync", appendfsync]);
+    let Some(shim) = Shim::build(cluster.directory(), "control") else {
+        println!("skipped: no C compiler here");
+        return None;
+    };
+    let node = &mut cluster.nodes[0];
+    shim.load_into(node);
+    node.set_environment("KVORUM_TEST_BOOT_ID", "before");
+    node.start();
+    cluster.wait_ready();
+    let mut connection = cluster.nodes[0].connect();
+    let (started, mut acknowledged) = (Instant::now(), Vec::new());
+    while started.elapsed() < counts_for {
+        assert_eq!(
+            connection.call(&["INCR", "count"]).expect("answers"),
+            Reply::Integer(acknowledged.len() as i64 + 1)
+        );
+        acknowledged.push(Instant::now());
+    }
+    lose_power(&mut cluster.nodes[0]);
+    let lost = shim.lose_power(&cluster.nodes[0].directory);
+    println!("{appendfsync}: {lost} bytes were not synced");
+    cluster.nodes[0].start();
+    cluster.wait_ready();
+    let found = cluster.nodes[0].ask(&["GET", "count"]).text().parse().unwrap_or(0);
+    Some((acknowledged, found))
+}
+
+#[test]
+fn with_appendfsync_always_a_power_loss_of_the_only_node_takes_nothing_acknowledged() {
+    let Some((acknowledged, found)) = count_until_power_is_lost("always", Duration::from_millis(500)) else { return };
+    assert!(found >= acknowledged.len(), "{found} of {} are left", acknowledged.len());
+}
+
+/// What the README promises. A count has no holes: what is left is all up to some moment.
+#[test]
+fn with_appendfsync_everysec_a_power_loss_takes_about_the_last_second() {
+    // Several syncs are over by then, and one is due.
+    let counts_for = Duration::from_millis(3_500);
+    let Some((acknowledged, found)) = count_until_power_is_lost("everysec", counts_for) else { return };
+    // None, if a sync came between the last of them and the power loss.
+    let last = *acknowledged.last().expect("some");
+    let lost = acknowledged.get(found).map_or(Duration::ZERO, |first| last - *first);
+    println!("everysec lost {lost:?}, {} of {}", acknowledged.len().saturating_sub(found), acknowledged.len());
+    assert!(lost < Duration::from_secs(2), "{lost:?} of acknowledged writes are gone");
 }

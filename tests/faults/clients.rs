@@ -185,7 +185,7 @@ impl Client {
                 Ok(Reply::Error(text)) => Outcome::NotDone(text),
                 Ok(reply) => Outcome::Ok(answer(&op, reply)),
                 Err((WasSent::No, error)) => Outcome::NotDone(error.to_string()),
-                Err((WasSent::Yes, error)) => Outcome::Unknown(error.to_string()),
+                Err((WasSent::Yes, error)) => Outcome::Unknown(error.kind()),
             };
             let next = match &outcome {
                 Outcome::Ok(_) => {

@@ -1,6 +1,7 @@
 //! What clients did and were told: the record that `linearizable.rs` judges.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ pub enum Outcome {
     /// An error that promises that nothing was changed.
     NotDone(String),
     /// A time-out or a lost connection: it may take effect at any later time, or never.
-    Unknown(String),
+    Unknown(ErrorKind),
 }
 
 /// One attempt of one client. A redirect is its own proof that the attempt before it did nothing, so only the last attempt counts.

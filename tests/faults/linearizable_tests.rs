@@ -1,5 +1,6 @@
 //! The checker on histories known to be good and known to be bad, and beside a search of all orders.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::history::{Answer, Call, Op, Outcome, Value};
@@ -35,7 +36,7 @@ fn read_nothing() -> Outcome {
 }
 
 fn unknown() -> Outcome {
-    Outcome::Unknown("timed out".to_owned())
+    Outcome::Unknown(ErrorKind::TimedOut)
 }
 
 fn not_done() -> Outcome {

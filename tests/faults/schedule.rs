@@ -13,6 +13,9 @@ pub enum Fault {
     KillLeader,
     KillTwo,
     KillAll,
+    /// What was not synced is gone.
+    PowerLoss,
+    PowerLossOfAll,
     /// SIGTERM, and started again.
     RestartLeader,
     RestartEach,
@@ -54,11 +57,13 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 const JUMP_SECONDS_MAX: usize = 7200;
 
 impl Fault {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Nothing,
         Self::KillLeader,
         Self::KillTwo,
         Self::KillAll,
+        Self::PowerLoss,
+        Self::PowerLossOfAll,
         Self::RestartLeader,
         Self::RestartEach,
         Self::PauseLeader,
@@ -94,7 +99,7 @@ impl Fault {
             | Self::Flapping
             | Self::LeaderBackSuccessorKilled => nodes.net.is_some(),
             Self::DiskFull | Self::AllDisksFull => nodes.has_disks(),
-            Self::SyncFails | Self::ClocksJump => !nodes.shims.is_empty(),
+            Self::SyncFails | Self::ClocksJump | Self::PowerLoss | Self::PowerLossOfAll => !nodes.shims.is_empty(),
             Self::SlowLink | Self::LossyLink => nodes.can_spoil_links(),
             Self::Nothing
             | Self::KillLeader
@@ -125,6 +130,8 @@ impl Fault {
             Self::KillLeader => kill(nodes, &[leader], hold),
             Self::KillTwo => kill(nodes, &[leader, other], hold),
             Self::KillAll => kill(nodes, &all, hold),
+            Self::PowerLoss => lose_power(nodes, &[leader], hold),
+            Self::PowerLossOfAll => lose_power(nodes, &all, hold),
             Self::RestartLeader => restart(nodes, &[leader]),
             Self::RestartEach => restart(nodes, &all),
             Self::PauseLeader => pause(nodes, &[leader], hold),
@@ -182,6 +189,15 @@ fn hold(random: &mut Random) -> Duration {
 
 fn kill(nodes: &mut Nodes, victims: &[usize], hold: Duration) {
     victims.iter().for_each(|node| nodes.nodes[*node].kill());
+    std::thread::sleep(hold);
+    victims.iter().for_each(|node| nodes.nodes[*node].start());
+}
+
+fn lose_power(nodes: &mut Nodes, victims: &[usize], hold: Duration) {
+    victims.iter().for_each(|node| nodes.nodes[*node].kill());
+    for node in victims {
+        nodes.shims[*node].lose_power(&nodes.nodes[*node].directory);
+    }
     std::thread::sleep(hold);
     victims.iter().for_each(|node| nodes.nodes[*node].start());
 }

@@ -4,6 +4,10 @@ use crate::command::node_command::{ClusterCommand, NodeCommand};
 use crate::command::row::{
     ArgumentFlag, ArgumentType, Category, Deprecated, Docs, Flag, Group, KeyRange, Row, Run, argument, one_of, token,
 };
+use crate::command::rows::cluster_change::{
+    CLUSTER_BUMPEPOCH, CLUSTER_FORGET, CLUSTER_MEET, CLUSTER_REPLICATE, CLUSTER_RESET, CLUSTER_SAVECONFIG,
+    CLUSTER_SET_CONFIG_EPOCH,
+};
 
 /// The rows of this file, without subcommands.
 pub(super) const ROWS: &[&Row] = &[&CLUSTER, &READONLY, &READWRITE, &ASKING];
@@ -39,6 +43,13 @@ const CLUSTER: Row = Row {
         CLUSTER_LINKS,
         CLUSTER_COUNT_FAILURE_REPORTS,
         CLUSTER_FAILOVER,
+        CLUSTER_MEET,
+        CLUSTER_FORGET,
+        CLUSTER_RESET,
+        CLUSTER_REPLICATE,
+        CLUSTER_SET_CONFIG_EPOCH,
+        CLUSTER_BUMPEPOCH,
+        CLUSTER_SAVECONFIG,
         CLUSTER_HELP,
         CLUSTER_HASHSLOT,
         CLUSTER_KVORUM,

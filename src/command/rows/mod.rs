@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod cluster_change;
 mod command;
 mod connection;
 mod expiry;

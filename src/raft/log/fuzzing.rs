@@ -43,8 +43,9 @@ fn segment(input: &[u8]) -> Vec<u8> {
 fn recover_twice(path: &PathBuf, bytes: &[u8]) {
     let directory = path.parent().expect("it is in a directory");
     std::fs::write(path, bytes).expect("writes");
-    if let Ok(first) = replay(&RealDisk, directory) {
-        let second = replay(&RealDisk, directory).unwrap_or_else(|error| panic!("what was recovered reads: {error}"));
+    if let Ok(first) = replay(&RealDisk, directory, 0) {
+        let second =
+            replay(&RealDisk, directory, 0).unwrap_or_else(|error| panic!("what was recovered reads: {error}"));
         assert_eq!(found(&first), found(&second));
     }
     // A segment that was not finished being begun is removed.

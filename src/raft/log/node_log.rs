@@ -93,7 +93,6 @@ pub struct NodeLog {
     old_contents: OldContents,
     room: Arc<Room>,
     segment_bytes: u64,
-    memory_bytes: u64,
     queue: Arc<Queue>,
     failed: watch::Receiver<Option<Arc<LogError>>>,
     closer: Arc<Closer>,
@@ -169,7 +168,6 @@ impl NodeLog {
             old_contents,
             room,
             segment_bytes: options.segment_bytes,
-            memory_bytes: options.memory_bytes,
             queue,
             failed: failure,
             closer: Arc::new(closer),
@@ -181,7 +179,7 @@ impl NodeLog {
     pub fn group(&self, group: GroupId, replica: ReplicaId) -> GroupLog {
         let key = (group, replica);
         let tail = self.tails.lock().entry(key).or_default().clone();
-        GroupLog { key, tail, queue: self.queue.clone(), memory_bytes: self.memory_bytes }
+        GroupLog { key, tail, queue: self.queue.clone() }
     }
 
     pub fn room(&self) -> Arc<Room> {

@@ -75,6 +75,14 @@ pub struct OldSegment {
     pub highest: Arc<Highest>,
 }
 
+impl OldSegment {
+    fn is_needed(&self, marks: &Marks) -> bool {
+        self.highest.iter().any(|(key, highest)| {
+            marks.get(key).is_some_and(|mark| mark.purged.is_none_or(|purged| purged.index < *highest))
+        })
+    }
+}
+
 /// Highest index per log of the entries of which a segment holds at least a part.
 pub type Highest = BTreeMap<LogKey, u64>;
 
@@ -217,6 +225,16 @@ impl Segments {
         Ok(())
     }
 
+    /// On a full disk, for which there may be no other space: segments that are needed no more go at once, not when the next one is begun.
+    /// § What says that they are not needed is durable first.
+    pub fn free_space(&mut self, marks: &Marks) -> Result<(), LogError> {
+        if self.room.has_ended() && self.old.front().is_some_and(|oldest| !oldest.is_needed(marks)) {
+            self.sync()?;
+            self.delete_old(marks)?;
+        }
+        Ok(())
+    }
+
     fn note_reserve(&self) {
         let left = self.current.as_ref().map_or(0, |current| current.reserved.saturating_sub(current.written));
         self.room.spent.store(self.room.has_ended() && left < RESERVE_BYTES / 2, Ordering::Release);
@@ -294,6 +312,11 @@ impl Segments {
         Ok(())
     }
 
+    /// Of a replica's entries, about as much as may stay in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes
+    }
+
     /// The segment that holds the last batch, and where in it that ends.
     pub fn place_of_batch(&self) -> (Arc<SegmentFile>, u64) {
         let current = self.current.as_ref().expect("a segment is open");
@@ -363,8 +386,12 @@ impl Segments {
         };
         (self.lsn, self.crc) = (self.lsn + 1, crc);
         if let Some(full) = self.current.replace(segment) {
-            // Only now: until the new one was there, the old one's reserve was all there was.
-            full.file.cut(full.written).map_err(|error| LogError::io("cut", &full.path, error))?;
+            // Only now: until the new one was there, the old one's reserve was all there was. Some file systems need space to give some back:
+            // what is behind the last batch counts for nothing, and stays then.
+            match full.file.cut(full.written).map_err(|error| LogError::io("cut", &full.path, error)) {
+                Ok(()) | Err(LogError::Full { .. }) => (),
+                Err(error) => return Err(error),
+            }
             self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: Arc::new(full.highest) });
         }
         self.dirty_since.get_or_insert_with(Instant::now);
@@ -419,18 +446,19 @@ impl Segments {
     }
 
     /// § Oldest first, each removal durable before the next, so that what a power loss leaves is always a whole end of the log. `marks` is
-    /// what the newest segment, durable by now, begins with.
+    /// what the log, durable by now, says.
     fn delete_old(&mut self, marks: &Marks) -> Result<(), LogError> {
         for _ in 0..DELETED_AT_ONCE_MAX {
             let Some(oldest) = self.old.front() else { break };
-            let needed = oldest.highest.iter().any(|(key, highest)| {
-                marks.get(key).is_some_and(|mark| mark.purged.is_none_or(|purged| purged.index < *highest))
-            });
-            if needed {
+            if oldest.is_needed(marks) {
                 break;
             }
-            let removed = self.disk.remove(&oldest.path);
-            removed.map_err(|error| LogError::io("remove", &oldest.path, error))?;
+            match self.disk.remove(&oldest.path).map_err(|error| LogError::io("remove", &oldest.path, error)) {
+                Ok(()) => (),
+                // Some file systems need space for that, too. It goes later.
+                Err(LogError::Full { .. }) => break,
+                Err(error) => return Err(error),
+            }
             self.old.pop_front();
             self.sync_directory()?;
         }

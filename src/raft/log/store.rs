@@ -27,17 +27,12 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Entries cloned at a time for apply: after a start that may be the whole log.
 const STREAM_ENTRIES: u64 = 64;
 
-/// Entries that one append moves to disk at most: those it brings, and some more after a rush.
-const MOVED_AT_ONCE: usize = 8;
-
 /// Handle on one replica's log; clones are the same log.
 #[derive(Clone)]
 pub struct GroupLog {
     pub(super) key: LogKey,
     pub(super) tail: Arc<Mutex<Tail>>,
     pub(super) queue: Arc<Queue>,
-    /// Of entries kept in memory.
-    pub(super) memory_bytes: u64,
 }
 
 impl Debug for GroupLog {
@@ -251,7 +246,6 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             push(Item::Waiter(Waiter::Flushed(callback)));
             Ok(())
         });
-        tail.move_to_disk(self.memory_bytes, MOVED_AT_ONCE);
         pushed.map_err(|error| error.to_io())?.map_err(|gap: Gap| io::Error::other(gap))
     }
 

@@ -21,7 +21,7 @@ pub struct Tail {
     purged_bytes: u64,
     /// Of `entries`, from the oldest on, how many have been moved to disk or cannot be.
     moved: usize,
-    /// Of payloads in memory.
+    /// Of payloads in memory that can leave it, once they are written.
     memory_bytes: u64,
 }
 
@@ -75,8 +75,9 @@ impl Kept {
 
     fn memory_bytes(&self) -> u64 {
         match &self.held {
-            Held::Queued(entry) | Held::Written(entry, _) | Held::Stays(entry) => payload(entry).len() as u64,
-            Held::Moved { .. } => 0,
+            Held::Queued(entry) | Held::Written(entry, _) => payload(entry).len() as u64,
+            // What cannot leave must not drive out what could stay.
+            Held::Stays(_) | Held::Moved { .. } => 0,
         }
     }
 
@@ -162,7 +163,10 @@ impl Tail {
             let entry = Entry { log_id, payload: std::mem::replace(&mut entry.payload, EntryPayload::Blank) };
             *held = match place {
                 Some(place) => Held::Written(entry, place),
-                None => Held::Stays(entry),
+                None => {
+                    self.memory_bytes -= payload(&entry).len() as u64;
+                    Held::Stays(entry)
+                }
             };
         }
     }

@@ -15,12 +15,12 @@ use super::writer::BATCH_BYTES;
 use super::*;
 use crate::cluster::{GroupId, ReplicaId};
 use crate::keyspace::{HashSecret, Keyspace};
-use crate::raft::TypeConfig;
 use crate::raft::group::GroupState;
 use crate::raft::machine::GroupMachine;
 use crate::raft::meta::{MetaMachine, MetaState};
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
+use crate::raft::{SnapshotTurns, TypeConfig};
 
 const OPTIONS: LogOptions =
     LogOptions { fsync: Fsync::Always, segment_bytes: 64 << 20, accept_loss: false, memory_bytes: 3000 };
@@ -67,8 +67,14 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, (tempfile::TempDir, NodeLo
         let node_log = open(&directory.path().join("log"));
         let log = node_log.group(KEY.0, KEY.1);
         let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
-        let snapshots =
-            SnapshotStore::open(Arc::new(RealDisk), directory.path().join("snapshots"), &state, &log).expect("opens");
+        let snapshots = SnapshotStore::open(
+            Arc::new(RealDisk),
+            directory.path().join("snapshots"),
+            SnapshotTurns::new(0),
+            &state,
+            &log,
+        )
+        .expect("opens");
         let machine = GroupMachine { state, log: log.clone(), snapshots };
         Ok(((directory, node_log), log, machine))
     }
@@ -128,7 +134,7 @@ async fn a_replica_that_lost_the_snapshot_its_log_continues_is_refused() {
     append(&mut log, (0..10).map(|index| entry(index, b"v")).collect()).await;
     let machine = |log: &GroupLog| {
         let state = Arc::new(GroupState::new(KEY.0, KEY.1, 7, Keyspace::new(HashSecret([1; 4])), None));
-        let snapshots = SnapshotStore::open(Arc::new(RealDisk), place.clone(), &state, log)?;
+        let snapshots = SnapshotStore::open(Arc::new(RealDisk), place.clone(), SnapshotTurns::new(0), &state, log)?;
         Ok::<_, std::io::Error>(GroupMachine { state, log: log.clone(), snapshots })
     };
     let mut saved = machine(&log).expect("nothing is purged yet");

@@ -1,6 +1,8 @@
 //! The log on a disk that fails, dies and forgets. After every fault the log is opened again and must be in a state that each replica's log
 //! passed through, no older than what was acknowledged.
 
+mod full_disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,6 @@ use openraft::{EntryPayload, Membership};
 use super::disk::Disk;
 use super::format::{LogKey, payload};
 use super::memory_disk::{Fault, MemoryDisk};
-use super::segments::{RESERVE_BYTES, ROOM_INTERVAL};
 use super::writer::PART_BYTES;
 use super::*;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
@@ -361,142 +362,21 @@ async fn a_failed_sync_stops_the_log_for_good_and_says_so() {
     assert_eq!(disk.operations(), sync);
 }
 
-/// Appends small entries until the log has no more space for segments; the next index.
-async fn fill(node_log: &NodeLog, replica: &mut Replica) -> u64 {
-    for index in 0.. {
-        if node_log.room().has_ended() {
-            return index;
-        }
-        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
-        replica.listen_to_all().await;
-    }
-    unreachable!("indexes do not end")
-}
-
-#[tokio::test]
-async fn on_a_full_disk_votes_and_what_is_under_way_find_a_place_and_later_entries_wait_for_space() {
-    let disk = MemoryDisk::default();
-    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
-    let mut replica = Replica::new(&node_log, KEYS[0]);
-    disk.limit_free(Some(0));
-    let next = fill(&node_log, &mut replica).await;
-    let vote = Vote::new(9, 1);
-    replica.passes(|holds| holds.vote = Some(vote));
-    replica.log.save_vote(&vote).await.expect("there is the reserve");
-    replica.is_durable();
-    // What a power loss leaves now is a whole log.
-    let after = disk.after_power_loss(&mut Chance(7));
-    let (found, _) = open(&after, Fsync::Always).expect("opens");
-    check(&found, std::slice::from_ref(&replica), End::PowerLoss, "while the disk is full");
-    found.close();
-
-    let huge = vec![7; RESERVE_BYTES as usize + 1];
-    replica.append(vec![entry(log_id(1, next), huge)], Fsync::Always).await.expect("queued");
-    tokio::time::sleep(3 * ROOM_INTERVAL).await;
-    replica.listen();
-    assert_eq!(replica.waiting.len(), 1, "it waits for space, and has not failed");
-    disk.limit_free(None);
-    replica.listen_to_all().await;
-    assert!(replica.durable + 1 == replica.states.len(), "written when there was space");
-    while node_log.room().has_ended() {
-        tokio::task::yield_now().await;
-    }
-    node_log.close();
-    let (found, _) = open(&disk.after_kill(), Fsync::Always).expect("opens");
-    check(&found, &[replica], End::Kill, "with space again");
-}
-
-#[tokio::test]
-async fn a_log_that_waits_for_space_can_be_closed() {
-    let disk = MemoryDisk::default();
-    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
-    let mut replica = Replica::new(&node_log, KEYS[0]);
-    disk.limit_free(Some(0));
-    let next = fill(&node_log, &mut replica).await;
-    let (callback, told) = TypeConfig::oneshot();
-    let huge = entry(log_id(1, next), vec![7; 2 * RESERVE_BYTES as usize]);
-    replica.log.append(vec![huge], IOFlushed::signal(callback)).await.expect("queued");
-    tokio::task::spawn_blocking(move || node_log.close()).await.expect("closes");
-    told.await.expect("called").expect_err("not written");
-}
-
-/// § The reserve of the life before is all that such a node has for its vote.
-#[tokio::test]
-async fn a_log_opens_on_a_disk_that_was_full_when_its_last_process_ended() {
-    let disk = MemoryDisk::default();
-    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
-    let mut replica = Replica::new(&node_log, KEYS[0]);
-    disk.limit_free(Some(0));
-    fill(&node_log, &mut replica).await;
-    node_log.close();
-    for life in 0..3 {
-        let disk = disk.after_kill();
-        disk.limit_free(Some(0));
-        let (node_log, _) = open(&disk, Fsync::Always).unwrap_or_else(|error| panic!("life {life}: {error}"));
-        let mut again = Replica::new(&node_log, KEYS[0]);
-        let vote = Vote::new(9 + life, 1);
-        tokio::time::timeout(Duration::from_secs(20), again.log.save_vote(&vote))
-            .await
-            .expect("in time")
-            .expect("saved");
-        node_log.close();
-    }
-}
-
-/// Neither btrfs, which writes elsewhere what is written again, nor NFS keeps space for a file.
-#[tokio::test]
-async fn a_disk_that_keeps_no_space_is_known_to_be_full_while_a_batch_waits() {
-    let disk = MemoryDisk::default();
-    disk.keep_no_space();
-    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
-    let mut replica = Replica::new(&node_log, KEYS[0]);
-    disk.limit_free(Some(0));
-    let large = vec![7; 100_000];
-    replica.append(vec![entry(log_id(1, 0), large)], Fsync::Always).await.expect("queued");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !(node_log.room().has_ended() && node_log.room().is_spent()) {
-        assert!(Instant::now() < deadline, "nobody is told");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    disk.limit_free(None);
-    replica.listen_to_all().await;
-    assert!(replica.durable + 1 == replica.states.len(), "written when there was space");
-    while node_log.room().has_ended() {
-        assert!(Instant::now() < deadline, "it stays full");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    node_log.close();
-}
-
-/// The disk is full half of the time, now and then.
+/// A power loss may bring back what was removed since the directory was last synced.
 #[test]
-fn a_disk_that_gets_full_again_and_again_loses_nothing_acknowledged() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    for seed in 0..8 {
-        let (disk, mut chance) = (MemoryDisk::default(), Chance(seed));
-        let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let filled = disk.clone();
-        let filling = std::thread::spawn(move || {
-            let mut pauses = Chance(seed + 100);
-            let mut pause = || stopped.recv_timeout(Duration::from_micros(pauses.below(3000))).is_err_and(is_timeout);
-            while pause() {
-                filled.limit_free(Some(0));
-                pause();
-                filled.limit_free(None);
-            }
-        });
-        let before = runtime.block_on(work(&node_log, Fsync::Always, &mut chance));
-        drop(stop);
-        filling.join().expect("no panic");
-        let context = format!("seed {seed}");
-        let (found, _) = open(&disk.after_power_loss(&mut chance), Fsync::Always).expect("opens");
-        check(&found, &before, End::PowerLoss, &context);
-    }
-}
-
-fn is_timeout(error: std::sync::mpsc::RecvTimeoutError) -> bool {
-    error == std::sync::mpsc::RecvTimeoutError::Timeout
+fn a_disk_that_loses_power_may_find_a_removed_file_again() {
+    let path = Path::new("/log/file");
+    let found = |synced: bool, seed| {
+        let disk = MemoryDisk::default();
+        disk.create(path).and_then(|file| file.sync()).and_then(|()| disk.sync_directory(path)).expect("created");
+        disk.remove(path).expect("removed");
+        if synced {
+            disk.sync_directory(path).expect("synced");
+        }
+        disk.after_power_loss(&mut Chance(seed)).open(path).is_ok()
+    };
+    assert!((0..20).any(|seed| found(false, seed)) && (0..20).any(|seed| !found(false, seed)));
+    assert!((0..20).all(|seed| !found(true, seed)));
 }
 
 #[tokio::test]

@@ -74,12 +74,13 @@ async fn old_entries_leave_memory_and_are_read_back_also_after_a_restart() {
         check(&mut group, &wanted).await;
         let here = in_memory(&group);
         let large: Vec<u64> = here.iter().copied().filter(|index| index % 5 != 0).collect();
-        assert!(large.len() < 20, "about five thousand bytes stay: {large:?}");
+        assert!((3..20).contains(&large.len()), "about five thousand bytes stay: {large:?}");
         assert!(here.contains(&20) && here.contains(&199), "what is in parts and what is new: {here:?}");
     }
     let (_log, mut group) = open(directory.path());
     check(&mut group, &wanted).await;
-    assert!(in_memory(&group).iter().filter(|index| *index % 5 != 0).count() < 20, "{:?}", in_memory(&group));
+    let large = in_memory(&group).into_iter().filter(|index| index % 5 != 0).count();
+    assert!((3..20).contains(&large), "{:?}", in_memory(&group));
 }
 
 #[tokio::test]

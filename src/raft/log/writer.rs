@@ -30,6 +30,8 @@ pub const BATCH_BYTES: usize = 1 << 20;
 pub const PART_BYTES: usize = 512 << 10;
 /// A shorter payload stays in memory: its place would take as much.
 pub const MOVED_BYTES_MIN: usize = 128;
+/// Entries that leave memory beside as many as were written, until what a rush brought is gone.
+const MOVED_BESIDE: usize = 8;
 
 /// An entry in the batch.
 struct Placed {
@@ -166,6 +168,8 @@ impl Writer {
     }
 
     fn write_batch(&mut self) -> Result<(), LogError> {
+        // The marks are those of what is written, as no record is taken yet.
+        self.segments.free_space(&self.marks)?;
         if self.segments.is_full() {
             self.segments.begin(&self.marks)?;
         }
@@ -209,6 +213,7 @@ impl Writer {
                 });
                 tail.written(*log_id, place);
             }
+            tail.move_to_disk(self.segments.memory_bytes(), run.len() + MOVED_BESIDE);
         }
         self.placed.clear();
     }

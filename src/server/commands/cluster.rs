@@ -7,8 +7,8 @@ use crate::cluster::{ClusterView, GroupId, NodeId, NodeInfo, PeerTraffic, Topolo
 use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
-use crate::server::commands::CommandContext;
 use crate::server::commands::led::{read_led, route_in_time};
+use crate::server::commands::{CommandContext, cluster_change};
 use crate::slot::{KeySlot, Slots};
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
@@ -60,6 +60,7 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
         ClusterCommand::Countkeysinslot => count_keys(args, context).await,
         ClusterCommand::Getkeysinslot => list_keys(args, context).await,
         ClusterCommand::Failover => failover(args, &replication, reply).await,
+        ClusterCommand::Change(change) => cluster_change::run(change, args, context).await,
         ClusterCommand::Kvorum => {
             kvorum(args, context).await;
             Ok(())
@@ -99,7 +100,9 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
         },
         (b"MOVE", Some(slots)) => {
             let outcome = match (std::str::from_utf8(slots).ok().and_then(Slots::parse), args.get(4).map(parse_group)) {
-                (Some(Slots(slots)), Some(Some(to))) => replication.start_moves(to, slots).await,
+                (Some(Slots(slots)), Some(Some(to))) => {
+                    replication.start_moves(to, slots, "an operator asked for it").await
+                }
                 (Some(Slots(slots)), None) => replication.cancel_moves(&slots).await,
                 _ => Err("slots are given as in 0-99,200, then the group's number".to_owned()),
             };
@@ -112,7 +115,12 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
             let status = serde_json::to_vec(&replication.status().await).expect("a status is plain values");
             context.reply.bulk(&status);
         }
-        _ => context.reply.error("ERR unknown question"),
+        (question, _) => {
+            let words: Vec<&[u8]> = (3..args.len()).map(|index| &args[index]).collect();
+            if cluster_change::operate(question, &words, context).await.is_none() {
+                context.reply.error("ERR unknown question");
+            }
+        }
     }
 }
 
@@ -121,7 +129,7 @@ fn parse_group(text: &[u8]) -> Option<GroupId> {
 }
 
 /// The node that a client names by its id.
-fn registered(id: &[u8], topology: &Topology) -> Result<NodeId, WireError> {
+pub(super) fn registered(id: &[u8], topology: &Topology) -> Result<NodeId, WireError> {
     let node = NodeId::parse(id).filter(|node| topology.node(*node).is_some());
     node.ok_or_else(|| WireError::UnknownNode(String::from_utf8_lossy(id).replace(['\r', '\n'], " ")))
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod cluster;
+mod cluster_change;
 mod config;
 mod connection;
 #[cfg(test)]

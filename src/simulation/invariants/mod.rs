@@ -1,6 +1,7 @@
 //! What must hold after every step, or at times, one file each.
 
 mod all;
+pub mod copies;
 mod equal_replicas;
 mod installs;
 mod leases;

@@ -1,0 +1,182 @@
+//! What the ops of the scheduler and of operators do to a topology: replicas that move, leaders that are preferred elsewhere, nodes that are
+//! away, nodes that leave.
+//!
+//! § A replica that is to go stays where it is, as `departing`, until the group's leader has committed a membership without it: its node
+//! would otherwise stop a voter, or the leader, that the group still counts on.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Epoch, GroupId, GroupInfo, MetaError, MetaOutcome, NodeId, ReplicaId, Topology};
+
+/// How long a node has been seen to be away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// Milliseconds that meta leaders have watched it being away. Less than it really was: time that nobody watched does not count.
+    pub counted_ms: u64,
+    /// Its replicas are rebuilt elsewhere.
+    pub given_up: bool,
+}
+
+/// A node that is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Who gets its replicas, where that is possible. `None`: whoever has the fewest.
+    pub successor: Option<NodeId>,
+}
+
+impl Topology {
+    pub fn absence_of(&self, node: NodeId) -> Option<Absence> {
+        self.absent.get(&node).copied()
+    }
+
+    /// Away for so long that its replicas are rebuilt elsewhere.
+    pub fn is_given_up(&self, node: NodeId) -> bool {
+        self.absence_of(node).is_some_and(|absence| absence.given_up)
+    }
+
+    pub fn draining(&self, node: NodeId) -> Option<Draining> {
+        self.draining.get(&node).copied()
+    }
+
+    /// Members that do not leave.
+    pub fn staying(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.keys().copied().filter(|node| !self.draining.contains_key(node))
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// § The step was planned for one topology. A late duplicate, or a plan that another overtook, does nothing.
+    pub(super) fn check_epoch(&self, epoch: Epoch) -> Result<(), MetaError> {
+        if self.epoch == epoch { Ok(()) } else { Err(MetaError::Outdated { planned: epoch, now: self.epoch }) }
+    }
+
+    pub(super) fn place(
+        &mut self,
+        group: GroupId,
+        remove: Option<ReplicaId>,
+        add: Option<NodeId>,
+    ) -> Result<MetaOutcome, MetaError> {
+        let info = self.group(group).ok_or(MetaError::UnknownGroup(group))?;
+        if let Some(replica) = remove.filter(|replica| !info.replicas.contains_key(replica)) {
+            return Err(MetaError::UnknownReplica { group, replica });
+        }
+        if remove.is_some() && add.is_none() && info.replicas.len() == 1 {
+            return Err(MetaError::LastReplica(group));
+        }
+        if let Some(node) = add {
+            if !self.nodes.contains_key(&node) {
+                return Err(MetaError::UnknownNode(node));
+            }
+            if info.homes().any(|home| home == node) {
+                return Err(MetaError::HoldsReplica { node, group });
+            }
+        }
+        let fresh = add.map(|node| (self.draw_replica_id(), node));
+        let info = self.groups.get_mut(&group).expect("looked up above");
+        info.replicas.extend(fresh);
+        if let Some(stale) = remove {
+            info.depart(stale, fresh.map(|(replica, _)| replica));
+        }
+        Ok(MetaOutcome::Changed)
+    }
+
+    pub(super) fn prefer(&mut self, group: GroupId, replica: ReplicaId) -> Result<MetaOutcome, MetaError> {
+        let info = self.groups.get_mut(&group).ok_or(MetaError::UnknownGroup(group))?;
+        if !info.replicas.contains_key(&replica) {
+            return Err(MetaError::UnknownReplica { group, replica });
+        }
+        info.preferred = replica;
+        Ok(MetaOutcome::Changed)
+    }
+
+    pub(super) fn departed(&mut self, group: GroupId, replica: ReplicaId) -> Result<MetaOutcome, MetaError> {
+        let info = self.groups.get_mut(&group).ok_or(MetaError::UnknownGroup(group))?;
+        Ok(if info.departing.remove(&replica).is_some() { MetaOutcome::Changed } else { MetaOutcome::Unchanged })
+    }
+
+    pub(super) fn note_absence(&mut self, node: NodeId, absence: Absence) -> Result<MetaOutcome, MetaError> {
+        if !self.nodes.contains_key(&node) {
+            return Err(MetaError::UnknownNode(node));
+        }
+        let wanted = Some(absence).filter(|absence| absence.given_up || absence.counted_ms > 0);
+        if self.absence_of(node) == wanted {
+            return Ok(MetaOutcome::Unchanged);
+        }
+        match wanted {
+            Some(absence) => drop(self.absent.insert(node, absence)),
+            None => drop(self.absent.remove(&node)),
+        }
+        Ok(MetaOutcome::Changed)
+    }
+
+    /// `gone`: the operator says that the node will not come back, so nobody waits for it.
+    pub(super) fn drain(
+        &mut self,
+        node: NodeId,
+        successor: Option<NodeId>,
+        gone: bool,
+    ) -> Result<MetaOutcome, MetaError> {
+        if self.forgotten.contains(&node) {
+            return Ok(MetaOutcome::Unchanged);
+        }
+        for known in [Some(node), successor].into_iter().flatten() {
+            if !self.nodes.contains_key(&known) {
+                return Err(MetaError::UnknownNode(known));
+            }
+        }
+        if let Some(new) = successor.filter(|new| *new == node || self.draining.contains_key(new)) {
+            return Err(MetaError::Leaves(new));
+        }
+        self.check_places_without(node)?;
+        let draining = Draining { successor };
+        let known = self.draining.insert(node, draining) == Some(draining);
+        let absence = self.absence_of(node).unwrap_or(Absence { counted_ms: 0, given_up: false });
+        if known && (!gone || absence.given_up) {
+            return Ok(MetaOutcome::Unchanged);
+        }
+        if gone {
+            self.absent.insert(node, Absence { given_up: true, ..absence });
+        }
+        Ok(MetaOutcome::Changed)
+    }
+
+    /// § A removal is no reason to hold fewer copies than were asked for. Where the cluster is too small to hold them anyway there is nothing to keep.
+    fn check_places_without(&self, node: NodeId) -> Result<(), MetaError> {
+        let others: Vec<NodeId> = self.staying().filter(|other| *other != node).collect();
+        if others.is_empty() {
+            return Err(MetaError::LastNode);
+        }
+        let left = others.iter().filter(|other| !self.is_given_up(**other)).count();
+        let replicas = self.settings.replicas as usize;
+        let is_kept_now = others.len() + 1 >= replicas;
+        let holds = self.replicas_on(node).next().is_some();
+        if left == 0 || (left < replicas && is_kept_now && holds) {
+            return Err(MetaError::TooFewNodes { left, replicas });
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_paused(&mut self, paused: bool) -> MetaOutcome {
+        let before = std::mem::replace(&mut self.paused, paused);
+        if before == paused { MetaOutcome::Unchanged } else { MetaOutcome::Changed }
+    }
+}
+
+impl GroupInfo {
+    /// Nodes that have a replica, those that are to give it up included.
+    pub fn homes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.replicas.values().chain(self.departing.values()).copied()
+    }
+
+    /// `heir` is preferred if the replica was; without one any other is.
+    fn depart(&mut self, stale: ReplicaId, heir: Option<ReplicaId>) {
+        let home = self.replicas.remove(&stale).expect("the caller has looked");
+        self.departing.insert(stale, home);
+        if self.preferred == stale {
+            let other = heir.or_else(|| self.replicas.keys().next().copied());
+            self.preferred = other.expect("a group keeps a replica");
+        }
+    }
+}

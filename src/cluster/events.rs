@@ -1,0 +1,158 @@
+//! What was decided about the cluster, when, and why: a bounded list in the topology, so that every node can tell the story.
+//!
+//! An event is written as an entry of the meta group is applied, from what the entry says and what it did. Its time is the entry's, so all
+//! nodes hold the same list.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Epoch, GroupId, MetaOp, MetaOutcome, Move, MoveId, NodeId, ReplicaId, Topology};
+use crate::clock::Timestamp;
+
+/// The newest are kept.
+pub const EVENT_COUNT_MAX: usize = 256;
+/// Bytes of a reason; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 400;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The wall clock of the meta leader that proposed it.
+    pub at: Timestamp,
+    /// Of the topology with this change.
+    pub epoch: Epoch,
+    pub what: String,
+    /// Empty if `what` says it all.
+    pub why: String,
+}
+
+/// Appends, and drops the oldest beyond the limit.
+pub(super) fn note(events: &mut VecDeque<Event>, event: Event) {
+    events.push_back(event);
+    while events.len() > EVENT_COUNT_MAX {
+        events.pop_front();
+    }
+}
+
+/// No longer than a reason may be, and on one line.
+fn bounded(why: &str) -> String {
+    let mut end = why.len().min(REASON_BYTES_MAX);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    why[..end].replace(['\r', '\n'], " ")
+}
+
+impl Topology {
+    /// The event of an op that changed something. `before` knows nodes that the op removed.
+    pub(super) fn event_of(&self, before: &Self, op: &MetaOp, outcome: &MetaOutcome, at: Timestamp) -> Option<Event> {
+        let (what, why) = match op {
+            MetaOp::Found(_) => ("the cluster was founded".to_owned(), ""),
+            MetaOp::Join { node, .. } => (self.joined(before, *node, outcome), ""),
+            MetaOp::UpdateAddress { node, .. } => {
+                (format!("{} is now at {}", before.name_of(*node), self.name_of(*node)), "")
+            }
+            MetaOp::Forget { node } => (format!("{} left the cluster", before.name_of(*node)), ""),
+            MetaOp::Place { group, remove, add, why, .. } => (before.placed(*group, *remove, *add), why.as_str()),
+            MetaOp::Prefer { group, replica, why, .. } => {
+                let node = self.group(*group).and_then(|info| info.replicas.get(replica)).copied()?;
+                (format!("group {group} is to be led by {}", self.name_of(node)), why.as_str())
+            }
+            MetaOp::Departed { group, replica } => {
+                let node = before.group(*group).and_then(|info| info.departing.get(replica)).copied()?;
+                (format!("group {group} has left {}", before.name_of(node)), "")
+            }
+            MetaOp::Absent { node, counted_ms, given_up } => {
+                (self.absence_text(before, *node, *counted_ms, *given_up)?, "")
+            }
+            MetaOp::Drain { node, successor, .. } => {
+                let name = self.name_of(*node);
+                let what = match successor {
+                    Some(new) => format!("{name} is to be replaced by {}", self.name_of(*new)),
+                    None => format!("{name} is to leave the cluster"),
+                };
+                (what, "an operator asked for it")
+            }
+            MetaOp::StartMoves { to, why, .. } => (self.started(before, *to), why.as_str()),
+            MetaOp::CommitMove { .. } => return None,
+            MetaOp::AbortMove { id, again } => (self.given_up(*id, *again)?, ""),
+            MetaOp::FinishMove { id, .. } => (self.ended(before, *id)?, ""),
+            MetaOp::PauseRebalance => ("rebalancing is paused".to_owned(), "an operator asked for it"),
+            MetaOp::ResumeRebalance => ("rebalancing goes on".to_owned(), "an operator asked for it"),
+        };
+        Some(Event { at, epoch: self.epoch, what, why: bounded(why) })
+    }
+
+    fn joined(&self, before: &Self, node: NodeId, outcome: &MetaOutcome) -> String {
+        match outcome {
+            MetaOutcome::Replaced { old, .. } => {
+                format!("{} joined in the place of node {old}, which had lost its directory", self.name_of(node))
+            }
+            _ => format!("{} joined, node {} of the cluster", self.name_of(node), before.nodes().len() + 1),
+        }
+    }
+
+    fn placed(&self, group: GroupId, remove: Option<ReplicaId>, add: Option<NodeId>) -> String {
+        let home = |replica| self.group(group).and_then(|info| info.replicas.get(&replica)).copied();
+        match (remove.and_then(home).map(|node| self.name_of(node)), add.map(|node| self.name_of(node))) {
+            (Some(from), Some(to)) => format!("a replica of group {group} moves from {from} to {to}"),
+            (None, Some(to)) => format!("group {group} gets a replica on {to}"),
+            (Some(from), None) => format!("group {group} gives up its replica on {from}"),
+            (None, None) => format!("group {group} stays where it is"),
+        }
+    }
+
+    fn started(&self, before: &Self, to: GroupId) -> String {
+        let fresh: Vec<(MoveId, &Move)> = self.moves().filter(|(id, _)| *id >= before.next_move()).collect();
+        let sources: BTreeSet<GroupId> = fresh.iter().map(|(_, moved)| moved.from).collect();
+        let sources: Vec<String> = sources.iter().map(GroupId::to_string).collect();
+        format!("{} slot(s) are to move from group {} to group {to}", fresh.len(), sources.join(", "))
+    }
+
+    /// `None` for a move that begins anew, of which nobody needs to know.
+    fn given_up(&self, id: MoveId, again: bool) -> Option<String> {
+        let moved = self.slot_move(id).filter(|_| !again)?;
+        Some(format!("slot {} stays in group {}: its move to group {} is given up", moved.slot, moved.from, moved.to))
+    }
+
+    /// `None` until the last slot that was on the way to the group is there.
+    fn ended(&self, before: &Self, id: MoveId) -> Option<String> {
+        let to = before.slot_move(id)?.to;
+        let is_last = !self.moves().any(|(_, other)| other.to == to);
+        is_last.then(|| format!("group {to} has {} slots, and no more are on the way to it", self.slots_of(to).count()))
+    }
+
+    /// `None` for the notes in between, by which a new meta leader knows how long a node has been away.
+    fn absence_text(&self, before: &Self, node: NodeId, counted_ms: u64, given_up: bool) -> Option<String> {
+        let (name, known) = (self.name_of(node), before.absence_of(node));
+        match (known, given_up) {
+            (_, true) => Some(format!(
+                "{name} has been away for {} s: its replicas are rebuilt elsewhere, if there is an elsewhere",
+                counted_ms / 1000
+            )),
+            (Some(absence), false) if counted_ms == 0 && absence.given_up => Some(format!("{name} is back")),
+            (None | Some(_), false) => None,
+        }
+    }
+
+    /// How an operator knows the node: its address, or its id if it is gone.
+    pub fn name_of(&self, node: NodeId) -> String {
+        self.node(node).map_or_else(|| format!("node {node}"), |info| info.address().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_events_are_kept_and_reasons_are_short_lines() {
+        let mut events = VecDeque::new();
+        for epoch in 0..300 {
+            let why = bounded(&"a\nü".repeat(200));
+            assert!(why.len() <= REASON_BYTES_MAX && !why.contains('\n'));
+            note(&mut events, Event { at: Timestamp(0), epoch: Epoch(epoch), what: String::new(), why });
+        }
+        assert_eq!((events.len(), events[0].epoch), (EVENT_COUNT_MAX, Epoch(44)));
+    }
+}

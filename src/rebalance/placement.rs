@@ -1,0 +1,304 @@
+//! Which replica or leader should be elsewhere, and why. Pure: what is known of the cluster in, the next op of the meta group out.
+//!
+//! One step at a time, the most urgent first: away from nodes that are lost, away from nodes that leave, up to the number of replicas asked
+//! for, then evenness: replicas, and leaders, within one of each other. § A replica is never taken away before its successor holds the
+//! group's data: the op only says what is wished, and the one that is to go serves until the group's leader has seen to it (`plan.rs`).
+//! Steps for evenness wait until every node is there, so that a restart moves nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::cluster::{GroupId, GroupInfo, MetaOp, NodeId, ReplicaId, Topology, apply_meta};
+
+/// More steps than any plan that is read needs; a request must not take long.
+const PLAN_STEPS_MAX: usize = 1000;
+
+/// What the next step is planned from.
+pub struct Situation<'a> {
+    pub topology: &'a Topology,
+    /// Without a connection to the meta leader.
+    pub absent: BTreeSet<NodeId>,
+    /// Short of disk space.
+    pub full: BTreeSet<NodeId>,
+    /// Groups whose leader says that it has exactly the members that are wished.
+    pub settled: BTreeSet<GroupId>,
+    /// Groups whose leader says that it has others. (A group without a leader is in neither.)
+    pub moving: BTreeSet<GroupId>,
+    /// What a move of the group costs, in any unit.
+    pub weights: BTreeMap<GroupId, u64>,
+}
+
+/// What `CLUSTER KVORUM PLAN` answers, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub paused: bool,
+    pub steps: Vec<PlannedStep>,
+}
+
+/// A step of a plan that is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    pub what: String,
+    pub why: String,
+}
+
+/// `None`: all is as it should be, or has to wait.
+pub fn next_placement(now: &Situation<'_>) -> Option<MetaOp> {
+    if now.topology.is_paused() { None } else { next_step(now) }
+}
+
+fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
+    let urgent = now.lead_away().or_else(|| now.rebuild());
+    if urgent.is_some() || !now.moving.is_empty() {
+        return urgent;
+    }
+    let step = now.evacuate().or_else(|| now.grow()).or_else(|| now.shrink());
+    // One that is given up may never be seen again.
+    if step.is_some() || now.absent.iter().any(|node| !now.is_lost(*node)) {
+        return step;
+    }
+    now.even_replicas().or_else(|| now.even_leaders())
+}
+
+/// All steps from here on, as if each came to its end at once, and were not paused.
+pub fn whole_plan(now: &Situation<'_>) -> Vec<PlannedStep> {
+    let mut state = Some(now.topology.clone());
+    let mut steps = Vec::new();
+    while let Some(topology) = state.clone().filter(|_| steps.len() < PLAN_STEPS_MAX) {
+        let at_rest = Situation {
+            topology: &topology,
+            absent: now.absent.clone(),
+            full: now.full.clone(),
+            settled: topology.groups().keys().copied().collect(),
+            moving: BTreeSet::new(),
+            weights: now.weights.clone(),
+        };
+        let Some(op) = next_step(&at_rest) else { break };
+        if apply_meta(&mut state, &op, Timestamp(0)).is_err() {
+            break;
+        }
+        let newest = state.as_ref().and_then(|topology| topology.events().back());
+        steps.extend(newest.map(|event| PlannedStep { what: event.what.clone(), why: event.why.clone() }));
+        settle(&mut state);
+    }
+    steps
+}
+
+/// Every replica that is to go has gone.
+fn settle(state: &mut Option<Topology>) {
+    let groups: Vec<_> = state.iter().flat_map(|topology| topology.groups().clone()).collect();
+    for (group, info) in groups {
+        for replica in info.departing.into_keys() {
+            let _ = apply_meta(state, &MetaOp::Departed { group, replica }, Timestamp(0));
+        }
+    }
+}
+
+impl Situation<'_> {
+    /// Stays, is up, and has space.
+    fn is_fit(&self, node: NodeId) -> bool {
+        let topology = self.topology;
+        let stays = topology.node(node).is_some() && topology.draining(node).is_none();
+        stays && !topology.is_given_up(node) && !self.absent.contains(&node) && !self.full.contains(&node)
+    }
+
+    fn is_lost(&self, node: NodeId) -> bool {
+        self.topology.is_given_up(node)
+    }
+
+    fn fit_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.topology.nodes().keys().copied().filter(|node| self.is_fit(*node))
+    }
+
+    /// Replicas that each node is wished to have, and what they weigh.
+    fn load(&self) -> BTreeMap<NodeId, (usize, u64)> {
+        let mut load: BTreeMap<NodeId, (usize, u64)> = BTreeMap::new();
+        for (group, info) in self.topology.groups() {
+            for home in info.replicas.values() {
+                let (count, weight) = load.entry(*home).or_default();
+                *count += 1;
+                *weight = weight.saturating_add(self.weight(*group));
+            }
+        }
+        load
+    }
+
+    fn weight(&self, group: GroupId) -> u64 {
+        self.weights.get(&group).copied().unwrap_or(0)
+    }
+
+    /// Groups that each node is preferred to lead.
+    fn leads(&self) -> BTreeMap<NodeId, usize> {
+        let mut leads: BTreeMap<NodeId, usize> = self.fit_nodes().map(|node| (node, 0)).collect();
+        for info in self.topology.groups().values() {
+            if let Some(count) = leads.get_mut(&info.replicas[&info.preferred]) {
+                *count += 1;
+            }
+        }
+        leads
+    }
+
+    /// Replicas that a group should have now.
+    fn wished(&self) -> usize {
+        self.topology.staying().count().min(self.topology.settings().replicas as usize)
+    }
+
+    /// The fit node with the fewest replicas that has none of this group.
+    fn new_home(&self, info: &GroupInfo, from: Option<NodeId>) -> Option<NodeId> {
+        let homes: BTreeSet<NodeId> = info.homes().collect();
+        let free = || self.fit_nodes().filter(|node| !homes.contains(node));
+        let successor = from.and_then(|from| self.topology.draining(from)).and_then(|draining| draining.successor);
+        let load = self.load();
+        let emptiest = || free().min_by_key(|node| (load.get(node).copied().unwrap_or_default(), *node));
+        free().find(|node| successor == Some(*node)).or_else(emptiest)
+    }
+
+    fn place(&self, group: GroupId, remove: Option<ReplicaId>, add: Option<NodeId>, why: String) -> MetaOp {
+        MetaOp::Place { epoch: self.topology.epoch(), group, remove, add, why }
+    }
+
+    fn prefer(&self, group: GroupId, replica: ReplicaId, why: String) -> MetaOp {
+        MetaOp::Prefer { epoch: self.topology.epoch(), group, replica, why }
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        self.topology.name_of(node)
+    }
+
+    /// Leaders go first, and at once: that costs nothing.
+    fn lead_away(&self) -> Option<MetaOp> {
+        let leads = self.leads();
+        self.topology.groups().iter().find_map(|(group, info)| {
+            let home = info.replicas[&info.preferred];
+            let why = match (self.topology.draining(home), self.is_lost(home)) {
+                (Some(_), _) => format!("{} leaves the cluster", self.name(home)),
+                (None, true) => format!("{} is away", self.name(home)),
+                (None, false) => return None,
+            };
+            let others = info.replicas.iter().filter(|(_, node)| self.is_fit(**node));
+            let (heir, _) = others.min_by_key(|(replica, node)| (leads.get(*node).copied(), **replica))?;
+            Some(self.prefer(*group, *heir, why))
+        })
+    }
+
+    /// Replicas on nodes that have been away for too long, also those that were only just to move there.
+    fn rebuild(&self) -> Option<MetaOp> {
+        let begun = |(group, info): &(&GroupId, &GroupInfo)| {
+            self.moving.contains(group) && info.replicas.values().any(|home| self.is_lost(*home))
+        };
+        let groups = self.topology.groups();
+        // One group at a time, but the one that is moving must not wait for a node that is lost.
+        let of_moving = groups.iter().filter(begun);
+        let of_settled = groups.iter().filter(|(group, _)| self.moving.is_empty() && self.settled.contains(group));
+        of_moving.chain(of_settled).find_map(|(group, info)| {
+            let (replica, home) = info.replicas.iter().find(|(_, home)| self.is_lost(**home))?;
+            let new = self.new_home(info, Some(*home))?;
+            let why = format!("{} has been away for too long", self.name(*home));
+            Some(self.place(*group, Some(*replica), Some(new), why))
+        })
+    }
+
+    fn settled_groups(&self) -> impl Iterator<Item = (&GroupId, &GroupInfo)> {
+        self.topology.groups().iter().filter(|(group, _)| self.settled.contains(group))
+    }
+
+    fn evacuate(&self) -> Option<MetaOp> {
+        self.settled_groups().find_map(|(group, info)| {
+            let leaves = |(_, home): &(&ReplicaId, &NodeId)| self.topology.draining(**home).is_some();
+            let (replica, home) = info.replicas.iter().find(leaves)?;
+            let new = self.new_home(info, Some(*home))?;
+            let why = format!("{} leaves the cluster", self.name(*home));
+            Some(self.place(*group, Some(*replica), Some(new), why))
+        })
+    }
+
+    fn grow(&self) -> Option<MetaOp> {
+        let wished = self.wished();
+        self.settled_groups().find_map(|(group, info)| {
+            let has = info.replicas.len();
+            let new = self.new_home(info, None).filter(|_| has < wished)?;
+            let why = format!("it has {has} of {} replicas", self.topology.settings().replicas);
+            Some(self.place(*group, None, Some(new), why))
+        })
+    }
+
+    /// Only what has nowhere to go, since too few nodes are left.
+    fn shrink(&self) -> Option<MetaOp> {
+        let wished = self.wished();
+        self.settled_groups().filter(|(_, info)| info.replicas.len() > wished).find_map(|(group, info)| {
+            let leaves = |(_, home): &(&ReplicaId, &NodeId)| self.topology.draining(**home).is_some();
+            let (replica, home) = info.replicas.iter().find(leaves)?;
+            let why = format!("{} leaves the cluster, and no other node is without a replica", self.name(*home));
+            Some(self.place(*group, Some(*replica), None, why))
+        })
+    }
+
+    fn even_replicas(&self) -> Option<MetaOp> {
+        let load = self.load();
+        let of = |node: &NodeId| load.get(node).copied().unwrap_or_default();
+        let fullest = self.topology.staying().max_by_key(|node| (of(node), *node))?;
+        let emptiest = self.fit_nodes().min_by_key(|node| (of(node), *node))?;
+        let (most, least) = (of(&fullest).0, of(&emptiest).0);
+        if most < least + 2 {
+            return None;
+        }
+        let movable = self.settled_groups().filter_map(|(group, info)| {
+            let replica = info.replicas.iter().find(|(_, home)| **home == fullest).map(|(replica, _)| *replica)?;
+            let is_free = info.homes().all(|home| home != emptiest);
+            is_free.then_some((info.preferred == replica, self.weight(*group), *group, replica))
+        });
+        // Rather one that leads nothing, rather a light one.
+        let (_, _, group, replica) = movable.min()?;
+        let (from, to) = (self.name(fullest), self.name(emptiest));
+        let why = format!("{from} has {most} replicas and {to} has {least}");
+        Some(self.place(group, Some(replica), Some(emptiest), why))
+    }
+
+    /// One step of the shortest chain of groups by which the node that leads the most could give one up to a node that leads at least two
+    /// fewer: its last, so that nobody ever leads more than before.
+    fn even_leaders(&self) -> Option<MetaOp> {
+        let leads = self.leads();
+        let most = leads.values().copied().max()?;
+        leads.iter().filter(|(_, count)| **count == most).find_map(|(start, _)| {
+            let (giver, group, replica, taker) = self.last_of_chain(&leads, *start)?;
+            let (from, to) = (self.name(giver), self.name(taker));
+            let why = format!("{from} is to lead {} groups and {to} {}", leads[&giver], leads[&taker]);
+            Some(self.prefer(group, replica, why))
+        })
+    }
+
+    fn last_of_chain(
+        &self,
+        leads: &BTreeMap<NodeId, usize>,
+        start: NodeId,
+    ) -> Option<(NodeId, GroupId, ReplicaId, NodeId)> {
+        let (mut reached, mut frontier) = (BTreeSet::from([start]), vec![start]);
+        while !frontier.is_empty() {
+            let mut next = Vec::new();
+            for giver in frontier {
+                for (group, info) in self.settled_groups() {
+                    if info.replicas[&info.preferred] != giver {
+                        continue;
+                    }
+                    for (replica, taker) in info.replicas.iter().filter(|(_, node)| leads.contains_key(*node)) {
+                        if !reached.insert(*taker) {
+                            continue;
+                        }
+                        if leads[taker] + 2 <= leads[&start] {
+                            return Some((giver, *group, *replica, *taker));
+                        }
+                        next.push(*taker);
+                    }
+                }
+            }
+            frontier = next;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod tests;

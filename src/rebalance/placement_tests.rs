@@ -1,0 +1,190 @@
+//! Drawn clusters: every plan ends, never lowers the number of replicas, and leaves the cluster even.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::{WantedSettings, fixture_info as info, fixture_node as node, fixture_topology};
+
+fn apply(topology: &mut Topology, op: MetaOp) {
+    topology.apply(&op).unwrap_or_else(|error| panic!("{op:?}: {error}"));
+}
+
+fn join(topology: &mut Topology, number: u8) {
+    let settings = WantedSettings::from(topology.settings());
+    apply(topology, MetaOp::Join { node: node(number), info: info(number), settings });
+}
+
+fn give_up(topology: &mut Topology, number: u8) {
+    apply(topology, MetaOp::Absent { node: node(number), counted_ms: 1, given_up: true });
+}
+
+fn drain(topology: &mut Topology, number: u8, successor: Option<u8>) {
+    apply(topology, MetaOp::Drain { node: node(number), successor: successor.map(node), gone: false });
+}
+
+fn at_rest(topology: &Topology) -> Situation<'_> {
+    Situation {
+        topology,
+        absent: topology.nodes().keys().copied().filter(|node| topology.is_given_up(*node)).collect(),
+        full: BTreeSet::new(),
+        settled: topology.groups().keys().copied().collect(),
+        moving: BTreeSet::new(),
+        weights: topology.groups().keys().map(|group| (*group, u64::from(group.0))).collect(),
+    }
+}
+
+/// Carries the plan out; what must hold of every step, and its number of steps.
+fn carry_out(topology: &mut Topology) -> usize {
+    for steps in 0..2000 {
+        let Some(op) = next_placement(&at_rest(topology)) else { return steps };
+        let before = topology.clone();
+        apply(topology, op.clone());
+        topology.validate().expect("consistent");
+        for (group, info) in topology.groups() {
+            let had = before.group(*group).expect("groups stay").replicas.len();
+            let wished = topology.staying().count().min(topology.settings().replicas as usize);
+            assert!(info.replicas.len() >= had.min(wished), "{op:?}");
+        }
+        assert_eq!(topology.apply(&op).unwrap_err().to_string().split(' ').next(), Some("planned"), "a late duplicate");
+        let departing: Vec<_> =
+            topology.groups().iter().map(|(group, info)| (*group, info.departing.clone())).collect();
+        for (group, replicas) in departing {
+            replicas.into_keys().for_each(|replica| apply(topology, MetaOp::Departed { group, replica }));
+        }
+    }
+    panic!("no end: {:?}", next_placement(&at_rest(topology)));
+}
+
+fn counts(topology: &Topology, count: impl Fn(NodeId) -> usize) -> Vec<usize> {
+    topology.staying().filter(|node| !topology.is_given_up(*node)).map(count).collect()
+}
+
+fn spread(counts: &[usize]) -> usize {
+    counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0)
+}
+
+fn replicas(topology: &Topology) -> Vec<usize> {
+    counts(topology, |node| topology.replicas_on(node).count())
+}
+
+fn leaders(topology: &Topology) -> Vec<usize> {
+    let leads = |node| topology.groups().values().filter(|info| info.replicas[&info.preferred] == node).count();
+    counts(topology, leads)
+}
+
+#[test]
+fn a_balanced_cluster_is_left_alone() {
+    for (nodes, groups, replicas) in [(1, 1, 3), (3, 3, 3), (5, 5, 3), (3, 1, 3), (4, 8, 2)] {
+        assert_eq!(next_placement(&at_rest(&fixture_topology(nodes, groups, replicas))), None);
+    }
+}
+
+#[test]
+fn a_node_that_joins_gets_its_share_of_replicas_and_leaders_with_reasons() {
+    let mut topology = fixture_topology(3, 6, 3);
+    join(&mut topology, 4);
+    let plan = whole_plan(&at_rest(&topology));
+    let first = &plan[0];
+    assert!(first.what.starts_with("a replica of group ") && first.what.ends_with("to 127.0.0.1:7004"), "{first:?}");
+    assert_eq!(first.why, "127.0.0.1:7003 has 6 replicas and 127.0.0.1:7004 has 0");
+    let steps = carry_out(&mut topology);
+    assert_eq!(steps, plan.len(), "the plan that is shown is the one that is carried out");
+    assert_eq!(replicas(&topology), [5, 5, 4, 4]);
+    assert_eq!(spread(&leaders(&topology)), 1);
+}
+
+#[test]
+fn steps_for_evenness_wait_for_absent_nodes_for_moves_under_way_and_for_the_operator() {
+    let mut topology = fixture_topology(3, 6, 3);
+    join(&mut topology, 4);
+    assert!(next_placement(&at_rest(&topology)).is_some());
+    let away = Situation { absent: [node(2)].into(), ..at_rest(&topology) };
+    assert_eq!(next_placement(&away), None);
+    let busy = Situation { moving: [GroupId(1)].into(), ..at_rest(&topology) };
+    assert_eq!(next_placement(&busy), None);
+    let full = Situation { full: [node(4)].into(), ..at_rest(&topology) };
+    assert_eq!(next_placement(&full), None);
+    apply(&mut topology, MetaOp::PauseRebalance);
+    assert_eq!(next_placement(&at_rest(&topology)), None);
+}
+
+#[test]
+fn a_replica_that_was_on_its_way_to_a_node_that_is_lost_goes_elsewhere() {
+    let mut topology = fixture_topology(3, 1, 3);
+    join(&mut topology, 4);
+    join(&mut topology, 5);
+    drain(&mut topology, 3, Some(4));
+    while let Some(op) = next_placement(&at_rest(&topology)) {
+        apply(&mut topology, op);
+        if topology.replicas_on(node(4)).next().is_some() {
+            break;
+        }
+    }
+    give_up(&mut topology, 4);
+    let mut now = at_rest(&topology);
+    (now.settled, now.moving) = (BTreeSet::new(), [GroupId(1)].into());
+    let Some(MetaOp::Place { add, .. }) = next_placement(&now) else { panic!("it waits for a lost node") };
+    assert_eq!(add, Some(node(5)));
+}
+
+#[test]
+fn a_successor_gets_all_that_the_replaced_node_had() {
+    let mut topology = fixture_topology(3, 3, 3);
+    join(&mut topology, 4);
+    join(&mut topology, 5);
+    drain(&mut topology, 2, Some(5));
+    let had: BTreeSet<GroupId> = topology.replicas_on(node(2)).map(|(group, _)| group).collect();
+    let plan = whole_plan(&at_rest(&topology));
+    let to_successor = plan.iter().filter(|step| step.why.contains("7002 leaves") && step.what.ends_with("7005"));
+    assert_eq!(to_successor.count(), had.len());
+}
+
+#[test]
+fn a_cluster_too_small_for_its_replicas_may_shrink_and_one_that_is_not_may_not() {
+    let mut small = fixture_topology(2, 2, 3);
+    drain(&mut small, 1, None);
+    carry_out(&mut small);
+    assert_eq!(small.replicas_on(node(1)).count(), 0);
+    apply(&mut small, MetaOp::Forget { node: node(1) });
+    let mut exact = fixture_topology(3, 3, 3);
+    let op = MetaOp::Drain { node: node(1), successor: None, gone: true };
+    let refusal = exact.apply(&op).unwrap_err().to_string();
+    assert!(refusal.starts_with("2 node(s) that are up would be left for 3 replicas"), "{refusal}");
+}
+
+proptest! {
+    #[test]
+    fn every_plan_ends_in_an_even_cluster(
+        nodes in 1_u8..8, joins in 0_u8..5, groups in 1_u32..12, factor in 1_u32..5,
+        leaves in prop::collection::btree_set(1_u8..13, 0..4), lost in prop::collection::btree_set(1_u8..13, 0..2)
+    ) {
+        let mut topology = fixture_topology(nodes.into(), groups, factor);
+        (nodes + 1..=nodes + joins).for_each(|number| join(&mut topology, number));
+        for number in leaves.iter().copied().filter(|number| *number <= nodes + joins) {
+            let _ = topology.apply(&MetaOp::Drain { node: node(number), successor: None, gone: false });
+        }
+        for number in lost.iter().copied().filter(|number| *number <= nodes + joins) {
+            // Somebody must be there to lead.
+            if topology.draining(node(number)).is_none() && topology.staying().count() > 1 {
+                give_up(&mut topology, number);
+            }
+        }
+        carry_out(&mut topology);
+        let fit = counts(&topology, |_| 0).len();
+        for info in topology.groups().values() {
+            let homes: BTreeSet<NodeId> = info.replicas.values().copied().collect();
+            prop_assert_eq!(homes.len(), info.replicas.len());
+            let fit_homes = homes.iter().filter(|home| topology.draining(**home).is_none() && !topology.is_given_up(**home));
+            prop_assert_eq!(fit_homes.count(), fit.min(factor as usize), "all that can be had");
+        }
+        if topology.staying().all(|node| !topology.is_given_up(node)) {
+            prop_assert!(spread(&replicas(&topology)) <= 1, "{:?}", replicas(&topology));
+            prop_assert!(spread(&leaders(&topology)) <= 1, "{:?}", leaders(&topology));
+            let left: Vec<NodeId> = topology.nodes().keys().copied().filter(|node| topology.draining(*node).is_some()).collect();
+            for node in left {
+                apply(&mut topology, MetaOp::Forget { node });
+            }
+        }
+        prop_assert_eq!(next_placement(&at_rest(&topology)), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! Decides where replicas and leaders should be, on the node that leads the meta group, and has it written down: one step at a time, each an
+//! entry of the meta group with its reason. The leaders of the groups carry them out (`driver.rs`).
+//!
+//! § Each step names the epoch it was planned for: what a former leader of the meta group, or a late duplicate, still proposes does nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cluster::{GroupId, MetaOp, NodeId, Topology};
+use crate::raft::{LedGroup, Replication};
+use crate::rebalance::absence::Watch;
+use crate::rebalance::placement::{Situation, next_placement};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+/// While a step is under way.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs until aborted. `node_down_after` is how long a node may be away before its replicas are rebuilt elsewhere.
+pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) {
+    let mut watch = Watch::new(node_down_after);
+    let mut looked = Instant::now();
+    let mut busy = false;
+    loop {
+        tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
+        // § A process that stood still has watched nothing meanwhile.
+        let passed = looked.elapsed().min(INTERVAL * 2);
+        looked = Instant::now();
+        let leads = replication.leads_meta() && replication.is_formed();
+        let topology = replication.newest_topology();
+        for op in watch.look(&topology, &replication.reachable(), leads, passed) {
+            propose(&replication, &op).await;
+        }
+        busy = leads && step(&replication).await;
+    }
+}
+
+/// True while something is under way.
+async fn step(replication: &Replication) -> bool {
+    let led = replication.led_everywhere().await;
+    let topology = replication.newest_topology();
+    let finished = departures(&topology, &led).into_iter().chain(removals(replication, &topology));
+    for op in finished.collect::<Vec<_>>() {
+        propose(replication, &op).await;
+    }
+    // What was just proposed has changed the epoch, and with it the plan.
+    let topology = replication.newest_topology();
+    let now = situation(replication, &topology, &led);
+    let next = next_placement(&now);
+    if let Some(op) = &next {
+        propose(replication, op).await;
+    }
+    next.is_some() || !now.moving.is_empty()
+}
+
+/// What is known on this node, which need not lead the meta group if only a plan is to be shown.
+pub fn situation<'a>(
+    replication: &Replication,
+    topology: &'a Topology,
+    led: &BTreeMap<GroupId, LedGroup>,
+) -> Situation<'a> {
+    let connected = replication.reachable();
+    let nodes = || topology.nodes().keys().copied();
+    let answered = topology.groups().iter().filter_map(|(group, info)| Some((group, info, led.get(group)?)));
+    let (settled, moving): (Vec<_>, Vec<_>) = answered
+        .map(|(group, info, led)| (*group, info.departing.is_empty() && led.members.iter().eq(info.replicas.keys())))
+        .partition(|(_, settled)| *settled);
+    let ids = |groups: Vec<(GroupId, bool)>| groups.into_iter().map(|(group, _)| group).collect();
+    Situation {
+        topology,
+        absent: nodes().filter(|node| !connected.contains(node)).collect(),
+        full: nodes().filter(|node| replication.space().is_short_at(*node)).collect(),
+        settled: ids(settled),
+        moving: ids(moving),
+        weights: led.iter().filter_map(|(group, led)| Some((*group, led.keys?))).collect(),
+    }
+}
+
+/// Replicas whose groups have committed a membership without them.
+fn departures(topology: &Topology, led: &BTreeMap<GroupId, LedGroup>) -> Vec<MetaOp> {
+    let done = topology
+        .groups()
+        .iter()
+        .filter(|(group, info)| led.get(group).is_some_and(|led| led.members.iter().eq(info.replicas.keys())));
+    let replicas = done.flat_map(|(group, info)| info.departing.keys().map(|replica| (*group, *replica)));
+    replicas.map(|(group, replica)| MetaOp::Departed { group, replica }).collect()
+}
+
+/// Nodes that are to leave and have nothing left, not even a vote in the meta group.
+fn removals(replication: &Replication, topology: &Topology) -> Vec<MetaOp> {
+    let meta = replication.meta_membership();
+    let votes = |node: &NodeId| {
+        let replica = topology.meta_replica_on(*node);
+        meta.joint || replica.is_none_or(|replica| meta.voters.contains(&replica))
+    };
+    let leaves = |node: &NodeId| topology.draining(*node).is_some() && *node != replication.node();
+    let empty = |node: &NodeId| topology.replicas_on(*node).next().is_none() && !votes(node);
+    let gone = topology.nodes().keys().copied().filter(|node| leaves(node) && empty(node));
+    gone.map(|node| MetaOp::Forget { node }).collect()
+}
+
+async fn propose(replication: &Replication, op: &MetaOp) {
+    let before = replication.newest_topology().epoch();
+    match replication.propose(op).await {
+        Ok(_) => tell(replication, before),
+        // Another leader, or another plan: the next round looks again.
+        Err(error) => tracing::info!(%error, ?op, "a step of the scheduler was not taken"),
+    }
+}
+
+/// What the entry has come to, in its own words.
+fn tell(replication: &Replication, before: crate::cluster::Epoch) {
+    let topology = replication.newest_topology();
+    for event in topology.events().iter().filter(|event| event.epoch > before) {
+        tracing::info!(what = event.what, why = event.why, "the cluster changes");
+    }
+}

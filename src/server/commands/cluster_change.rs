@@ -1,0 +1,180 @@
+//! CLUSTER's subcommands that change the cluster's nodes: Redis's own, where they mean something here, and what the `kvorum` program asks for.
+//!
+//! MEET takes a node in, FORGET has one leave after what it holds has moved to the others. Replicas, epochs and the configuration file
+//! look after themselves here, so what Redis offers for them is answered as a Redis in the same state would.
+
+use crate::cluster::{Address, ClusterView, MetaOp, NodeId};
+use crate::command::{ClusterChange, WireError, integer_argument};
+use crate::protocol::Args;
+use crate::raft::Replication;
+use crate::rebalance;
+use crate::server::Shared;
+use crate::server::commands::CommandContext;
+use crate::server::commands::cluster::registered;
+
+pub async fn run(change: ClusterChange, args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let replication = context.shared.replication.clone();
+    match change {
+        ClusterChange::Meet => return meet(args, context).await,
+        ClusterChange::Forget => return forget(args, context).await,
+        ClusterChange::Reset => check_reset(args, &replication)?,
+        ClusterChange::Replicate => check_replicate(&args[2], &replication)?,
+        ClusterChange::SetConfigEpoch => check_config_epoch(args, &replication)?,
+        // Epochs rise by themselves, and never to settle a dispute.
+        ClusterChange::Bumpepoch => {
+            let (topology, hints) = (replication.topology(), replication.hints());
+            let absent = replication.absent_nodes();
+            let epoch = ClusterView::new(&topology, &hints, &absent).my_epoch(replication.node());
+            context.reply.simple(&format!("STILL {epoch}"));
+            return Ok(());
+        }
+        // It is on disk before it is followed.
+        ClusterChange::Saveconfig => (),
+    }
+    context.reply.ok();
+    Ok(())
+}
+
+/// `CLUSTER MEET host port [bus port]`: the other joins this node's cluster; or, if this node is alone and empty, this one joins the other's.
+async fn meet(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    if args.len() > 5 {
+        return Err(WireError::subcommand_or_arity("CLUSTER", &args[1]));
+    }
+    let text = |index: usize| String::from_utf8_lossy(&args[index]).replace(['\r', '\n'], " ");
+    if integer_argument(&args[3]).is_err() {
+        return Err(WireError::InvalidBasePort(text(3)));
+    }
+    // A node says itself where its peers connect.
+    if args.get(4).is_some_and(|port| integer_argument(port).is_err()) {
+        return Err(WireError::InvalidBusPort(text(4)));
+    }
+    let address = format!("{}:{}", text(2), text(3));
+    let Some(parsed) = Address::parse(&address) else {
+        return Err(WireError::InvalidNodeAddress(address));
+    };
+    let replication = context.shared.replication.clone();
+    let met = match replication.check_meeting(&parsed).await {
+        Ok(()) => {
+            begin_meeting(context.shared, &parsed);
+            Ok(())
+        }
+        // This node stays what it is. The other may be the one that is alone and empty.
+        Err(_) => replication.take_in(&parsed).await,
+    };
+    answer(met, context);
+    Ok(())
+}
+
+fn begin_meeting(shared: &Shared, address: &Address) {
+    shared.meeting.send_replace(Some(address.clone()));
+}
+
+fn answer(outcome: Result<(), String>, context: &mut CommandContext<'_>) {
+    match outcome {
+        Ok(()) => context.reply.ok(),
+        Err(reason) => context.reply.error(&format!("ERR {}", reason.replace(['\r', '\n'], " "))),
+    }
+}
+
+/// `CLUSTER FORGET id`: returns when it is decided; the node goes when it holds nothing any more.
+async fn forget(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let replication = context.shared.replication.clone();
+    let topology = replication.newest_topology();
+    if NodeId::parse(&args[2]).is_some_and(|node| topology.was_forgotten(node)) {
+        context.reply.ok();
+        return Ok(());
+    }
+    let node = registered(&args[2], &topology)?;
+    if node == replication.node() {
+        return Err(WireError::ForgetMyself);
+    }
+    // Whoever forgets a node that is not there means that it will not be back.
+    let gone = replication.absent_nodes().failed.contains(&node);
+    answer(replication.drain(node, None, gone).await, context);
+    Ok(())
+}
+
+/// A node that is to leave, or is alone and empty, has nothing to be reset.
+fn check_reset(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
+    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"hard") || word.eq_ignore_ascii_case(b"soft");
+    let topology = replication.newest_topology();
+    match args.get(2) {
+        Some(_) if args.len() > 3 => Err(WireError::subcommand_or_arity("CLUSTER", &args[1])),
+        Some(word) if !known(word) => Err(WireError::Syntax),
+        _ if topology.draining(replication.node()).is_some() || replication.check_alone().is_ok() => Ok(()),
+        _ if topology.nodes().len() == 1 => Err(WireError::ResetWithKeys),
+        _ => Err(WireError::ResetMember),
+    }
+}
+
+/// Which nodes hold copies is the cluster's own business.
+fn check_replicate(id: &[u8], replication: &Replication) -> Result<(), WireError> {
+    let node = registered(id, &replication.topology())?;
+    Err(if node == replication.node() { WireError::ReplicateMyself } else { WireError::ReplicaOfOther })
+}
+
+/// Config epochs are Raft's terms, which nobody else may set.
+fn check_config_epoch(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
+    let epoch = integer_argument(&args[2])?;
+    Err(match replication.newest_topology().nodes().len() {
+        _ if epoch < 0 => WireError::InvalidConfigEpoch(epoch),
+        1 => WireError::ConfigEpochSet,
+        _ => WireError::ConfigEpochWithOthers,
+    })
+}
+
+/// What the `kvorum` program and other nodes ask for; see `admin/operate.rs`. Answers as JSON or OK. `None`: not a question of this file.
+pub async fn operate(question: &[u8], words: &[&[u8]], context: &mut CommandContext<'_>) -> Option<()> {
+    let replication = context.shared.replication.clone();
+    let texts: Vec<&str> = words.iter().map(|word| std::str::from_utf8(word)).collect::<Result<_, _>>().ok()?;
+    let outcome = match (question, texts.as_slice()) {
+        (b"EVENTS", []) => {
+            let events = serde_json::to_vec(replication.newest_topology().events()).expect("events are plain values");
+            context.reply.bulk(&events);
+            return Some(());
+        }
+        (b"PLAN", []) => {
+            let plan = plan(&replication).await;
+            context.reply.bulk(&plan);
+            return Some(());
+        }
+        (b"STANDING", [cluster, node]) => {
+            context.reply.bulk(replication.standing_of(cluster.as_bytes(), node.as_bytes()).as_bytes());
+            return Some(());
+        }
+        (b"PAUSE", []) => replication.propose_anywhere(&MetaOp::PauseRebalance).await,
+        (b"RESUME", []) => replication.propose_anywhere(&MetaOp::ResumeRebalance).await,
+        (b"REMOVE", [node]) => remove(&replication, node, None, false).await,
+        (b"REMOVE", [node, "force"]) => remove(&replication, node, None, true).await,
+        (b"REPLACE", [old, new]) => remove(&replication, old, Some(new), true).await,
+        (b"ADD", [address]) => match Address::parse(address) {
+            Some(address) => replication.take_in(&address).await,
+            None => Err(format!("'{address}' is not HOST:PORT")),
+        },
+        (b"MEET", [address]) => match Address::parse(address) {
+            Some(address) => {
+                let alone = replication.check_meeting(&address).await;
+                alone.map(|()| begin_meeting(context.shared, &address))
+            }
+            None => Err(format!("'{address}' is not HOST:PORT")),
+        },
+        _ => return None,
+    };
+    answer(outcome, context);
+    Some(())
+}
+
+async fn remove(replication: &Replication, node: &str, successor: Option<&str>, gone: bool) -> Result<(), String> {
+    let node = replication.member_named(node)?;
+    let successor = successor.map(|new| replication.member_named(new)).transpose()?;
+    replication.drain(node, successor, gone).await
+}
+
+/// The steps from here on, as JSON: whether they are paused, and what each does and why.
+async fn plan(replication: &Replication) -> Vec<u8> {
+    let led = replication.led_everywhere().await;
+    let topology = replication.newest_topology();
+    let steps = rebalance::whole_plan(&rebalance::situation(replication, &topology, &led));
+    let plan = rebalance::Plan { paused: topology.is_paused(), steps };
+    serde_json::to_vec(&plan).expect("a plan is plain values")
+}

@@ -1,0 +1,273 @@
+//! Clusters that grow, shrink and have nodes replaced while clients write: no error, nothing lost, and no command but the one that says so.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::failures::{Written, check_nothing_lost, write_at_ease};
+use super::harness::{Cluster, Node, eventually};
+
+/// Steps that no machine is too slow for.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Elections for want of processor time, where many nodes share two cores, are not what these tests are about.
+const AT_EASE: [&str; 6] =
+    ["--heartbeat-ms", "200", "--election-timeout-min-ms", "1000", "--election-timeout-max-ms", "2000"];
+
+fn address(node: &Node) -> String {
+    format!("127.0.0.1:{}", node.port)
+}
+
+/// `kvorum cluster` with these words, asked of `member`: its output, or its error.
+fn operate(member: &Node, words: &[&str]) -> Result<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_kvorum"))
+        .arg("cluster")
+        .args(words)
+        .args(["--node", &address(member)])
+        .output()
+        .expect("the binary runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Data replicas on each of the nodes, by the topology that `member` knows; none while a replica is still to go.
+fn replicas(member: &Node, nodes: &[&Node]) -> Option<Vec<usize>> {
+    let text = member.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let status: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let ids: Option<Vec<String>> = nodes
+        .iter()
+        .map(|node| {
+            let known = status["nodes"].as_array()?.iter().find(|known| known["address"] == address(node).as_str())?;
+            (known["state"] == "up").then(|| known["id"].as_str().map(str::to_owned))?
+        })
+        .collect();
+    let groups = status["groups"].as_array()?;
+    let all: Vec<_> = groups
+        .iter()
+        .filter(|group| group["id"] != 0)
+        .flat_map(|group| group["replicas"].as_array())
+        .flatten()
+        .collect();
+    let settled = all.iter().all(|replica| replica["voter"] == true && replica["leaving"] == false);
+    settled.then(|| {
+        ids.map(|ids| {
+            ids.iter().map(|id| all.iter().filter(|replica| replica["node"] == id.as_str()).count()).collect()
+        })
+    })?
+}
+
+fn wait_spread(member: &Node, nodes: &[&Node], expected: &[usize]) {
+    let found = || {
+        let mut counts = replicas(member, nodes)?;
+        counts.sort_unstable();
+        Some(counts)
+    };
+    eventually(
+        LIMIT,
+        || {
+            let logs: Vec<String> = nodes.iter().map(|node| node.log()).collect();
+            format!("replicas are {:?}, wanted {expected:?}\n{}", found(), logs.join("\n----\n"))
+        },
+        || found().as_deref() == Some(expected),
+    );
+}
+
+fn finish(cluster: &Cluster, stop: &AtomicBool, clients: Vec<std::thread::JoinHandle<Written>>) {
+    stop.store(true, Ordering::Relaxed);
+    let written: Vec<Written> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
+    check_nothing_lost(cluster, &written);
+    let errors: Vec<&String> = written.iter().flat_map(|written| &written.errors).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(
+        written.iter().map(|written| written.unknown).sum::<usize>(),
+        0,
+        "no connection ended with a request on it"
+    );
+    let gap = written.iter().map(|written| written.longest_gap).max().expect("clients");
+    println!("longest gap: {gap:?}");
+}
+
+#[test]
+fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
+    let mut cluster = Cluster::start(3, &AT_EASE);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = write_at_ease(&stop, &cluster.ports(), Duration::from_millis(2));
+    let join = format!("127.0.0.1:1,{}", address(&cluster.nodes[1]));
+    for _ in 0..2 {
+        let index = cluster.add(&[&["--join", &join], &AT_EASE[..]].concat());
+        cluster.nodes[index].start();
+    }
+    let all: Vec<&Node> = cluster.nodes.iter().collect();
+    wait_spread(all[0], &all, &[1, 2, 2, 2, 2]);
+
+    // Whoever it is: the last one added, then a founding node.
+    for index in [4, 0] {
+        let leaving = address(&cluster.nodes[index]);
+        let told = operate(&cluster.nodes[1], &["remove-node", &leaving]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(told.contains("has left the cluster"), "{told}");
+        assert_eq!(cluster.nodes[index].wait(LIMIT), Some(0), "{}", cluster.nodes[index].log());
+        let log = cluster.nodes[index].log();
+        assert!(log.contains("this node was removed from its cluster and stops"), "{log}");
+    }
+    let left = [&cluster.nodes[1], &cluster.nodes[2], &cluster.nodes[3]];
+    wait_spread(left[0], &left, &[3, 3, 3]);
+    let refusal = operate(left[0], &["remove-node", &address(left[2])]).unwrap_err();
+    assert!(refusal.contains("2 node(s) that are up would be left for 3 replicas"), "{refusal}");
+
+    let index = cluster.add(&[&["--join", &join], &AT_EASE[..]].concat());
+    cluster.nodes[index].start();
+    let (old, new) = (address(&cluster.nodes[2]), address(&cluster.nodes[index]));
+    let joins = [&cluster.nodes[index]];
+    eventually(LIMIT, || "it joins".to_owned(), || replicas(&cluster.nodes[1], &joins).is_some());
+    operate(&cluster.nodes[1], &["replace-node", &old, &new]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(cluster.nodes[2].wait(LIMIT), Some(0));
+    let left = [&cluster.nodes[1], &cluster.nodes[3], &cluster.nodes[index]];
+    wait_spread(left[0], &left, &[3, 3, 3]);
+    let story = operate(left[0], &["events"]).expect("answers");
+    for part in [
+        "the cluster was founded",
+        &format!("{new} joined, node 4 of the cluster"),
+        &format!("{old} is to be replaced by {new}, because an operator asked for it"),
+        &format!("{old} left the cluster"),
+    ] {
+        assert!(story.contains(part), "{part} is missing in\n{story}");
+    }
+    // Clients that were given only nodes that have left since find the others by those that they know.
+    let survivors = [1, 3, index];
+    cluster.nodes =
+        cluster.nodes.into_iter().enumerate().filter(|(at, _)| survivors.contains(at)).map(|(_, node)| node).collect();
+    finish(&cluster, &stop, clients);
+}
+
+#[test]
+fn a_node_that_stays_away_is_rebuilt_elsewhere_and_is_brought_up_to_date_when_it_is_back() {
+    let flags = [&["--node-down-after", "3"], &AT_EASE[..]].concat();
+    let mut cluster = Cluster::start(4, &flags);
+    let mut client = cluster.client();
+    let keys: Vec<String> = (0..100).map(|index| format!("k{index}")).collect();
+    for key in &keys {
+        let mut set = || client.call(&["SET", key, "v"]).is_ok_and(|reply| reply.text() == "OK");
+        eventually(LIMIT, || format!("{key} is written"), &mut set);
+    }
+    cluster.nodes[3].kill();
+    let rest: Vec<&Node> = cluster.nodes[..3].iter().collect();
+    wait_spread(rest[0], &rest, &[4, 4, 4]);
+    let story = operate(rest[0], &["events"]).expect("answers");
+    assert!(story.contains(" s: its replicas are rebuilt elsewhere"), "{story}");
+    assert!(operate(rest[0], &["status"]).expect("answers").contains("LOST"));
+    let nodes = rest[0].ask(&["CLUSTER", "NODES"]).text();
+    assert!(nodes.lines().any(|line| line.contains("master,fail")), "{nodes}");
+    cluster.nodes[3].start();
+    let all: Vec<&Node> = cluster.nodes.iter().collect();
+    wait_spread(all[0], &all, &[3, 3, 3, 3]);
+    assert!(operate(all[0], &["events"]).expect("answers").contains(&format!("{} is back", address(all[3]))));
+    let mut client = cluster.client();
+    keys.iter().for_each(|key| assert_eq!(client.call(&["GET", key]).expect("answers").text(), "v", "{key}"));
+}
+
+#[test]
+fn a_dead_node_is_removed_by_force_and_told_so_when_it_is_back() {
+    let mut cluster = Cluster::start(4, &AT_EASE);
+    cluster.nodes[2].kill();
+    let dead = address(&cluster.nodes[2]);
+    let refusal = |cluster: &Cluster| operate(&cluster.nodes[0], &["remove-node", &dead]).unwrap_err();
+    eventually(
+        LIMIT,
+        || "it is missed".to_owned(),
+        || refusal(&cluster).contains("use --force if it will not come back"),
+    );
+    let told = operate(&cluster.nodes[0], &["remove-node", &dead, "--force"]).unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.contains("has left the cluster"), "{told}");
+    cluster.nodes[2].start();
+    assert_eq!(cluster.nodes[2].wait(LIMIT), Some(0), "{}", cluster.nodes[2].log());
+    assert!(cluster.nodes[2].log().contains("this node was removed from its cluster and stops"));
+    // Its place is free again once its directory is.
+    cluster.nodes[2].wipe();
+    cluster.nodes[2].start();
+    let all: Vec<&Node> = cluster.nodes.iter().collect();
+    wait_spread(all[0], &all, &[3, 3, 3, 3]);
+}
+
+#[test]
+fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() {
+    let mut cluster = Cluster::start(1, &[]);
+    let index = cluster.add(&[]);
+    cluster.nodes[index].start();
+    cluster.wait_ready();
+    let [member, fresh] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    // On a machine with much else to do a first write may have no known outcome.
+    for (node, key) in [(member, "kept"), (fresh, "k")] {
+        eventually(LIMIT, || format!("{key} is written"), || node.ask(&["SET", key, "v"]).text() == "OK");
+    }
+    let refusal = operate(member, &["add-node", &address(fresh)]).unwrap_err();
+    assert!(refusal.contains("holds 1 keys: it joins no other cluster until it is empty"), "{refusal}");
+    assert_eq!(
+        fresh.ask(&["CLUSTER", "RESET"]).text(),
+        "ERR CLUSTER RESET can't be called with master nodes containing keys"
+    );
+    let is_gone = || fresh.ask(&["DEL", "k"]).text() == "0";
+    eventually(LIMIT, || "the key is deleted".to_owned(), is_gone);
+    let told =
+        operate(member, &["add-node", &address(fresh)]).unwrap_or_else(|error| panic!("{error}\n{}", fresh.log()));
+    assert!(told.contains("is a member"), "{told}");
+    wait_spread(member, &[member, fresh], &[1, 1]);
+    assert!(fresh.directory.join("set-aside").is_dir());
+    assert_eq!(cluster.client().call(&["GET", "kept"]).expect("answers").text(), "v");
+    // Once more is no error; a node that has others is no node to be taken in.
+    assert_eq!(member.ask(&["CLUSTER", "MEET", "127.0.0.1", &fresh.port.to_string()]).text(), "OK");
+    for (words, refusal) in
+        [(&["x"][..], "ERR Invalid TCP base port specified: x"), (&["1", "y"], "ERR Invalid TCP bus port specified: y")]
+    {
+        assert_eq!(member.ask(&[&["CLUSTER", "MEET", "127.0.0.1"], words].concat()).text(), refusal);
+    }
+    assert_eq!(
+        fresh.ask(&["CLUSTER", "RESET"]).text().split(':').next(),
+        Some("ERR CLUSTER RESET can't be called with members of a cluster")
+    );
+    assert_eq!(
+        fresh.ask(&["CLUSTER", "FORGET", &fresh.ask(&["CLUSTER", "MYID"]).text()]).text(),
+        "ERR I tried hard but I can't forget myself..."
+    );
+}
+
+/// Addresses of the nodes with a replica of the first group, voters or not as asked.
+fn homes(member: &Node, voters: bool) -> Vec<String> {
+    let text = member.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let address = |id: &serde_json::Value| {
+        let nodes = status["nodes"].as_array().expect("nodes");
+        nodes.iter().find(|node| node["id"] == *id).expect("a member")["address"].as_str().expect("text").to_owned()
+    };
+    let group =
+        status["groups"].as_array().expect("groups").iter().find(|group| group["id"] == 1).expect("it is there");
+    let replicas = group["replicas"].as_array().expect("replicas").iter();
+    replicas.filter(|replica| replica["voter"] == voters).map(|replica| address(&replica["node"])).collect()
+}
+
+#[test]
+fn a_node_is_drained_also_when_the_one_that_was_to_take_its_place_dies() {
+    let flags = [&["--groups", "1", "--replicas", "3", "--node-down-after", "2"], &AT_EASE[..]].concat();
+    let mut cluster = Cluster::start(5, &flags);
+    let set = || cluster.client().call(&["SET", "k", "v"]).is_ok_and(|reply| reply.text() == "OK");
+    eventually(LIMIT, || "k is written".to_owned(), set);
+    let (leader, voters) = (cluster.leader_of("k"), homes(&cluster.nodes[0], true));
+    let is_home = |index: &usize| voters.contains(&address(&cluster.nodes[*index]));
+    let (with, free): (Vec<usize>, Vec<usize>) = (0..5).partition(is_home);
+    let [one, other] = free[..] else { panic!("three of five have it: {voters:?}") };
+    let drained = *with.iter().find(|index| **index != leader).expect("two follow");
+    // Both nodes without a replica are silent, but not yet missed, when one of them is chosen.
+    for index in [one, other] {
+        cluster.nodes[index].signal("STOP");
+        cluster.nodes[index].wait_stopped();
+    }
+    let id = cluster.nodes[drained].ask(&["CLUSTER", "MYID"]).text();
+    let asked = || cluster.nodes[leader].ask(&["CLUSTER", "FORGET", &id]).text();
+    eventually(LIMIT, || format!("it is to leave: {}", asked()), || asked() == "OK");
+    let chosen = || homes(&cluster.nodes[leader], false);
+    eventually(LIMIT, || format!("a successor is chosen: {:?}", chosen()), || !chosen().is_empty());
+    let (dead, left) = if chosen()[0] == address(&cluster.nodes[one]) { (one, other) } else { (other, one) };
+    cluster.nodes[dead].kill();
+    cluster.nodes[left].signal("CONT");
+    assert_eq!(cluster.nodes[drained].wait(LIMIT), Some(0), "{}", cluster.nodes[leader].log());
+    assert_eq!(cluster.client().call(&["GET", "k"]).expect("answers").text(), "v");
+}
