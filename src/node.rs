@@ -449,7 +449,7 @@ fn transport_config(
         hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
         parameters,
         room: log.room(),
-        settings_fingerprint: u64::from(groups) << 32 | u64::from(replicas),
+        settings_fingerprint: u64::from(groups.unwrap_or(0)) << 32 | u64::from(replicas),
         silent_max: PEER_SILENT_MAX,
         disk,
     }

@@ -4,9 +4,12 @@
 //! § A replica that is to go stays where it is, as `departing`, until the group's leader has committed a membership without it: its node
 //! would otherwise stop a voter, or the leader, that the group still counts on.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Epoch, GroupId, GroupInfo, MetaError, MetaOutcome, NodeId, ReplicaId, Topology};
+use crate::slot::SLOT_COUNT;
 
 /// How long a node has been seen to be away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +159,59 @@ impl Topology {
             return Err(MetaError::TooFewNodes { left, replicas });
         }
         Ok(())
+    }
+
+    pub(super) fn add_group(&mut self, homes: &[NodeId]) -> Result<MetaOutcome, MetaError> {
+        if let Some(stranger) = homes.iter().find(|node| !self.nodes.contains_key(node)) {
+            return Err(MetaError::UnknownNode(*stranger));
+        }
+        if homes.is_empty() || homes.iter().collect::<BTreeSet<_>>().len() != homes.len() {
+            return Err(MetaError::Homes);
+        }
+        if self.groups.len() >= SLOT_COUNT {
+            return Err(MetaError::GroupCount);
+        }
+        self.make_group(homes.iter().copied());
+        Ok(MetaOutcome::Changed)
+    }
+
+    /// § Only a group that nothing belongs to any more: its replicas are deleted as their nodes hear of it.
+    pub(super) fn dissolve(&mut self, group: GroupId) -> Result<MetaOutcome, MetaError> {
+        if !self.groups.contains_key(&group) {
+            return Err(MetaError::UnknownGroup(group));
+        }
+        let moves = self.moves().any(|(_, moved)| moved.from == group || moved.to == group);
+        if moves || self.slots.contains(&group) {
+            return Err(MetaError::GroupInUse(group));
+        }
+        self.groups.remove(&group);
+        Ok(MetaOutcome::Changed)
+    }
+
+    /// Groups that there should be. `None`: as many as were asked for when the cluster was founded, and those exist.
+    fn wished_groups(&self) -> Option<usize> {
+        if self.settings.groups.is_some() { None } else { Some(self.staying().count().clamp(1, SLOT_COUNT)) }
+    }
+
+    /// How many groups there are too few.
+    pub fn missing_groups(&self) -> usize {
+        self.wished_groups().map_or(0, |wished| wished.saturating_sub(self.groups.len()))
+    }
+
+    /// Groups that there are too many: the newest, whose slots go to the others.
+    pub fn leaving_groups(&self) -> BTreeSet<GroupId> {
+        let many = self.wished_groups().map_or(0, |wished| self.groups.len().saturating_sub(wished));
+        self.groups.keys().rev().take(many).copied().collect()
+    }
+
+    /// An operator has said which slots go where, and has not said since that they are to be evened out.
+    pub fn is_placed_by_hand(&self) -> bool {
+        self.placed_by_hand
+    }
+
+    pub(super) fn set_placed_by_hand(&mut self, by_hand: bool) -> MetaOutcome {
+        let before = std::mem::replace(&mut self.placed_by_hand, by_hand);
+        if before == by_hand { MetaOutcome::Unchanged } else { MetaOutcome::Changed }
     }
 
     pub(super) fn set_paused(&mut self, paused: bool) -> MetaOutcome {

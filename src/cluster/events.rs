@@ -77,6 +77,12 @@ impl Topology {
             MetaOp::CommitMove { .. } => return None,
             MetaOp::AbortMove { id, again } => (self.given_up(*id, *again)?, ""),
             MetaOp::FinishMove { id, .. } => (self.ended(before, *id)?, ""),
+            MetaOp::MakeGroup { why, .. } => {
+                let group = *self.groups.keys().next_back()?;
+                (format!("group {group} is made, to be led by {}", self.leader_to_be(group)?), why.as_str())
+            }
+            MetaOp::Dissolve { group, why, .. } => (format!("group {group} is dissolved"), why.as_str()),
+            MetaOp::PlaceSlots => ("slots are evened out again".to_owned(), "an operator asked for it"),
             MetaOp::PauseRebalance => ("rebalancing is paused".to_owned(), "an operator asked for it"),
             MetaOp::ResumeRebalance => ("rebalancing goes on".to_owned(), "an operator asked for it"),
         };
@@ -100,6 +106,11 @@ impl Topology {
             (Some(from), None) => format!("group {group} gives up its replica on {from}"),
             (None, None) => format!("group {group} stays where it is"),
         }
+    }
+
+    fn leader_to_be(&self, group: GroupId) -> Option<String> {
+        let info = self.group(group)?;
+        Some(self.name_of(info.replicas[&info.preferred]))
     }
 
     fn started(&self, before: &Self, to: GroupId) -> String {

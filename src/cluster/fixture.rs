@@ -19,8 +19,10 @@ pub(super) fn seed(number: u8) -> PlanSeed {
     PlanSeed { cluster_id: ClusterId([number; 16]), hash_secret: [u64::from(number); 4] }
 }
 
+/// No groups: one for each node.
 pub(super) fn intent(nodes: usize, groups: u32, replicas: u32) -> Intent {
-    let settings = WantedSettings { groups: Some(groups), replicas: Some(replicas), hash_check: 7 };
+    let settings =
+        WantedSettings { groups: Some(groups).filter(|groups| *groups > 0), replicas: Some(replicas), hash_check: 7 };
     Intent { addresses: (1..=nodes as u8).map(|number| info(number).address()).collect(), settings }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::cluster::topology::NODE_COUNT_MAX;
-use crate::slot::Slot;
+use crate::slot::{SLOT_COUNT, Slot};
 
 /// One entry of the meta group. New variants go to the end: postcard numbers them in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,8 @@ pub enum MetaOp {
         to: GroupId,
         slots: BTreeSet<Slot>,
         why: String,
+        /// An operator wants it: the scheduler is not to undo it.
+        by_hand: bool,
     },
     /// § The one instant at which a slot's owner changes. Proposed only when the target's adopt is known to be committed.
     CommitMove {
@@ -95,6 +97,20 @@ pub enum MetaOp {
         id: MoveId,
         end: MoveEnd,
     },
+    /// A group without slots, with replicas on these nodes, the first of which is to lead it. Planned for the topology of `epoch`.
+    MakeGroup {
+        epoch: Epoch,
+        homes: Vec<NodeId>,
+        why: String,
+    },
+    /// Ends a group that has no slots. Planned for the topology of `epoch`.
+    Dissolve {
+        epoch: Epoch,
+        group: GroupId,
+        why: String,
+    },
+    /// The scheduler may even out slots that an operator has placed.
+    PlaceSlots,
 }
 
 /// What an applied entry did.
@@ -148,6 +164,12 @@ pub enum MetaError {
     UnknownGroup(GroupId),
     #[error("group {group} has no replica {replica}")]
     UnknownReplica { group: GroupId, replica: ReplicaId },
+    #[error("group {0} has slots, or one is on its way to it or from it")]
+    GroupInUse(GroupId),
+    #[error("a group needs one home at least, each but once")]
+    Homes,
+    #[error("there are {SLOT_COUNT} groups, the most that are possible")]
+    GroupCount,
     #[error("group {0} would have no replica left")]
     LastReplica(GroupId),
     #[error("node {0} is itself to leave")]
@@ -229,10 +251,21 @@ impl Topology {
             MetaOp::Drain { node, successor, gone } => self.drain(*node, *successor, *gone)?,
             MetaOp::PauseRebalance => self.set_paused(true),
             MetaOp::ResumeRebalance => self.set_paused(false),
-            MetaOp::StartMoves { first, to, slots, why: _ } => self.start_moves(*first, *to, slots)?,
+            MetaOp::StartMoves { first, to, slots, why: _, by_hand } => {
+                self.start_moves(*first, *to, slots, *by_hand)?
+            }
             MetaOp::CommitMove { id } => self.commit_move(*id)?,
             MetaOp::AbortMove { id, again } => self.abort_move(*id, *again)?,
             MetaOp::FinishMove { id, end } => self.finish_move(*id, *end)?,
+            MetaOp::MakeGroup { epoch, homes, why: _ } => {
+                self.check_epoch(*epoch)?;
+                self.add_group(homes)?
+            }
+            MetaOp::Dissolve { epoch, group, why: _ } => {
+                self.check_epoch(*epoch)?;
+                self.dissolve(*group)?
+            }
+            MetaOp::PlaceSlots => self.set_placed_by_hand(false),
         };
         if outcome != MetaOutcome::Unchanged {
             self.epoch = Epoch(self.epoch.0 + 1);

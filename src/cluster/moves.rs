@@ -84,6 +84,7 @@ impl Topology {
         first: MoveId,
         to: GroupId,
         slots: &BTreeSet<Slot>,
+        by_hand: bool,
     ) -> Result<MetaOutcome, MetaError> {
         if !self.groups.contains_key(&to) {
             return Err(MetaError::UnknownGroup(to));
@@ -103,6 +104,7 @@ impl Topology {
             return Ok(MetaOutcome::Unchanged);
         }
         wanted.into_iter().for_each(|slot| self.start_move(slot, to));
+        self.placed_by_hand |= by_hand;
         Ok(MetaOutcome::Moves)
     }
 

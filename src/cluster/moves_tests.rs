@@ -15,7 +15,7 @@ fn slots_of(topology: &Topology, group: GroupId, count: usize) -> BTreeSet<Slot>
 
 fn start(topology: &mut Topology, to: GroupId, slots: &BTreeSet<Slot>) -> Result<MetaOutcome, MetaError> {
     let first = topology.next_move();
-    topology.apply(&MetaOp::StartMoves { first, to, slots: slots.clone(), why: String::new() })
+    topology.apply(&MetaOp::StartMoves { first, to, slots: slots.clone(), why: String::new(), by_hand: false })
 }
 
 fn finish_both(topology: &mut Topology, id: MoveId) {
@@ -88,7 +88,13 @@ fn one_aborted_to_be_done_again_starts_anew_under_another_id_unless_it_is_given_
 fn a_late_duplicate_of_a_start_does_not_move_a_slot_that_has_come_back() {
     let mut topology = topology(3, 3, 3);
     let slots = slots_of(&topology, A, 2);
-    let op = MetaOp::StartMoves { first: topology.next_move(), to: B, slots: slots.clone(), why: String::new() };
+    let op = MetaOp::StartMoves {
+        first: topology.next_move(),
+        to: B,
+        slots: slots.clone(),
+        why: String::new(),
+        by_hand: false,
+    };
     topology.apply(&op).unwrap();
     for to in [B, A] {
         for id in topology.moves().map(|(id, _)| id).collect::<Vec<_>>() {

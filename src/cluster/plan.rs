@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, ClusterId, Epoch, GroupId, GroupInfo, MoveId, NodeId, NodeInfo, ReplicaId, Settings, Topology,
-    TopologyError, WantedSettings,
+    Address, ClusterId, Epoch, GroupId, MoveId, NodeId, NodeInfo, ReplicaId, Settings, Topology, TopologyError,
+    WantedSettings,
 };
 use crate::planted::{self, Bug};
 use crate::slot::SLOT_COUNT;
@@ -80,9 +80,8 @@ impl Intent {
     pub fn settings(&self) -> Result<Settings, PlanError> {
         const REPLICAS_DEFAULT: u32 = 3;
         let WantedSettings { groups, replicas, hash_check } = self.settings;
-        let groups = groups.unwrap_or(self.addresses.len() as u32);
         let replicas = replicas.unwrap_or(REPLICAS_DEFAULT);
-        if groups == 0 || groups as usize > SLOT_COUNT {
+        if let Some(groups) = groups.filter(|groups| !(1..=SLOT_COUNT).contains(&(*groups as usize))) {
             return Err(PlanError::GroupCount(groups));
         }
         if replicas == 0 || replicas > REPLICA_COUNT_MAX {
@@ -134,8 +133,8 @@ impl FoundingPlan {
     }
 
     pub fn warnings(&self) -> Vec<PlanWarning> {
-        let Settings { groups, replicas, hash_check: _ } = self.topology.settings;
-        let nodes = self.topology.nodes.len() as u32;
+        let Settings { groups: _, replicas, hash_check: _ } = self.topology.settings;
+        let (nodes, groups) = (self.topology.nodes.len() as u32, self.topology.groups.len() as u32);
         let few_nodes = (nodes < replicas).then_some(PlanWarning::FewerNodesThanReplicas { nodes, replicas });
         let few_groups = (groups < nodes).then_some(PlanWarning::FewerGroupsThanNodes { groups, nodes });
         few_nodes.into_iter().chain(few_groups).collect()
@@ -190,20 +189,18 @@ fn lay_out(intent: &Intent, members: &BTreeMap<Address, Founder>, seed: PlanSeed
         events: VecDeque::new(),
         moves: BTreeMap::new(),
         next_move: MoveId(1),
+        next_group: GroupId(1),
+        placed_by_hand: false,
     };
     for node in &order {
         let replica = topology.draw_replica_id();
         topology.meta.insert(replica, *node);
     }
-    let (group_count, replica_count) = (settings.groups as usize, order.len().min(settings.replicas as usize));
+    let group_count = settings.groups.map_or(order.len(), |groups| groups as usize);
+    let replica_count = order.len().min(settings.replicas as usize);
     for index in 0..group_count {
-        let group = GroupId(index as u32 + 1);
-        let preferred = topology.next_replica_id;
         let homes = order.iter().cycle().skip(index % order.len()).take(replica_count);
-        let founding: BTreeMap<ReplicaId, NodeId> = homes.map(|node| (topology.draw_replica_id(), *node)).collect();
-        let (replicas, departing) = (founding.clone(), BTreeMap::new());
-        let info = GroupInfo { initializer: preferred, founding, replicas, departing, preferred };
-        topology.groups.insert(group, info);
+        let group = topology.make_group(homes.copied());
         let slot_end = (index + 1) * SLOT_COUNT / group_count;
         topology.slots.resize(slot_end, group);
     }

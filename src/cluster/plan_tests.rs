@@ -50,7 +50,7 @@ fn settings_left_open_are_one_group_per_node_and_three_replicas() {
     let mut open = intent(4, 1, 1);
     (open.settings.groups, open.settings.replicas) = (None, None);
     let settings = open.settings().unwrap();
-    assert_eq!((settings.groups, settings.replicas), (4, 3));
+    assert_eq!((settings.groups, settings.replicas), (None, 3));
 }
 
 #[test]
@@ -80,7 +80,9 @@ fn impossible_intents_are_refused() {
     let new = |nodes, groups, replicas| {
         FoundingPlan::new(1, node(1), intent(nodes, groups, replicas), &members(nodes), seed(1))
     };
-    assert_eq!(new(3, 0, 3), Err(PlanError::GroupCount(0)));
+    let mut none = intent(3, 1, 3);
+    none.settings.groups = Some(0);
+    assert_eq!(FoundingPlan::new(1, node(1), none, &members(3), seed(1)), Err(PlanError::GroupCount(0)));
     assert_eq!(new(3, 1025, 3), Err(PlanError::GroupCount(1025)));
     assert_eq!(new(3, 3, 0), Err(PlanError::ReplicaCount(0)));
     assert_eq!(new(3, 3, 8), Err(PlanError::ReplicaCount(8)));

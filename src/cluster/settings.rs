@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The cluster's own settings, part of the topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
-    /// Number of data groups.
-    pub groups: u32,
+    /// Number of data groups. `None`: one for each node, made and dissolved as nodes come and go.
+    pub groups: Option<u32>,
     /// Replicas that each group should have. It has fewer while there are fewer nodes.
     pub replicas: u32,
     /// Hash of a test vector. ahash gives other results on other CPUs, and a bucket's order follows from it.
@@ -34,7 +34,7 @@ pub struct SettingsMismatch {
 impl WantedSettings {
     /// `Err` names every wanted value that is not the cluster's.
     pub fn check(self, cluster: Settings) -> Result<(), SettingsMismatch> {
-        let fits = self.groups.is_none_or(|groups| groups == cluster.groups)
+        let fits = self.groups.is_none_or(|groups| cluster.groups == Some(groups))
             && self.replicas.is_none_or(|replicas| replicas == cluster.replicas)
             && self.hash_check == cluster.hash_check;
         if fits { Ok(()) } else { Err(SettingsMismatch { cluster, node: self }) }
@@ -44,7 +44,7 @@ impl WantedSettings {
 impl From<Settings> for WantedSettings {
     fn from(settings: Settings) -> Self {
         let Settings { groups, replicas, hash_check } = settings;
-        Self { groups: Some(groups), replicas: Some(replicas), hash_check }
+        Self { groups, replicas: Some(replicas), hash_check }
     }
 }
 
@@ -61,9 +61,13 @@ impl fmt::Display for SettingsMismatch {
         let Self { cluster, node } = self;
         f.write_str("settings differ from the cluster's:")?;
         let mut separator = " ";
-        let numbers = [("groups", cluster.groups, node.groups), ("replicas", cluster.replicas, node.replicas)];
-        for (name, cluster, node) in numbers {
-            if let Some(node) = node.filter(|node| *node != cluster) {
+        let groups = cluster.groups.map_or("one per node".to_owned(), |groups| groups.to_string());
+        let differ = [
+            ("groups", groups, node.groups.filter(|groups| cluster.groups != Some(*groups))),
+            ("replicas", cluster.replicas.to_string(), node.replicas.filter(|replicas| *replicas != cluster.replicas)),
+        ];
+        for (name, cluster, node) in differ {
+            if let Some(node) = node {
                 write!(f, "{separator}{name} {node} here, {cluster} in the cluster")?;
                 separator = "; ";
             }
@@ -80,7 +84,7 @@ impl fmt::Display for SettingsMismatch {
 mod tests {
     use super::*;
 
-    const CLUSTER: Settings = Settings { groups: 3, replicas: 3, hash_check: 7 };
+    const CLUSTER: Settings = Settings { groups: Some(3), replicas: 3, hash_check: 7 };
 
     #[test]
     fn a_mismatch_prints_both_values_of_what_differs_and_nothing_else() {
@@ -91,6 +95,15 @@ mod tests {
             "settings differ from the cluster's: groups 4 here, 3 in the cluster; \
              hash check 0000000000000008 here, 0000000000000007 in the cluster"
         );
+    }
+
+    #[test]
+    fn a_number_of_groups_is_not_what_a_cluster_has_that_follows_its_nodes() {
+        let cluster = Settings { groups: None, ..CLUSTER };
+        assert_eq!(WantedSettings { groups: None, replicas: None, hash_check: 7 }.check(cluster), Ok(()));
+        let wanted = WantedSettings { groups: Some(3), replicas: None, hash_check: 7 };
+        let text = wanted.check(cluster).unwrap_err().to_string();
+        assert_eq!(text, "settings differ from the cluster's: groups 3 here, one per node in the cluster");
     }
 
     #[test]

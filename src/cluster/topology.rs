@@ -87,6 +87,9 @@ pub struct Topology {
     /// Moves of slots that are not over, or not cleaned up by both groups.
     pub(super) moves: BTreeMap<MoveId, Move>,
     pub(super) next_move: MoveId,
+    pub(super) next_group: GroupId,
+    /// An operator has said which slots go where: the scheduler does not even them out until it is told to.
+    pub(super) placed_by_hand: bool,
 }
 
 /// Why bytes from the disk or a peer are not a topology.
@@ -110,6 +113,8 @@ pub enum TopologyError {
     NotAMember(NodeId),
     #[error("{0} nodes have {1} different addresses and {2} meta replicas")]
     NodesDiffer(usize, usize, usize),
+    #[error("there are {0} groups; 1 to {SLOT_COUNT} are possible")]
+    GroupCount(usize),
     #[error("move {0} does not fit the slots and groups")]
     Move(MoveId),
 }
@@ -241,6 +246,9 @@ impl Topology {
         if let Some(stranger) = named.find(|node| !self.nodes.contains_key(node)) {
             return Err(TopologyError::NotAMember(*stranger));
         }
+        if !(1..=SLOT_COUNT).contains(&self.groups.len()) {
+            return Err(TopologyError::GroupCount(self.groups.len()));
+        }
         self.groups.iter().try_for_each(|(group, info)| self.validate_group(*group, info))?;
         self.validate_moves()?;
         self.validate_replica_ids()
@@ -249,7 +257,11 @@ impl Topology {
     fn validate_group(&self, group: GroupId, info: &GroupInfo) -> Result<(), TopologyError> {
         let homes: BTreeSet<NodeId> = info.homes().collect();
         let named = info.replicas.contains_key(&info.preferred) && info.founding.contains_key(&info.initializer);
-        if group == GroupId::META || !named || homes.len() != info.replicas.len() + info.departing.len() {
+        if group == GroupId::META
+            || group >= self.next_group
+            || !named
+            || homes.len() != info.replicas.len() + info.departing.len()
+        {
             return Err(TopologyError::Group(group));
         }
         match info.replicas.iter().chain(&info.departing).find(|(_, node)| !self.nodes.contains_key(node)) {
@@ -272,6 +284,18 @@ impl Topology {
             }
         }
         Ok(())
+    }
+
+    /// A new group without slots, preferred to be led by the first of its homes. § Its id was never used before: what is late from a dissolved one must not
+    /// reach it.
+    pub(super) fn make_group(&mut self, homes: impl Iterator<Item = NodeId>) -> GroupId {
+        let group = self.next_group;
+        self.next_group = GroupId(group.0 + 1);
+        let preferred = self.next_replica_id;
+        let founding: BTreeMap<ReplicaId, NodeId> = homes.map(|node| (self.draw_replica_id(), node)).collect();
+        let (replicas, departing) = (founding.clone(), BTreeMap::new());
+        self.groups.insert(group, GroupInfo { initializer: preferred, founding, replicas, departing, preferred });
+        group
     }
 
     pub(super) fn draw_replica_id(&mut self) -> ReplicaId {

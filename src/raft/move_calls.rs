@@ -44,12 +44,18 @@ pub enum CallMoveError {
 
 impl Replication {
     /// Starts moves of those of `slots` that `to` does not own. An error says why none was started.
-    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>, why: &str) -> Result<(), String> {
+    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>) -> Result<(), String> {
         let mut topologies = self.newest_topologies();
         for tries_left in (0..START_TRIES_MAX).rev() {
             let topology = self.newest_topology();
             let first = topology.next_move();
-            let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: why.to_owned() };
+            let op = MetaOp::StartMoves {
+                first,
+                to,
+                slots: slots.clone(),
+                why: "an operator asked for it".to_owned(),
+                by_hand: true,
+            };
             let Err(error) = self.propose_anywhere(&op).await else { return Ok(()) };
             // It may have been started, or others meanwhile: what is known here shows it in a moment.
             let newer = topologies.wait_for(|now| now.as_ref().is_some_and(|now| now.next_move() > first));

@@ -17,12 +17,14 @@ use crate::raft::{AskReply, PeerState, Receiver, formation};
 const ASK_TRANSFER: u8 = 1;
 /// The body is a meta op: propose it.
 const ASK_PROPOSE: u8 = 2;
-/// A step of a move; see `move_calls.rs`.
-pub(super) const ASK_MOVE: u8 = 4;
-/// Steps of moves that are being logged for peers; beyond it they are dropped, and tried again.
-const MOVE_STEPS_MAX: usize = 64;
 /// The body is empty: what is known of the groups led there?
 pub(super) const ASK_LED_GROUPS: u8 = 3;
+/// A step of a move; see `move_calls.rs`.
+pub(super) const ASK_MOVE: u8 = 4;
+/// The body is empty: what does each slot led there cost?
+pub(super) const ASK_SLOT_LOADS: u8 = 5;
+/// Beyond it questions are dropped, and asked again.
+const ANSWERED_AT_ONCE: usize = 64;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Less than an operator's command waits for its answer, and longer than an election takes.
 const PROPOSE_WAIT_MAX: Duration = Duration::from_secs(6);
@@ -70,26 +72,27 @@ impl Receiver for PeerInbox {
     }
 }
 
-/// Answers peers until the channel closes.
+/// Answers peers until the channel closes. Beside each other, since most wait for a commit.
 pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc::Receiver<Question>) {
-    let mut steps = JoinSet::new();
+    let mut answering = JoinSet::new();
     while let Some(question) = questions.recv().await {
-        while steps.try_join_next().is_some() {}
-        let answer = match question.kind {
-            ASK_TRANSFER => encode(&transfer_to(&replication, &question.body).await),
-            ASK_PROPOSE => encode(&propose_for(&replication, &question.body).await),
-            ASK_LED_GROUPS => replication.encoded_led_groups(),
-            // Beside the others: it waits for a commit.
-            ASK_MOVE => {
-                if steps.len() < MOVE_STEPS_MAX {
-                    let replication = replication.clone();
-                    steps.spawn(async move { question.reply.send(&replication.answer_move(&question.body).await) });
-                }
-                continue;
-            }
-            other => encode(&Err::<(), String>(format!("unknown question {other}"))),
-        };
-        question.reply.send(&answer);
+        while answering.try_join_next().is_some() {}
+        if answering.len() < ANSWERED_AT_ONCE {
+            let replication = replication.clone();
+            answering
+                .spawn(async move { question.reply.send(&answer(&replication, question.kind, &question.body).await) });
+        }
+    }
+}
+
+async fn answer(replication: &Arc<Replication>, kind: u8, body: &Bytes) -> Vec<u8> {
+    match kind {
+        ASK_TRANSFER => encode(&transfer_to(replication, body).await),
+        ASK_PROPOSE => encode(&propose_for(replication, body).await),
+        ASK_LED_GROUPS => replication.encoded_led_groups(),
+        ASK_MOVE => replication.answer_move(body).await,
+        ASK_SLOT_LOADS => replication.encoded_slot_loads().await,
+        other => encode(&Err::<(), String>(format!("unknown question {other}"))),
     }
 }
 

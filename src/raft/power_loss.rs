@@ -91,7 +91,7 @@ async fn wait(
     let sole = sole_copies(topology, own);
     let settings = topology.settings();
     let settings =
-        WantedSettings { groups: Some(settings.groups), replicas: Some(settings.replicas), ..config.intent.settings };
+        WantedSettings { groups: settings.groups, replicas: Some(settings.replicas), ..config.intent.settings };
     let op = MetaOp::Join { node: NodeId::random(), info: config.info.clone(), settings };
     let others = topology.nodes().values().map(crate::cluster::NodeInfo::address);
     let mut peers: BTreeSet<Address> = others.chain(config.intent.addresses.iter().cloned()).collect();

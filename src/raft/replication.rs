@@ -20,6 +20,7 @@ use crate::config::{ConfigTable, Secret};
 use crate::raft::group::Group;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
+use crate::raft::slot_loads::SlotRequests;
 use crate::raft::slots::Held;
 use crate::raft::space::Space;
 use crate::raft::{PeerState, Transport};
@@ -63,6 +64,7 @@ pub struct Replication {
     changes: watch::Sender<u64>,
     removed: watch::Sender<bool>,
     space: Arc<Space>,
+    slot_requests: SlotRequests,
 }
 
 impl std::fmt::Debug for Replication {
@@ -177,6 +179,10 @@ impl Replication {
     }
 
     /// On this node's disk and its peers'.
+    pub fn slot_requests(&self) -> &SlotRequests {
+        &self.slot_requests
+    }
+
     pub fn space(&self) -> &Arc<Space> {
         &self.space
     }

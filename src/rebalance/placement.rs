@@ -1,7 +1,7 @@
 //! Which replica or leader should be elsewhere, and why. Pure: what is known of the cluster in, the next op of the meta group out.
 //!
 //! One step at a time, the most urgent first: away from nodes that are lost, away from nodes that leave, up to the number of replicas asked
-//! for, then evenness: replicas, and leaders, within one of each other. § A replica is never taken away before its successor holds the
+//! for, a group for each node, then evenness: replicas, and leaders, within one of each other; and slots (`slots.rs`). § A replica is never taken away before its successor holds the
 //! group's data: the op only says what is wished, and the one that is to go serves until the group's leader has seen to it (`plan.rs`).
 //! Steps for evenness wait until every node is there, so that a restart moves nothing.
 
@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::cluster::{GroupId, GroupInfo, MetaOp, NodeId, ReplicaId, Topology, apply_meta};
+use crate::cluster::{GroupId, GroupInfo, MetaOp, MoveEnd, NodeId, ReplicaId, Topology, apply_meta};
+use crate::rebalance::slots::{SlotWeights, next_slots};
 
 /// More steps than any plan that is read needs; a request must not take long.
 const PLAN_STEPS_MAX: usize = 1000;
@@ -28,6 +29,8 @@ pub struct Situation<'a> {
     pub moving: BTreeSet<GroupId>,
     /// What a move of the group costs, in any unit.
     pub weights: BTreeMap<GroupId, u64>,
+    /// Nobody has joined or begun to leave for a while: a node that comes to replace another needs no group of its own.
+    pub quiet: bool,
 }
 
 /// What `CLUSTER KVORUM PLAN` answers, as JSON.
@@ -54,16 +57,16 @@ fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
     if urgent.is_some() || !now.moving.is_empty() {
         return urgent;
     }
-    let step = now.evacuate().or_else(|| now.grow()).or_else(|| now.shrink());
+    let step = now.dissolve().or_else(|| now.evacuate()).or_else(|| now.grow()).or_else(|| now.shrink());
     // One that is given up may never be seen again.
     if step.is_some() || now.absent.iter().any(|node| !now.is_lost(*node)) {
         return step;
     }
-    now.even_replicas().or_else(|| now.even_leaders())
+    now.make_group().or_else(|| now.even_replicas()).or_else(|| now.even_leaders())
 }
 
 /// All steps from here on, as if each came to its end at once, and were not paused.
-pub fn whole_plan(now: &Situation<'_>) -> Vec<PlannedStep> {
+pub fn whole_plan(now: &Situation<'_>, slots: &SlotWeights) -> Vec<PlannedStep> {
     let mut state = Some(now.topology.clone());
     let mut steps = Vec::new();
     while let Some(topology) = state.clone().filter(|_| steps.len() < PLAN_STEPS_MAX) {
@@ -74,8 +77,9 @@ pub fn whole_plan(now: &Situation<'_>) -> Vec<PlannedStep> {
             settled: topology.groups().keys().copied().collect(),
             moving: BTreeSet::new(),
             weights: now.weights.clone(),
+            quiet: true,
         };
-        let Some(op) = next_step(&at_rest) else { break };
+        let Some(op) = next_step(&at_rest).or_else(|| next_slots(&topology, slots)) else { break };
         if apply_meta(&mut state, &op, Timestamp(0)).is_err() {
             break;
         }
@@ -86,8 +90,16 @@ pub fn whole_plan(now: &Situation<'_>) -> Vec<PlannedStep> {
     steps
 }
 
-/// Every replica that is to go has gone.
+/// Every replica that is to go has gone, every slot has moved.
 fn settle(state: &mut Option<Topology>) {
+    let moves: Vec<_> = state.iter().flat_map(|topology| topology.moves().map(|(id, _)| id)).collect();
+    for id in moves {
+        let ends = [MoveEnd::Source, MoveEnd::Target].map(|end| MetaOp::FinishMove { id, end });
+        for op in std::iter::once(MetaOp::CommitMove { id }).chain(ends) {
+            let _ = apply_meta(state, &op, Timestamp(0));
+        }
+    }
+
     let groups: Vec<_> = state.iter().flat_map(|topology| topology.groups().clone()).collect();
     for (group, info) in groups {
         for replica in info.departing.into_keys() {
@@ -204,8 +216,38 @@ impl Situation<'_> {
         self.topology.groups().iter().filter(|(group, _)| self.settled.contains(group))
     }
 
+    /// A group that there is one too many of and that has no slots any more.
+    fn dissolve(&self) -> Option<MetaOp> {
+        let topology = self.topology;
+        let used = |group: &GroupId| {
+            topology.slots().contains(group)
+                || topology.moves().any(|(_, moved)| moved.from == *group || moved.to == *group)
+        };
+        let group = topology.leaving_groups().into_iter().find(|group| !used(group))?;
+        let why = format!("there are {} nodes, and a group for each", topology.staying().count());
+        Some(MetaOp::Dissolve { epoch: topology.epoch(), group, why })
+    }
+
+    /// A group for a node that has none to lead.
+    fn make_group(&self) -> Option<MetaOp> {
+        if !self.quiet || self.topology.missing_groups() == 0 {
+            return None;
+        }
+        let (leads, load) = (self.leads(), self.load());
+        let leader = self
+            .fit_nodes()
+            .min_by_key(|node| (leads.get(node).copied(), load.get(node).copied().unwrap_or_default(), *node))?;
+        let mut others: Vec<NodeId> = self.fit_nodes().filter(|node| *node != leader).collect();
+        others.sort_by_key(|node| (load.get(node).copied().unwrap_or_default(), *node));
+        let homes = std::iter::once(leader).chain(others).take(self.wished()).collect();
+        let why = format!("{} leads no group", self.name(leader));
+        Some(MetaOp::MakeGroup { epoch: self.topology.epoch(), homes, why })
+    }
+
     fn evacuate(&self) -> Option<MetaOp> {
-        self.settled_groups().find_map(|(group, info)| {
+        // Those that are to be dissolved need no new home.
+        let dissolving = self.topology.leaving_groups();
+        self.settled_groups().filter(|(group, _)| !dissolving.contains(group)).find_map(|(group, info)| {
             let leaves = |(_, home): &(&ReplicaId, &NodeId)| self.topology.draining(**home).is_some();
             let (replica, home) = info.replicas.iter().find(leaves)?;
             let new = self.new_home(info, Some(*home))?;

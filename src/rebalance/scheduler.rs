@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use crate::cluster::{GroupId, MetaOp, NodeId, Topology};
 use crate::raft::{LedGroup, Replication};
 use crate::rebalance::absence::Watch;
+use crate::rebalance::balance::Balance;
 use crate::rebalance::placement::{Situation, next_placement};
+use crate::rebalance::slots::next_slots;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 /// While a step is under way.
@@ -22,7 +24,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) {
     let mut watch = Watch::new(node_down_after);
     let mut looked = Instant::now();
-    let mut busy = false;
+    let (mut balance, mut busy) = (Balance::new(), false);
     loop {
         tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
         // § A process that stood still has watched nothing meanwhile.
@@ -33,12 +35,12 @@ pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) 
         for op in watch.look(&topology, &replication.reachable(), leads, passed) {
             propose(&replication, &op).await;
         }
-        busy = leads && step(&replication).await;
+        busy = leads && step(&replication, &mut balance).await;
     }
 }
 
 /// True while something is under way.
-async fn step(replication: &Replication) -> bool {
+async fn step(replication: &Replication, balance: &mut Balance) -> bool {
     let led = replication.led_everywhere().await;
     let topology = replication.newest_topology();
     let finished = departures(&topology, &led).into_iter().chain(removals(replication, &topology));
@@ -47,12 +49,35 @@ async fn step(replication: &Replication) -> bool {
     }
     // What was just proposed has changed the epoch, and with it the plan.
     let topology = replication.newest_topology();
-    let now = situation(replication, &topology, &led);
+    let mut now = situation(replication, &topology, &led);
+    now.quiet = balance.is_quiet(&topology);
     let next = next_placement(&now);
     if let Some(op) = &next {
         propose(replication, op).await;
     }
-    next.is_some() || !now.moving.is_empty()
+    let placed = next.is_none() && now.moving.is_empty();
+    // Groups that are to be dissolved are emptied beside the rest: nodes that leave wait for it.
+    if !topology.is_paused() && (placed || !topology.leaving_groups().is_empty()) {
+        place_slots(replication, balance).await;
+    }
+    !placed
+}
+
+/// Begins moves of slots if it is time for it.
+async fn place_slots(replication: &Replication, balance: &mut Balance) {
+    let topology = replication.newest_topology();
+    if topology.moves().next().is_some() || !balance.is_due(&topology) {
+        return;
+    }
+    let Some(weights) = balance.look(replication).await else { return };
+    match next_slots(&topology, &weights) {
+        Some(op) if balance.may_move(&topology) => {
+            balance.note_moves();
+            propose(replication, &op).await;
+        }
+        Some(_) => (),
+        None => balance.note_even(),
+    }
 }
 
 /// What is known on this node, which need not lead the meta group if only a plan is to be shown.
@@ -75,6 +100,7 @@ pub fn situation<'a>(
         settled: ids(settled),
         moving: ids(moving),
         weights: led.iter().filter_map(|(group, led)| Some((*group, led.keys?))).collect(),
+        quiet: true,
     }
 }
 

@@ -196,6 +196,13 @@ impl Turn<'_, '_> {
     fn account(&self, began: Boottime, worked: Duration) {
         let stats = &self.shared.stats;
         let steps = &self.stretch.steps;
+        let slot = steps.iter().find_map(|step| match step.task {
+            Task::Keyed { key_slot, .. } => Some(key_slot.slot()),
+            _ => None,
+        });
+        if let Some(slot) = slot {
+            self.shared.replication.slot_requests().note(slot, steps.len());
+        }
         let each = worked / u32::try_from(steps.len()).unwrap_or(u32::MAX).max(1);
         let mut last_command = u32::MAX;
         for step in steps {

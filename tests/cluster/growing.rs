@@ -72,6 +72,20 @@ fn wait_spread(member: &Node, nodes: &[&Node], expected: &[usize]) {
     );
 }
 
+/// Each of as many groups as there are nodes has its share of the slots, within a tenth, and none is on its way.
+fn wait_even(member: &Node, groups: usize) {
+    let status = || member.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let is_even = || {
+        let status: serde_json::Value = serde_json::from_str(&status()).ok()?;
+        let counts = status["groups"].as_array()?.iter().filter(|group| group["id"] != 0);
+        let counts: Vec<u64> = counts.filter_map(|group| group["slot_count"].as_u64()).collect();
+        let share = 1024 / groups as u64;
+        let even = counts.iter().all(|count| (share * 9 / 10..=share * 11 / 10 + 1).contains(count));
+        Some(counts.len() == groups && even && status["moves"].as_array()?.is_empty())
+    };
+    eventually(LIMIT, || format!("{groups} groups share the slots: {}", status()), || is_even() == Some(true));
+}
+
 fn finish(cluster: &Cluster, stop: &AtomicBool, clients: Vec<std::thread::JoinHandle<Written>>) {
     stop.store(true, Ordering::Relaxed);
     let written: Vec<Written> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
@@ -98,7 +112,8 @@ fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
         cluster.nodes[index].start();
     }
     let all: Vec<&Node> = cluster.nodes.iter().collect();
-    wait_spread(all[0], &all, &[1, 2, 2, 2, 2]);
+    wait_spread(all[0], &all, &[3; 5]);
+    wait_even(all[0], 5);
 
     // Whoever it is: the last one added, then a founding node.
     for index in [4, 0] {
@@ -111,6 +126,7 @@ fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
     }
     let left = [&cluster.nodes[1], &cluster.nodes[2], &cluster.nodes[3]];
     wait_spread(left[0], &left, &[3, 3, 3]);
+    wait_even(left[0], 3);
     let refusal = operate(left[0], &["remove-node", &address(left[2])]).unwrap_err();
     assert!(refusal.contains("2 node(s) that are up would be left for 3 replicas"), "{refusal}");
 
@@ -123,6 +139,7 @@ fn three_nodes_grow_to_five_shrink_to_three_and_one_is_replaced_under_load() {
     assert_eq!(cluster.nodes[2].wait(LIMIT), Some(0));
     let left = [&cluster.nodes[1], &cluster.nodes[3], &cluster.nodes[index]];
     wait_spread(left[0], &left, &[3, 3, 3]);
+    wait_even(left[0], 3);
     let story = operate(left[0], &["events"]).expect("answers");
     for part in [
         "the cluster was founded",
@@ -210,7 +227,8 @@ fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() 
     let told =
         operate(member, &["add-node", &address(fresh)]).unwrap_or_else(|error| panic!("{error}\n{}", fresh.log()));
     assert!(told.contains("is a member"), "{told}");
-    wait_spread(member, &[member, fresh], &[1, 1]);
+    wait_spread(member, &[member, fresh], &[2, 2]);
+    wait_even(member, 2);
     assert!(fresh.directory.join("set-aside").is_dir());
     assert_eq!(cluster.client().call(&["GET", "kept"]).expect("answers").text(), "v");
     // Once more is no error; a node that has others is no node to be taken in.

@@ -27,6 +27,7 @@ use crate::raft::membership;
 use crate::raft::node_file::NodeFile;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
+use crate::raft::slot_loads::SlotRequests;
 use crate::raft::space::is_full;
 use crate::raft::succession;
 
@@ -140,6 +141,7 @@ impl Coordinator {
             changes: start.seed.changes.clone(),
             removed: watch::Sender::new(false),
             space: start.seed.space.clone(),
+            slot_requests: SlotRequests::default(),
         });
         Ok(Self {
             replication,

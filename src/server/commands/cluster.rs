@@ -100,9 +100,7 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
         },
         (b"MOVE", Some(slots)) => {
             let outcome = match (std::str::from_utf8(slots).ok().and_then(Slots::parse), args.get(4).map(parse_group)) {
-                (Some(Slots(slots)), Some(Some(to))) => {
-                    replication.start_moves(to, slots, "an operator asked for it").await
-                }
+                (Some(Slots(slots)), Some(Some(to))) => replication.start_moves(to, slots).await,
                 (Some(Slots(slots)), None) => replication.cancel_moves(&slots).await,
                 _ => Err("slots are given as in 0-99,200, then the group's number".to_owned()),
             };

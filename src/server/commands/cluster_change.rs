@@ -173,8 +173,9 @@ async fn remove(replication: &Replication, node: &str, successor: Option<&str>, 
 /// The steps from here on, as JSON: whether they are paused, and what each does and why.
 async fn plan(replication: &Replication) -> Vec<u8> {
     let led = replication.led_everywhere().await;
+    let weights = rebalance::slot_weights_now(replication).await;
     let topology = replication.newest_topology();
-    let steps = rebalance::whole_plan(&rebalance::situation(replication, &topology, &led));
+    let steps = rebalance::whole_plan(&rebalance::situation(replication, &topology, &led), &weights);
     let plan = rebalance::Plan { paused: topology.is_paused(), steps };
     serde_json::to_vec(&plan).expect("a plan is plain values")
 }

@@ -1,0 +1,87 @@
+//! What each slot costs: what slots are evened out by.
+//!
+//! Requests are sampled: a stretch of requests counts as so many for the slot of one of them, which costs one addition and is right on average.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::NodeId;
+use crate::raft::peers::ASK_SLOT_LOADS;
+use crate::raft::replication::Replication;
+use crate::slot::{SLOT_COUNT, Slot};
+
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Slots, of sixteen buckets each, that are looked at before others on this thread get a turn.
+const SLOTS_AT_ONCE: usize = 16;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotLoad {
+    /// Of keys and values.
+    pub bytes: u64,
+    /// Since the process that leads it started.
+    pub requests: u64,
+}
+
+/// Requests for each slot that this node has served.
+#[derive(Debug)]
+pub struct SlotRequests(Box<[AtomicU64]>);
+
+impl Default for SlotRequests {
+    fn default() -> Self {
+        Self((0..SLOT_COUNT).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl SlotRequests {
+    pub fn note(&self, slot: Slot, count: usize) {
+        self.0[slot.index()].fetch_add(count as u64, Relaxed);
+    }
+
+    fn of(&self, slot: Slot) -> u64 {
+        self.0[slot.index()].load(Relaxed)
+    }
+}
+
+impl Replication {
+    /// Of all slots; `None` while some leader does not answer, or a slot is on its way.
+    pub async fn slot_loads(&self) -> Option<BTreeMap<Slot, SlotLoad>> {
+        let (topology, hints) = (self.topology(), self.hints());
+        let leaders: Option<BTreeSet<NodeId>> =
+            topology.groups().keys().map(|group| hints.leader(*group).map(|leader| leader.node)).collect();
+        let mut loads = self.slot_loads_here().await;
+        let others = leaders?.into_iter().filter(|node| *node != self.node());
+        for answer in join_all(others.map(|node| self.ask_slot_loads(node))).await {
+            loads.extend(answer?);
+        }
+        (loads.len() == SLOT_COUNT).then_some(loads)
+    }
+
+    pub(super) async fn encoded_slot_loads(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.slot_loads_here().await).expect("numbers encode")
+    }
+
+    async fn slot_loads_here(&self) -> BTreeMap<Slot, SlotLoad> {
+        let mut loads = BTreeMap::new();
+        for group in self.led_groups() {
+            let owned: Vec<Slot> = Slot::all().filter(|slot| group.keyspace().owns(*slot)).collect();
+            for slots in owned.chunks(SLOTS_AT_ONCE) {
+                for slot in slots {
+                    let (_, bytes) = group.keyspace().slot_size(*slot);
+                    loads.insert(*slot, SlotLoad { bytes, requests: self.slot_requests().of(*slot) });
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        loads
+    }
+
+    async fn ask_slot_loads(&self, node: NodeId) -> Option<BTreeMap<Slot, SlotLoad>> {
+        let answer = self.ask(node, ASK_SLOT_LOADS, &[], ANSWER_WAIT_MAX).await.ok()?;
+        let loads: BTreeMap<Slot, SlotLoad> = postcard::from_bytes(&answer).ok()?;
+        loads.keys().all(|slot| slot.index() < SLOT_COUNT).then_some(loads)
+    }
+}

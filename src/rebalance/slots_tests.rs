@@ -1,0 +1,118 @@
+//! Plans of slots: they end, even out what can be, and touch nothing else.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::{MoveEnd, fixture_node as node, fixture_topology};
+
+fn apply(topology: &mut Topology, op: &MetaOp) {
+    topology.apply(op).unwrap_or_else(|error| panic!("{op:?}: {error}"));
+}
+
+fn add_group(topology: &mut Topology) -> GroupId {
+    let epoch = topology.epoch();
+    apply(topology, &MetaOp::MakeGroup { epoch, homes: vec![node(1), node(2)], why: String::new() });
+    *topology.groups().keys().next_back().unwrap()
+}
+
+fn finish_moves(topology: &mut Topology) {
+    let moves: Vec<_> = topology.moves().map(|(id, _)| id).collect();
+    for id in moves {
+        apply(topology, &MetaOp::CommitMove { id });
+        for end in [MoveEnd::Source, MoveEnd::Target] {
+            apply(topology, &MetaOp::FinishMove { id, end });
+        }
+    }
+}
+
+/// Ops until nothing is left to do.
+fn carry_out(topology: &mut Topology, weights: &SlotWeights) -> usize {
+    for ops in 0..500 {
+        let Some(op) = next_slots(topology, weights) else { return ops };
+        apply(topology, &op);
+        assert_eq!(next_slots(topology, weights), None, "one op at a time");
+        finish_moves(topology);
+    }
+    panic!("no end: {:?}", next_slots(topology, weights));
+}
+
+fn load(topology: &Topology, weights: &SlotWeights, group: GroupId) -> f64 {
+    topology.slots_of(group).map(|slot| weights.of(slot)).sum()
+}
+
+#[test]
+fn what_is_even_stays() {
+    for (nodes, groups) in [(1, 1), (3, 3), (5, 7), (3, 64)] {
+        let topology = fixture_topology(nodes, groups, 3);
+        assert_eq!(next_slots(&topology, &SlotWeights::equal()), None, "{groups} groups");
+    }
+}
+
+#[test]
+fn new_groups_get_their_share_from_all_others_in_few_ranges() {
+    let mut topology = fixture_topology(3, 3, 3);
+    let new = [add_group(&mut topology), add_group(&mut topology)];
+    let weights = SlotWeights::equal();
+    carry_out(&mut topology, &weights);
+    for group in topology.groups().keys() {
+        let count = topology.slots_of(*group).count();
+        assert!((190..=220).contains(&count), "group {group} has {count} slots");
+    }
+    let edges = topology.slots().windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(edges <= 64, "{edges} edges between ranges; {new:?}");
+}
+
+#[test]
+fn slots_placed_by_hand_stay_where_they_are_until_they_are_let_go() {
+    let mut topology = fixture_topology(3, 3, 3);
+    let (first, weights) = (topology.next_move(), SlotWeights::equal());
+    let slots: BTreeSet<Slot> = topology.slots_of(GroupId(1)).take(200).collect();
+    apply(&mut topology, &MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand: true });
+    finish_moves(&mut topology);
+    assert_eq!(next_slots(&topology, &weights), None);
+    apply(&mut topology, &MetaOp::PlaceSlots);
+    assert!(carry_out(&mut topology, &weights) > 0);
+    assert!(load(&topology, &weights, GroupId(1)) > 0.3);
+}
+
+#[test]
+fn a_slot_that_outweighs_its_group_does_not_wander() {
+    let mut bytes = vec![1_000_000; SLOT_COUNT];
+    bytes[7] = 4_000_000_000;
+    let mut topology = fixture_topology(3, 3, 3);
+    let weights = SlotWeights::new(&bytes, &[0.0; SLOT_COUNT]);
+    let hot = topology.group_of(Slot::all().nth(7).unwrap());
+    carry_out(&mut topology, &weights);
+    let others = topology.slots_of(hot).count();
+    assert_eq!(topology.group_of(Slot::all().nth(7).unwrap()), hot, "moving it helps nobody");
+    assert!(others < 200, "the other slots of its group made room: {others}");
+}
+
+#[test]
+fn little_data_and_few_requests_weigh_nothing() {
+    let (mut bytes, mut rates) = (vec![0; SLOT_COUNT], vec![0.0; SLOT_COUNT]);
+    (bytes[3], rates[4]) = (1_000_000, 100.0);
+    assert_eq!(SlotWeights::new(&bytes, &rates), SlotWeights::equal());
+}
+
+proptest! {
+    #[test]
+    fn any_load_is_evened_out_as_far_as_slots_allow(
+        groups in 1u32..6,
+        fresh in 0usize..3,
+        draws in prop::collection::vec(1u64..1_000_000, SLOT_COUNT),
+    ) {
+        let mut topology = fixture_topology(3, groups, 3);
+        for _ in 0..fresh {
+            add_group(&mut topology);
+        }
+        let weights = SlotWeights::new(&draws, &[0.0; SLOT_COUNT]);
+        carry_out(&mut topology, &weights);
+        topology.validate().expect("consistent");
+        let share = 1.0 / topology.groups().len() as f64;
+        for group in topology.groups().keys() {
+            let part = load(&topology, &weights, *group) / share;
+            prop_assert!((0.9..=1.1).contains(&part), "group {group} carries {part} of its share");
+        }
+    }
+}
