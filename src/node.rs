@@ -28,7 +28,7 @@ use crate::raft::{
 };
 use crate::random;
 use crate::rebalance;
-use crate::server::{Listener, Shared};
+use crate::server::{Listener, Shared, notify_clients};
 use crate::workers::Workers;
 
 /// Hints and questions of peers that wait for the coordinator.
@@ -135,6 +135,7 @@ async fn serve(
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
     background.spawn(keep_metrics(rendered.clone(), shared.clone()));
+    background.spawn(notify_clients(shared.clone()));
     background.spawn(follow_log_level(parameters.clone(), logs));
     serve_pages(&config, &shared, rendered, health_seen, stopped.clone(), &mut background).await?;
     tracing::info!(port = config.port, address = %replication.address(), "serving clients");

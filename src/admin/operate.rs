@@ -107,8 +107,16 @@ pub fn resume(members: &Members) -> Result<String, String> {
 
 /// Shows the plan; then, unless that was all, watches it being carried out.
 pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
+    if !dry_run {
+        members.order(&["EVEN"])?;
+    }
     let plan = plan(members)?;
     let mut text = plan_text(&plan);
+    if plan.by_hand {
+        text.push_str(
+            "Slots stay where an operator has placed them, until `kvorum cluster rebalance` evens them out.\n",
+        );
+    }
     if dry_run || plan.steps.is_empty() {
         return Ok(text);
     }
@@ -283,7 +291,7 @@ mod tests {
     #[test]
     fn a_plan_is_a_numbered_list_with_reasons() {
         let step = PlannedStep { what: "a replica moves".to_owned(), why: "it is dark".to_owned() };
-        let plan = Plan { paused: false, steps: vec![step.clone(), step] };
+        let plan = Plan { paused: false, by_hand: false, steps: vec![step.clone(), step] };
         assert_eq!(plan_text(&plan).lines().last(), Some("   2. a replica moves, because it is dark"));
         assert_eq!(plan_text(&Plan { steps: vec![], ..plan }), "Nothing is to be moved.\n");
     }

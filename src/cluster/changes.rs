@@ -209,9 +209,15 @@ impl Topology {
         self.placed_by_hand
     }
 
-    pub(super) fn set_placed_by_hand(&mut self, by_hand: bool) -> MetaOutcome {
-        let before = std::mem::replace(&mut self.placed_by_hand, by_hand);
-        if before == by_hand { MetaOutcome::Unchanged } else { MetaOutcome::Changed }
+    /// How often an operator has told the scheduler to even out slots.
+    pub fn evening_asked(&self) -> u64 {
+        self.evening_asked
+    }
+
+    pub(super) fn ask_for_evening(&mut self) -> MetaOutcome {
+        self.placed_by_hand = false;
+        self.evening_asked += 1;
+        MetaOutcome::Changed
     }
 
     pub(super) fn set_paused(&mut self, paused: bool) -> MetaOutcome {

@@ -82,7 +82,7 @@ impl Topology {
                 (format!("group {group} is made, to be led by {}", self.leader_to_be(group)?), why.as_str())
             }
             MetaOp::Dissolve { group, why, .. } => (format!("group {group} is dissolved"), why.as_str()),
-            MetaOp::PlaceSlots => ("slots are evened out again".to_owned(), "an operator asked for it"),
+            MetaOp::EvenSlots => ("slots are to be evened out".to_owned(), "an operator asked for it"),
             MetaOp::PauseRebalance => ("rebalancing is paused".to_owned(), "an operator asked for it"),
             MetaOp::ResumeRebalance => ("rebalancing goes on".to_owned(), "an operator asked for it"),
         };

@@ -109,8 +109,8 @@ pub enum MetaOp {
         group: GroupId,
         why: String,
     },
-    /// The scheduler may even out slots that an operator has placed.
-    PlaceSlots,
+    /// The scheduler is to even out slots now, also those that an operator has placed.
+    EvenSlots,
 }
 
 /// What an applied entry did.
@@ -265,7 +265,7 @@ impl Topology {
                 self.check_epoch(*epoch)?;
                 self.dissolve(*group)?
             }
-            MetaOp::PlaceSlots => self.set_placed_by_hand(false),
+            MetaOp::EvenSlots => self.ask_for_evening(),
         };
         if outcome != MetaOutcome::Unchanged {
             self.epoch = Epoch(self.epoch.0 + 1);

@@ -191,6 +191,7 @@ fn lay_out(intent: &Intent, members: &BTreeMap<Address, Founder>, seed: PlanSeed
         next_move: MoveId(1),
         next_group: GroupId(1),
         placed_by_hand: false,
+        evening_asked: 0,
     };
     for node in &order {
         let replica = topology.draw_replica_id();

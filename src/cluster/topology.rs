@@ -90,6 +90,8 @@ pub struct Topology {
     pub(super) next_group: GroupId,
     /// An operator has said which slots go where: the scheduler does not even them out until it is told to.
     pub(super) placed_by_hand: bool,
+    /// How often an operator has told it to.
+    pub(super) evening_asked: u64,
 }
 
 /// Why bytes from the disk or a peer are not a topology.

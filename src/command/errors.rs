@@ -18,6 +18,8 @@ pub enum WireError {
     WrongArity(&'static str),
     #[error("ERR syntax error")]
     Syntax,
+    #[error("ERR CLIENT MAINT_NOTIFICATIONS ON needs RESP3: send HELLO 3 first")]
+    NotificationsNeedResp3,
     #[error("ERR Unsupported option {0}")]
     UnsupportedOption(String),
     #[error("ERR value is not an integer or out of range")]

@@ -79,6 +79,8 @@ const CLIENT: &[&str] = &[
     "    Protect current client connection from eviction.",
     "NO-TOUCH (ON|OFF)",
     "    Will not touch LRU/LFU stats when this mode is on.",
+    "MAINT_NOTIFICATIONS (ON|OFF) [moving-endpoint-type <type>]",
+    "    Push SMIGRATING and SMIGRATED when slots move (RESP3).",
     "SETINFO <option> <value>",
     "    Set client meta attr. Options are:",
     "    * LIB-NAME: the client lib name.",

@@ -51,6 +51,7 @@ pub enum ClientCommand {
     Unpause,
     NoEvict,
     NoTouch,
+    MaintNotifications,
     Unblock,
 }
 

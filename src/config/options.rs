@@ -113,7 +113,8 @@ pub struct Config {
     /// cluster's with --join].
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=7), help_heading = "Cluster")]
     pub replicas: Option<u32>,
-    /// Raft groups that share the slots; the same on every node [default: one for each founding node].
+    /// Raft groups that share the slots, fixed when the cluster forms; the same on every node [default: one for each node, also for those
+    /// that come and go].
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=1024), help_heading = "Cluster")]
     pub groups: Option<u32>,
     /// How a leader knows that it may answer a read: by lease, or by asking a quorum (read-index).

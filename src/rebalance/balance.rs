@@ -34,6 +34,8 @@ pub struct Balance {
     even_at: Instant,
     /// Slots have begun to move, and are not yet all where they should be.
     evening: bool,
+    /// As the topology counts it.
+    asked: Option<u64>,
 }
 
 impl Balance {
@@ -48,6 +50,7 @@ impl Balance {
             bytes: vec![0; SLOT_COUNT],
             even_at: now,
             evening: false,
+            asked: None,
         }
     }
 
@@ -61,7 +64,9 @@ impl Balance {
     }
 
     /// Whether it is time to look at what slots cost.
-    pub fn is_due(&self, topology: &Topology) -> bool {
+    pub fn is_due(&mut self, topology: &Topology) -> bool {
+        let asked = self.asked.replace(topology.evening_asked());
+        self.evening |= asked.is_some_and(|asked| asked != topology.evening_asked());
         self.evening || is_urgent(topology) || self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)
     }
 

@@ -37,6 +37,9 @@ pub struct Situation<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub paused: bool,
+    /// Slots stay where an operator has placed them.
+    #[serde(default)]
+    pub by_hand: bool,
     pub steps: Vec<PlannedStep>,
 }
 

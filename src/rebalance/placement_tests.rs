@@ -190,6 +190,7 @@ fn a_cluster_too_small_for_its_replicas_may_shrink_and_one_that_is_not_may_not()
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn every_plan_ends_in_an_even_cluster(
         nodes in 1_u8..8, joins in 0_u8..5, groups in 0_u32..12, factor in 1_u32..5,

@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
     }
 
     fn even_out(&mut self) -> Option<(String, GroupId, BTreeSet<Slot>)> {
-        let of_share = |load: f64| (load / self.share * 100.0).round();
+        let of_share = |load: f64| (load / self.share * 100.0).round().abs();
         let to = self.lightest()?;
         let lightest = self.loads[&to];
         let heaviest = self.loads.values().copied().fold(0.0, f64::max);

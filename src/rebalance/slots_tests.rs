@@ -70,7 +70,7 @@ fn slots_placed_by_hand_stay_where_they_are_until_they_are_let_go() {
     apply(&mut topology, &MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand: true });
     finish_moves(&mut topology);
     assert_eq!(next_slots(&topology, &weights), None);
-    apply(&mut topology, &MetaOp::PlaceSlots);
+    apply(&mut topology, &MetaOp::EvenSlots);
     assert!(carry_out(&mut topology, &weights) > 0);
     assert!(load(&topology, &weights, GroupId(1)) > 0.3);
 }
@@ -96,6 +96,7 @@ fn little_data_and_few_requests_weigh_nothing() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn any_load_is_evened_out_as_far_as_slots_allow(
         groups in 1u32..6,

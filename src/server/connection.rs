@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::protocol::{ProtocolError, ReadLimits, RequestReader, Requests};
 use crate::server::clients::{Client, Signal};
@@ -93,6 +94,8 @@ struct Connection<'a> {
 enum Event {
     Read(io::Result<usize>),
     Writable(io::Result<()>),
+    /// A push for a client that asked for them.
+    Notified(Bytes),
     Signalled,
 }
 
@@ -125,6 +128,10 @@ impl Connection<'_> {
                     writable?;
                     self.send()?;
                 }
+                Event::Notified(push) => {
+                    self.output.reply.append_raw(&push);
+                    self.send()?;
+                }
                 Event::Signalled => self.trim(),
             }
         }
@@ -134,12 +141,13 @@ impl Connection<'_> {
         let output_bytes_max = self.shared.parameters.tunables().client_output_limit;
         let may_read = self.output.has_room(output_bytes_max);
         let wanted = self.reader.wanted();
-        let client = &self.session.client;
+        let Session { client, notifications, .. } = &mut self.session;
         tokio::select! {
             biased;
             () = client.signalled() => Event::Signalled,
             writable = self.output.writable() => Event::Writable(writable),
             read = fill(&mut self.read_half, &mut self.buffer, self.read_bytes, wanted), if may_read => Event::Read(read),
+            push = notified(notifications), if may_read => Event::Notified(push),
         }
     }
 
@@ -275,6 +283,19 @@ impl Connection<'_> {
             () = client.killed() => Ok(()),
         }
     }
+}
+
+/// Ends with the next push; never for a client that wants none. Cancel-safe.
+async fn notified(notifications: &mut Option<broadcast::Receiver<Bytes>>) -> Bytes {
+    while let Some(receiver) = notifications {
+        match receiver.recv().await {
+            Ok(push) => return push,
+            // What a slow client has missed it learns by MOVED.
+            Err(RecvError::Lagged(_)) => (),
+            Err(RecvError::Closed) => *notifications = None,
+        }
+    }
+    std::future::pending().await
 }
 
 /// Reads what has arrived. The buffer is empty-handed until there is something to read, so that idle connections that were

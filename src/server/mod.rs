@@ -9,6 +9,7 @@ mod connection;
 mod dispatch;
 mod latency;
 mod listener;
+mod notifications;
 mod output;
 mod parking;
 mod pause;
@@ -28,6 +29,7 @@ mod turn;
 pub use clients::{Client, ClientFilter, ClientNames, Clients, Signal};
 pub use commands::REDIS_VERSION;
 pub use listener::Listener;
+pub use notifications::notify_clients;
 pub use shared::Shared;
 #[cfg(test)]
 pub use simulated::SimulatedConnection;

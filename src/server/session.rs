@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+use tokio::sync::broadcast;
+
 use crate::cluster::GroupId;
 use crate::protocol::Protocol;
 use crate::server::clients::{Client, ClientNames};
@@ -33,6 +36,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Groups that this connection has written to, for WAIT, and the entry that answered it last in each.
     pub written: Vec<(GroupId, Option<u64>)>,
+    /// CLIENT MAINT_NOTIFICATIONS ON.
+    pub notifications: Option<broadcast::Receiver<Bytes>>,
 }
 
 impl Session {
@@ -44,6 +49,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             protocol: Protocol::Resp2,
             written: Vec::new(),
+            notifications: None,
         }
     }
 
@@ -70,6 +76,8 @@ impl Session {
 
     pub fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
+        // RESP2 has no pushes.
+        self.notifications = self.notifications.take().filter(|_| protocol == Protocol::Resp3);
         self.client.switches.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
     }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::clock::{Boottime, Timestamp};
 use crate::cluster::Address;
@@ -13,6 +14,7 @@ use crate::config::{Config, ConfigTable};
 use crate::raft::Replication;
 use crate::server::clients::Clients;
 use crate::server::latency::Latency;
+use crate::server::notifications::NOTIFICATIONS_KEPT;
 use crate::server::parking::Parking;
 use crate::server::pause::Pause;
 use crate::server::process::UsageFigures;
@@ -38,6 +40,8 @@ pub struct Shared {
     pub latency: Latency,
     pub pause: Pause,
     pub parking: Parking,
+    /// Pushes for the clients that asked for them; see `notifications.rs`.
+    pub notifications: broadcast::Sender<Bytes>,
     /// Reply bytes that wait for clients to read them.
     pub output_bytes: AtomicUsize,
     /// Set by SHUTDOWN; the node's main task watches it.
@@ -71,6 +75,7 @@ impl Shared {
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             pause: Pause::default(),
+            notifications: broadcast::Sender::new(NOTIFICATIONS_KEPT),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
             meeting: watch::Sender::new(None),

@@ -1,13 +1,12 @@
 //! Nodes that join and leave while the meta leader, the groups' leaders, the node itself or anybody else is killed or cut off; and nodes that stay away
-//! until they are given up.
+//! until they are given up. Groups and slots come and go with them.
 
 use crate::cluster::GroupId;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 
 /// Three nodes, two more to come and go.
-pub const GROWTH: Scenario =
-    Scenario { disturb: growth, spares: 2, node_down_after: 4, groups: Some(3), ..Scenario::drawn() };
+pub const GROWTH: Scenario = Scenario { disturb: growth, spares: 2, node_down_after: 4, ..Scenario::drawn() };
 
 /// Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, a short run has to do.
 const ROUNDS: u64 = if cfg!(tokio_unstable) { 8 } else { 2 };
@@ -25,7 +24,7 @@ fn growth(world: &mut World) -> Result<(), String> {
         }
         if !world.pass_until(SETTLE_MS_MAX, World::is_at_rest)? {
             return Err(format!(
-                "nodes and replicas are not where they should be, {SETTLE_MS_MAX} ms after the last change"
+                "nodes, replicas, groups and slots are not where they should be, {SETTLE_MS_MAX} ms after the last change"
             ));
         }
     }
@@ -57,7 +56,7 @@ fn change(world: &mut World, round: u64) {
 fn disturb(world: &mut World) {
     let members = world.members();
     let any = members[world.chance.below(members.len() as u64) as usize];
-    let group = GroupId(1 + world.chance.below(3) as u32);
+    let group = GroupId(1 + world.chance.below(4) as u32);
     let (name, node) = match world.chance.below(5) {
         0 | 1 => ("kill of the meta leader", world.meta_leader()),
         2 => ("kill of a group leader", world.leader(group)),

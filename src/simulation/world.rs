@@ -367,13 +367,21 @@ impl World {
         settled && seen.len() == self.members().len() && groups.chain([meta]).all(|(id, wanted)| whole(&id, wanted))
     }
 
-    /// Nobody is on the way in or out, and every group has exactly the replicas that the topology wants.
+    /// Nobody is on the way in or out, every group has exactly the replicas that the topology wants, and there are as many groups as there should
+    /// be, all with slots.
     pub fn is_at_rest(&self) -> bool {
         let on_the_way = |seen: &Seen| {
             let topology = seen.replication.topology();
             let left = topology.staying().count() < topology.nodes().len();
             left || topology.nodes().len() != self.members().len()
                 || topology.groups().values().any(|info| !info.departing.is_empty())
+                || topology.moves().next().is_some()
+                || topology.missing_groups() > 0
+                || !topology.leaving_groups().is_empty()
+                || topology
+                    .groups()
+                    .keys()
+                    .any(|group| topology.slots_of(*group).count() < SLOT_COUNT / topology.groups().len() / 2)
         };
         self.can_spare_one() && !self.seen().iter().any(on_the_way)
     }

@@ -1,6 +1,8 @@
 //! Slots move between groups while clients write, and while leaders are killed: clients see MOVED and nothing else, no key is lost, none is there twice.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,4 +129,38 @@ fn leaders_killed_while_slots_move_cost_no_key_and_no_error() {
     }
     let written = finish(&cluster, &stop, clients);
     check_each_once(&cluster, written.iter().map(|written| written.keys.len()).sum());
+}
+
+/// What the node sends until it holds `text`.
+fn read_until(stream: &mut TcpStream, text: &str) -> String {
+    let mut read = String::new();
+    let mut bytes = [0; 4096];
+    while !read.contains(text) {
+        let count = stream.read(&mut bytes).unwrap_or_else(|error| panic!("{error}; until now {read}"));
+        assert!(count > 0, "closed after {read}");
+        read.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    read
+}
+
+#[test]
+fn clients_that_asked_for_it_are_told_of_slots_that_move() {
+    let cluster = Cluster::start(3, &[]);
+    let key = MOVING_KEYS[0];
+    let (slot, from) = place(&cluster, 0, key).expect("the node answers");
+    let to = if from == "1" { "2" } else { "1" };
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.nodes[2].port)).expect("it listens");
+    stream.set_read_timeout(Some(MOVES_WAIT)).expect("a time-out");
+    stream.write_all(b"CLIENT MAINT_NOTIFICATIONS ON\r\n").expect("written");
+    read_until(&mut stream, "-ERR CLIENT MAINT_NOTIFICATIONS ON needs RESP3: send HELLO 3 first\r\n");
+    stream.write_all(b"HELLO 3\r\nCLIENT MAINT_NOTIFICATIONS ON moving-endpoint-type none\r\n").expect("written");
+    read_until(&mut stream, "+OK\r\n");
+    start_move(&cluster, &slot, to);
+    let told = read_until(&mut stream, "+SMIGRATED\r\n");
+    assert!(told.contains(">3\r\n+SMIGRATING\r\n:"), "{told}");
+    // The connection goes on as ever.
+    stream.write_all(b"PING\r\n").expect("written");
+    let told = told + &read_until(&mut stream, "+PONG\r\n");
+    let ports = cluster.ports().iter().filter(|port| told.contains(&format!("127.0.0.1:{port}\r\n"))).count();
+    assert_eq!(ports, 2, "where it was and where it is: {told}");
 }

@@ -38,6 +38,7 @@ const CLIENT: Row = Row {
         CLIENT_UNPAUSE,
         CLIENT_NO_EVICT,
         CLIENT_NO_TOUCH,
+        CLIENT_MAINT_NOTIFICATIONS,
         CLIENT_UNBLOCK,
         CLIENT_HELP,
     ],
@@ -370,6 +371,27 @@ const CLIENT_NO_TOUCH: Row = Row {
     },
     subcommands: &[],
     run: Run::Node(NodeCommand::Client(ClientCommand::NoTouch)),
+};
+
+const CLIENT_MAINT_NOTIFICATIONS: Row = Row {
+    name: "client|maint_notifications",
+    arity: -3,
+    flags: &[Flag::Noscript, Flag::Loading, Flag::Stale],
+    categories: &[Category::Slow, Category::Connection],
+    keys: KeyRange::NONE,
+    key_specs: &[],
+    tips: &[],
+    docs: Docs {
+        summary: "Controls whether the client is told of slots that move.",
+        since: "8.4.0",
+        group: Group::Connection,
+        complexity: "O(1)",
+        deprecated: None,
+        history: &[],
+        arguments: &[one_of("enabled", &[token("on", "ON"), token("off", "OFF")])],
+    },
+    subcommands: &[],
+    run: Run::Node(NodeCommand::Client(ClientCommand::MaintNotifications)),
 };
 
 const CLIENT_UNBLOCK: Row = Row {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::command::{ClientCommand, WireError, parse_integer};
-use crate::protocol::Args;
+use crate::protocol::{Args, Protocol};
 use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal, Unblocked};
 use crate::server::commands::CommandContext;
 use crate::server::commands::connection::is_plain;
@@ -59,6 +59,7 @@ fn answer(command: ClientCommand, args: &Args<'_>, context: &mut CommandContext<
             client.switches.no_touch.store(on_or_off(&args[2])?, Ordering::Relaxed);
             context.reply.ok();
         }
+        ClientCommand::MaintNotifications => set_notifications(args, context)?,
         ClientCommand::Unblock => unblock(args, context)?,
     }
     Ok(Flow::Continue)
@@ -72,6 +73,23 @@ fn on_or_off(word: &[u8]) -> Result<bool, WireError> {
     } else {
         Err(WireError::Syntax)
     }
+}
+
+/// What kind of address the client would like to be told makes no difference: it is the one that CLUSTER SLOTS names.
+fn set_notifications(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let wanted = on_or_off(&args[2])?;
+    let of_kind = args.len() == 5 && args[3].eq_ignore_ascii_case(b"moving-endpoint-type");
+    let known = ["none", "internal-ip", "internal-fqdn", "external-ip", "external-fqdn"];
+    let is_known = || known.iter().any(|kind| args[4].eq_ignore_ascii_case(kind.as_bytes()));
+    if args.len() > 3 && !(of_kind && is_known()) {
+        return Err(WireError::Syntax);
+    }
+    if wanted && context.session.protocol == Protocol::Resp2 {
+        return Err(WireError::NotificationsNeedResp3);
+    }
+    context.session.notifications = wanted.then(|| context.shared.notifications.subscribe());
+    context.reply.ok();
+    Ok(())
 }
 
 fn set_info(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {

@@ -144,6 +144,7 @@ pub async fn operate(question: &[u8], words: &[&[u8]], context: &mut CommandCont
         }
         (b"PAUSE", []) => replication.propose_anywhere(&MetaOp::PauseRebalance).await,
         (b"RESUME", []) => replication.propose_anywhere(&MetaOp::ResumeRebalance).await,
+        (b"EVEN", []) => replication.propose_anywhere(&MetaOp::EvenSlots).await,
         (b"REMOVE", [node]) => remove(&replication, node, None, false).await,
         (b"REMOVE", [node, "force"]) => remove(&replication, node, None, true).await,
         (b"REPLACE", [old, new]) => remove(&replication, old, Some(new), true).await,
@@ -176,6 +177,6 @@ async fn plan(replication: &Replication) -> Vec<u8> {
     let weights = rebalance::slot_weights_now(replication).await;
     let topology = replication.newest_topology();
     let steps = rebalance::whole_plan(&rebalance::situation(replication, &topology, &led), &weights);
-    let plan = rebalance::Plan { paused: topology.is_paused(), steps };
+    let plan = rebalance::Plan { paused: topology.is_paused(), by_hand: topology.is_placed_by_hand(), steps };
     serde_json::to_vec(&plan).expect("a plan is plain values")
 }
