@@ -25,6 +25,7 @@ pub enum NodeCommand {
     Readonly,
     Readwrite,
     Asking,
+    Migrate,
     Client(ClientCommand),
     Config(ConfigCommand),
     Memory(MemoryCommand),
@@ -117,6 +118,7 @@ pub enum ClusterCommand {
     CountFailureReports,
     Failover,
     Change(ClusterChange),
+    Assign(ClusterSlots),
     Hashslot,
     Kvorum,
 }
@@ -131,4 +133,15 @@ pub enum ClusterChange {
     SetConfigEpoch,
     Bumpepoch,
     Saveconfig,
+}
+
+/// Subcommands of `CLUSTER` by which Redis gives slots to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterSlots {
+    Setslot,
+    Addslots,
+    Addslotsrange,
+    Delslots,
+    Delslotsrange,
+    Flushslots,
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaOp, MoveId, MoveState};
+use crate::cluster::{GroupId, MetaOp, MoveId, MoveState, Topology};
 use crate::raft::group::Group;
 use crate::raft::peers::ASK_MOVE;
 use crate::raft::replication::Replication;
@@ -21,6 +22,10 @@ use crate::slot::{SLOT_COUNT, Slot};
 
 const START_TRIES_MAX: usize = 3;
 const START_SEEN_WAIT: Duration = Duration::from_millis(500);
+/// Two commits that follow the one by which a slot changes hands.
+const CLEAN_UP_WAIT_MAX: Duration = Duration::from_secs(5);
+/// After this a node whose topology does not show a move that was started will not.
+const MOVE_SEEN_WAIT: Duration = Duration::from_secs(5);
 const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A slot in the target's leader, with the step applied if it counted.
@@ -47,6 +52,7 @@ impl Replication {
     pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>, why: &str) -> Result<(), String> {
         let mut topologies = self.newest_topologies();
         for tries_left in (0..START_TRIES_MAX).rev() {
+            self.wait_cleaned_up(&slots).await;
             let topology = self.newest_topology();
             let first = topology.next_move();
             let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: why.to_owned() };
@@ -66,13 +72,71 @@ impl Replication {
         Err("other moves were started again and again".to_owned())
     }
 
+    /// Until both groups of each move of these slots that is over are done with it, or it takes too long. A slot that has come a moment ago can go on.
+    async fn wait_cleaned_up(&self, slots: &BTreeSet<Slot>) {
+        let is_over =
+            |topology: &Topology| !topology.moves().any(|(_, moved)| slots.contains(&moved.slot) && !moved.is_open());
+        let mut topologies = self.newest_topologies();
+        let over = topologies.wait_for(|now| now.as_ref().is_some_and(|now| is_over(now)));
+        // Otherwise the answer to what is proposed next says so.
+        let _ = tokio::time::timeout(CLEAN_UP_WAIT_MAX, over).await;
+    }
+
+    /// Moves `slots` to `to`, and returns when the topology known here has them there. Slots that are there, or on their way, are none the worse for it.
+    ///
+    /// Errors: one of them is on its way elsewhere, was given up, or takes longer than `wait_max`, and then it goes on.
+    pub async fn move_slots(
+        &self,
+        to: GroupId,
+        slots: &BTreeSet<Slot>,
+        why: &str,
+        wait_max: Duration,
+    ) -> Result<(), String> {
+        let topology = self.newest_topology();
+        let elsewhere =
+            topology.moves().find(|(_, moved)| slots.contains(&moved.slot) && moved.is_open() && moved.to != to);
+        if let Some((_, moved)) = elsewhere {
+            return Err(format!("slot {} is on its way to group {}", moved.slot, moved.to));
+        }
+        if slots.iter().any(|slot| topology.destination_of(*slot) != to) {
+            self.start_moves(to, slots.clone(), why).await?;
+        }
+        match tokio::time::timeout(wait_max, self.wait_moved(to, slots)).await {
+            Ok(moved) => moved,
+            Err(_) => Err("it takes long and goes on, see kvorum cluster status".to_owned()),
+        }
+    }
+
+    async fn wait_moved(&self, to: GroupId, slots: &BTreeSet<Slot>) -> Result<(), String> {
+        let mut topologies = self.newest_topologies();
+        let began = Instant::now();
+        let mut seen = false;
+        loop {
+            let topology = self.newest_topology();
+            let mut left = slots.iter().copied().filter(|slot| topology.group_of(*slot) != to).peekable();
+            if left.peek().is_none() {
+                return Ok(());
+            }
+            let given_up = left.find(|slot| topology.destination_of(*slot) != to);
+            // A move that was started is seen here a moment later.
+            seen |= given_up.is_none();
+            if let Some(slot) = given_up.filter(|_| seen || began.elapsed() > MOVE_SEEN_WAIT) {
+                let owner = topology.group_of(slot);
+                return Err(format!(
+                    "slot {slot} stays in group {owner}: its move was given up, see kvorum cluster events"
+                ));
+            }
+            match tokio::time::timeout(START_SEEN_WAIT, topologies.changed()).await {
+                Ok(Ok(())) | Err(_) => (),
+                Ok(Err(_)) => return Err("the node stops".to_owned()),
+            }
+        }
+    }
+
     /// Gives up the moves of these slots that are not committed.
     pub async fn cancel_moves(&self, slots: &BTreeSet<Slot>) -> Result<(), String> {
         let topology = self.newest_topology();
-        let to_cancel = topology.moves().filter(|(_, moved)| {
-            slots.contains(&moved.slot)
-                && matches!(moved.state, MoveState::Started | MoveState::Aborted { again: true })
-        });
+        let to_cancel = topology.moves().filter(|(_, moved)| slots.contains(&moved.slot) && moved.is_open());
         for (id, _) in to_cancel {
             let aborted = self.propose_anywhere(&MetaOp::AbortMove { id, again: false }).await;
             let now = self.newest_topology();

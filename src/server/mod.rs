@@ -20,6 +20,7 @@ mod settle;
 mod shared;
 #[cfg(test)]
 mod simulated;
+mod slot_intents;
 mod slowlog;
 mod stats;
 mod stretch;

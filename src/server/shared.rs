@@ -17,6 +17,7 @@ use crate::server::parking::Parking;
 use crate::server::pause::Pause;
 use crate::server::process::UsageFigures;
 use crate::server::rates::{Rates, Totals};
+use crate::server::slot_intents::SlotIntents;
 use crate::server::slowlog::SlowLog;
 use crate::server::stats::Stats;
 
@@ -38,6 +39,7 @@ pub struct Shared {
     pub latency: Latency,
     pub pause: Pause,
     pub parking: Parking,
+    pub slot_intents: SlotIntents,
     /// Reply bytes that wait for clients to read them.
     pub output_bytes: AtomicUsize,
     /// Set by SHUTDOWN; the node's main task watches it.
@@ -71,6 +73,7 @@ impl Shared {
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             pause: Pause::default(),
+            slot_intents: SlotIntents::default(),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
             meeting: watch::Sender::new(None),

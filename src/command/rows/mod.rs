@@ -3,6 +3,7 @@
 mod client;
 mod cluster;
 mod cluster_change;
+mod cluster_slots;
 mod command;
 mod connection;
 mod expiry;
@@ -29,4 +30,5 @@ pub(super) static ROWS: &[&[&Row]] = &[
     command::ROWS,
     monitoring::ROWS,
     cluster::ROWS,
+    cluster_slots::ROWS,
 ];
