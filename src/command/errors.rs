@@ -127,6 +127,30 @@ pub enum WireError {
         "ERR node {0} leads no group now, so it cannot be given slots: see kvorum cluster status; CLUSTER FAILOVER sent to it makes it lead"
     )]
     LeadsNothing(NodeId),
+    /// Valkey's, in the words that its tests look for; the next eight as well.
+    #[error("ERR No slot ranges specified")]
+    NoSlotRanges,
+    #[error("ERR Start slot number {0} is greater than end slot number {1}")]
+    SlotRangeReversed(KeySlot, KeySlot),
+    #[error("ERR Slot range {}-{} overlaps with previous range {}-{}", range.0, range.1, before.0, before.1)]
+    SlotRangesOverlap { range: (KeySlot, KeySlot), before: (KeySlot, KeySlot) },
+    #[error("ERR Invalid node name: {0}")]
+    InvalidNodeName(String),
+    #[error("ERR Unknown node name: {0}")]
+    UnknownNodeName(NodeId),
+    #[error("ERR Target node can not be this node")]
+    TargetIsMyself,
+    #[error("ERR Slots are not served by this node.")]
+    SlotsNotServed,
+    #[error("ERR I am already migrating slot {0}.")]
+    AlreadyMigrating(KeySlot),
+    #[error("ERR No migrations ongoing.")]
+    NoMigrations,
+    /// Redis's, like the next.
+    #[error("ERR slots belong to different source nodes")]
+    SeveralSources,
+    #[error("ERR unknown argument")]
+    UnknownArgument,
     /// Our own: keys do not leave their slot.
     #[error(
         "ERR MIGRATE is not needed: a slot moves as a whole, with its keys, by CLUSTER SETSLOT <slot> NODE <node-id> or kvorum cluster move-slots"

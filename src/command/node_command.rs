@@ -119,6 +119,7 @@ pub enum ClusterCommand {
     Failover,
     Change(ClusterChange),
     Assign(ClusterSlots),
+    Migrate(ClusterMigration),
     Hashslot,
     Kvorum,
 }
@@ -144,4 +145,14 @@ pub enum ClusterSlots {
     Delslots,
     Delslotsrange,
     Flushslots,
+}
+
+/// Subcommands of `CLUSTER` by which Valkey 9 and Redis 8.4 move slots whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterMigration {
+    Migrateslots,
+    Getslotmigrations,
+    Cancelslotmigrations,
+    /// Redis's: looks at its own subcommands itself.
+    Migration,
 }

@@ -9,6 +9,7 @@ mod connection;
 mod dispatch;
 mod latency;
 mod listener;
+mod migrations;
 mod output;
 mod parking;
 mod pause;

@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigTable};
 use crate::raft::Replication;
 use crate::server::clients::Clients;
 use crate::server::latency::Latency;
+use crate::server::migrations::Migrations;
 use crate::server::parking::Parking;
 use crate::server::pause::Pause;
 use crate::server::process::UsageFigures;
@@ -40,6 +41,7 @@ pub struct Shared {
     pub pause: Pause,
     pub parking: Parking,
     pub slot_intents: SlotIntents,
+    pub migrations: Migrations,
     /// Reply bytes that wait for clients to read them.
     pub output_bytes: AtomicUsize,
     /// Set by SHUTDOWN; the node's main task watches it.
@@ -74,6 +76,7 @@ impl Shared {
             latency: Latency::default(),
             pause: Pause::default(),
             slot_intents: SlotIntents::default(),
+            migrations: Migrations::default(),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
             meeting: watch::Sender::new(None),

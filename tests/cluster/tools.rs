@@ -166,3 +166,151 @@ fn a_node_that_leads_no_group_is_given_no_slots() {
     assert_eq!(slots.keys(slots.source, &slots.key_slot), (KEYS.to_string(), 10));
     assert!(matches!(slots.node(slots.source).ask(&["GET", "{t}0"]), Reply::Bulk(_)));
 }
+
+/// The answer of CLUSTER GETSLOTMIGRATIONS, or of CLUSTER MIGRATION STATUS: each job as pairs of a name and a value.
+fn jobs(node: &Node, words: &[&str]) -> Vec<Vec<(String, String)>> {
+    let reply = node.ask(&[&["CLUSTER"], words].concat());
+    let texts = |job: &Reply| job.items().iter().map(Reply::text).collect::<Vec<_>>();
+    let pairs = |texts: Vec<String>| texts.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    reply.items().iter().map(texts).map(pairs).collect()
+}
+
+fn field(job: &[(String, String)], name: &str) -> String {
+    job.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+fn wait_last(node: &Node, words: &[&str], state: &str) -> Vec<(String, String)> {
+    let last = || jobs(node, words).pop().expect("a job");
+    eventually(LIMIT, || format!("{state}: {:?}", last()), || field(&last(), "state") == state);
+    last()
+}
+
+/// First and last of the block of a key slot.
+fn block_of(key_slot: &str) -> (String, String) {
+    let first = key_slot.parse::<u16>().expect("a number") & !15;
+    (first.to_string(), (first + 15).to_string())
+}
+
+#[test]
+fn the_commands_of_valkey_9_and_redis_8_4_start_the_same_moves_and_tell_what_became_of_them() {
+    let cluster = Cluster::start(3, &[]);
+    let slots = Slots::new(&cluster);
+    let (source, target, key_slot) = (slots.node(slots.source), slots.node(slots.target), slots.key_slot.as_str());
+    let (source_id, target_id) = (slots.id(slots.source), slots.id(slots.target));
+    let list = &["GETSLOTMIGRATIONS"][..];
+    assert!(jobs(source, list).is_empty());
+    // Its block comes along, and is found there.
+    for named in [key_slot, slots.sibling.as_str()] {
+        let words = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", named, named, "NODE", &target_id];
+        assert_eq!(source.ask(&words).text(), "OK");
+        let job = wait_last(source, list, "success");
+        for (name, value) in [
+            ("operation", "EXPORT"),
+            ("slot_ranges", &format!("{named}-{named}")),
+            ("source_node", &source_id),
+            ("target_node", &target_id),
+            ("message", ""),
+            ("cow_size", "0"),
+        ] {
+            assert_eq!(field(&job, name), value, "{job:?}");
+        }
+        assert_eq!((job.len(), field(&job, "name").len()), (11, 40), "{job:?}");
+    }
+    assert_eq!(jobs(source, list).len(), 2);
+    assert_eq!(slots.keys(slots.target, key_slot), (KEYS.to_string(), 10));
+
+    let (first, last) = block_of(key_slot);
+    let id = source.ask(&["CLUSTER", "MIGRATION", "IMPORT", key_slot, &last, &first, key_slot]).text();
+    let words = ["MIGRATION", "STATUS", "ID", &id];
+    let job = wait_last(source, &words, "completed");
+    for (name, value) in [
+        ("id", id.as_str()),
+        ("slots", &format!("{key_slot}-{last} {first}-{key_slot}")),
+        ("source", &target_id),
+        ("dest", &source_id),
+        ("operation", "import"),
+        ("last_error", ""),
+    ] {
+        assert_eq!(field(&job, name), value, "{job:?}");
+    }
+    assert_eq!(job.len(), 12, "{job:?}");
+    assert_eq!(slots.keys(slots.source, key_slot), (KEYS.to_string(), 10));
+    assert_eq!(jobs(source, &["MIGRATION", "STATUS", "ALL"]).len(), 3);
+    assert!(jobs(source, &["MIGRATION", "STATUS", "ID", "none"]).is_empty());
+    assert_eq!(source.ask(&["CLUSTER", "MIGRATION", "CANCEL", "ALL"]).text(), "0");
+    assert!(jobs(target, list).is_empty(), "each node lists what it was asked for");
+}
+
+#[test]
+fn migrations_under_way_are_shown_and_cancelled() {
+    let cluster = Cluster::start(3, &["--move-rate-max", "1mb"]);
+    let slots = Slots::new(&cluster);
+    let (source, target_id) = (slots.node(slots.source), slots.id(slots.target));
+    let large = "x".repeat(8_000_000);
+    assert_eq!(source.ask(&["SET", "{t}large", &large]).text(), "OK");
+    let (first, last) = block_of(&slots.key_slot);
+    let words = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", &first, &last, "NODE", &target_id];
+    for cancel in [&["CANCELSLOTMIGRATIONS"][..], &["MIGRATION", "CANCEL", "ALL"]] {
+        assert_eq!(source.ask(&words).text(), "OK");
+        let job = wait_last(source, &["GETSLOTMIGRATIONS"], "migrating");
+        assert_eq!(field(&job, "message"), "0 of 1 blocks have moved");
+        assert_eq!(source.ask(&words).text(), format!("ERR I am already migrating slot {first}."));
+        let elsewhere = slots.set(slots.other, &slots.key_slot, "NODE", slots.other);
+        assert!(elsewhere.contains("is on its way to group"), "{elsewhere}");
+        let told = source.ask(&[&["CLUSTER"], cancel].concat()).text();
+        assert!(["OK", "1"].contains(&told.as_str()), "{told}");
+        wait_last(source, &["GETSLOTMIGRATIONS"], "cancelled");
+    }
+    assert_eq!(source.ask(&["CLUSTER", "CANCELSLOTMIGRATIONS"]).text(), "ERR No migrations ongoing.");
+    assert_eq!(source.ask(&["STRLEN", "{t}large"]).text(), large.len().to_string());
+}
+
+#[test]
+fn migrations_that_make_no_sense_are_refused() {
+    let cluster = Cluster::start(3, &[]);
+    let slots = Slots::new(&cluster);
+    let source = slots.node(slots.source);
+    let [own, target, other] = [slots.source, slots.target, slots.other].map(|index| slots.id(index));
+    let nobody = "f".repeat(40);
+    let of = |node: usize, key: &str| (slots.cluster.leader_of(key) == node).then(|| key.to_owned());
+    let foreign = (0..100).find_map(|number| of(slots.target, &format!("k{number}"))).expect("it leads some");
+    let foreign = source.ask(&["CLUSTER", "KEYSLOT", &foreign]).text();
+    let (slot, sibling) = (slots.key_slot.as_str(), slots.sibling.as_str());
+    let (first, last) = block_of(slot);
+    let cases: &[(&[&str], &str)] = &[
+        (&["a", "0"], "ERR No slot ranges specified"),
+        (&["0", "a"], "ERR Invalid or out of range slot"),
+        (&["0", "16384"], "ERR Invalid or out of range slot"),
+        (&["1", "0"], "ERR Start slot number 1 is greater than end slot number 0"),
+        (&["0", "5", "3", "6"], "ERR Slot range 3-6 overlaps with previous range 0-5"),
+        (&["3", "6", "0", "5"], "ERR Slot range 0-5 overlaps with previous range 3-6"),
+        (&["0", "0"], "ERR syntax error"),
+        (&["0", "0", "NODE"], "ERR syntax error"),
+        (&["0", "0", "NODE", "x"], "ERR Invalid node name: x"),
+        (&["0", "0", "NODE", &nobody], &format!("ERR Unknown node name: {nobody}")),
+        (&[slot, slot, "NODE", &own], "ERR Target node can not be this node"),
+        (&[&foreign, &foreign, "NODE", &other], "ERR Slots are not served by this node."),
+        (&[slot, slot, "NODE", &target, "x"], "ERR syntax error"),
+        (
+            &[slot, slot, "NODE", &target, "SLOTSRANGE", sibling, sibling, "NODE", &other],
+            &format!("ERR Slot ranges in migrations overlap: slots {first}-{last} move together"),
+        ),
+    ];
+    for (words, expected) in cases {
+        let answer = source.ask(&[&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"], *words].concat()).text();
+        assert_eq!(answer, *expected, "{words:?}");
+    }
+    let arity = "ERR wrong number of arguments for 'cluster|migration' command";
+    let cases: &[(&[&str], &str)] = &[
+        (&["IMPORT", "5"], arity),
+        (&["IMPORT", "5", "3"], "ERR start slot number 5 is greater than end slot number 3"),
+        (&["IMPORT", "0", "16383"], "ERR slots belong to different source nodes"),
+        (&["STATUS", "x"], "ERR unknown argument"),
+        (&["CANCEL", "ID"], "ERR unknown argument"),
+        (&["x", "ALL"], "ERR unknown argument"),
+    ];
+    for (words, expected) in cases {
+        assert_eq!(source.ask(&[&["CLUSTER", "MIGRATION"], *words].concat()).text(), *expected, "{words:?}");
+    }
+    assert!(jobs(source, &["GETSLOTMIGRATIONS"]).is_empty());
+}

@@ -3,6 +3,7 @@
 mod client;
 mod cluster;
 mod cluster_change;
+mod cluster_migrations;
 mod cluster_slots;
 mod command;
 mod connection;

@@ -8,7 +8,7 @@ use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
 use crate::server::commands::led::{read_led, route_in_time};
-use crate::server::commands::{CommandContext, cluster_change, cluster_slots};
+use crate::server::commands::{CommandContext, cluster_change, cluster_migrations, cluster_slots};
 use crate::slot::{KeySlot, Slots};
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
@@ -62,6 +62,7 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
         ClusterCommand::Failover => failover(args, &replication, reply).await,
         ClusterCommand::Change(change) => cluster_change::run(change, args, context).await,
         ClusterCommand::Assign(which) => cluster_slots::run(which, args, context).await,
+        ClusterCommand::Migrate(which) => cluster_migrations::run(which, args, context).await,
         ClusterCommand::Kvorum => {
             kvorum(args, context).await;
             Ok(())

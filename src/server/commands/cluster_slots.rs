@@ -17,6 +17,7 @@ use crate::command::{ClusterSlots, WireError, integer_argument};
 use crate::protocol::Args;
 use crate::raft::{Group, Held, Replication};
 use crate::server::commands::CommandContext;
+use crate::server::migrations::KeySlotRange;
 use crate::server::slot_intents::Stay;
 use crate::slot::{KeySlot, Slot};
 
@@ -29,9 +30,9 @@ pub async fn run(command: ClusterSlots, args: &Args<'_>, context: &mut CommandCo
     match command {
         ClusterSlots::Setslot => set_slot(args, context).await,
         ClusterSlots::Addslots => Err(WireError::SlotBusy(key_slot(&args[2])?)),
-        ClusterSlots::Addslotsrange => Err(WireError::SlotBusy(ranges(args, "cluster|addslotsrange")?[0].0)),
+        ClusterSlots::Addslotsrange => Err(WireError::SlotBusy(ranges(args, 2, "cluster|addslotsrange")?[0].0)),
         ClusterSlots::Delslots => key_slot(&args[2]).and(Err(WireError::SlotsStayOwned)),
-        ClusterSlots::Delslotsrange => ranges(args, "cluster|delslotsrange").and(Err(WireError::SlotsStayOwned)),
+        ClusterSlots::Delslotsrange => ranges(args, 2, "cluster|delslotsrange").and(Err(WireError::SlotsStayOwned)),
         ClusterSlots::Flushslots => {
             let led = context.shared.replication.led_groups();
             let keys: u64 = led.iter().map(|group| group.keyspace().counters().keys).sum();
@@ -46,16 +47,16 @@ pub fn key_slot(text: &[u8]) -> Result<KeySlot, WireError> {
     index.and_then(KeySlot::new).ok_or(WireError::SlotOutOfRange)
 }
 
-/// `start end [start end ...]` from the third word on; at least one.
-fn ranges(args: &Args<'_>, name: &'static str) -> Result<Vec<(KeySlot, KeySlot)>, WireError> {
-    if args.len() < 4 || !args.len().is_multiple_of(2) {
+/// `start end [start end ...]` from this word on; at least one.
+pub fn ranges(args: &Args<'_>, from: usize, name: &'static str) -> Result<Vec<KeySlotRange>, WireError> {
+    if args.len() < from + 2 || !(args.len() - from).is_multiple_of(2) {
         return Err(WireError::WrongArity(name));
     }
     let range = |at: usize| {
         let (start, end) = (key_slot(&args[at])?, key_slot(&args[at + 1])?);
         if start <= end { Ok((start, end)) } else { Err(WireError::RangeReversed(start, end)) }
     };
-    (2..args.len()).step_by(2).map(range).collect()
+    (from..args.len()).step_by(2).map(range).collect()
 }
 
 async fn set_slot(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
