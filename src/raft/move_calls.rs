@@ -1,8 +1,12 @@
 //! What the source's leader of a move asks of the target's: to log one step for a slot, and to say what the slot is then.
 //!
 //! ```text
-//! question: postcard (group, slot, step) | page
+//! question: postcard (group, slot, step, bytes that came before) | page, or its end
 //! answer:   postcard Result<MoveAnswer, text>
+//!
+//! before a page that is longer than a message:
+//! question: postcard (group, slot, offset) | part of the page
+//! answer:   postcard Result<(), text>
 //! ```
 //! A question that is lost, late or doubled does no harm: see `slots.rs`. The asker looks at the answer's state, and at nothing else.
 
@@ -14,12 +18,15 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::cluster::{GroupId, MetaOp, MoveId, MoveState, Topology};
+use crate::raft::ASK_BYTES_MAX;
 use crate::raft::group::Group;
-use crate::raft::peers::ASK_MOVE;
+use crate::raft::peers::{ASK_MOVE, ASK_MOVE_PART};
 use crate::raft::replication::Replication;
 use crate::raft::slots::{Held, MoveOp};
 use crate::slot::{SLOT_COUNT, Slot};
 
+/// A part of a page and what the question says of it fit one message.
+pub const PART_BYTES: usize = ASK_BYTES_MAX - 256;
 const START_TRIES_MAX: usize = 3;
 const START_SEEN_WAIT: Duration = Duration::from_millis(500);
 /// Two commits that follow the one by which a slot changes hands.
@@ -161,9 +168,17 @@ impl Replication {
         if leader.node == self.node() {
             return self.log_step(group, slot, step, page).await.map_err(refused);
         }
-        let mut body = postcard::to_stdvec(&(group, slot, step)).expect("numbers encode");
-        body.extend_from_slice(page);
         let unanswered = |error: String| CallMoveError::Unanswered { group, error };
+        let (ahead, rest) = page.split_at(page.len().saturating_sub(PART_BYTES).next_multiple_of(PART_BYTES));
+        for (number, part) in ahead.chunks(PART_BYTES).enumerate() {
+            let body = question(&(group, slot, number * PART_BYTES), part);
+            let answer = self.ask(leader.node, ASK_MOVE_PART, &body, STEP_WAIT_MAX).await;
+            let answer = answer.map_err(|error| unanswered(error.to_string()))?;
+            let taken: Result<(), String> =
+                postcard::from_bytes(&answer).map_err(|error| unanswered(error.to_string()))?;
+            taken.map_err(refused)?;
+        }
+        let body = question(&(group, slot, step, ahead.len()), rest);
         let answer = self.ask(leader.node, ASK_MOVE, &body, STEP_WAIT_MAX).await;
         let answer = answer.map_err(|error| unanswered(error.to_string()))?;
         let answer: Result<MoveAnswer, String> =
@@ -171,9 +186,20 @@ impl Replication {
         answer.map_err(refused)
     }
 
+    pub(super) fn take_part(&self, body: &Bytes) -> Result<(), String> {
+        let question = postcard::take_from_bytes::<(GroupId, Slot, usize)>(body);
+        let ((group, slot, offset), part) = question.map_err(|error| error.to_string())?;
+        self.group(group).filter(|group| group.leads()).ok_or("it is led elsewhere")?;
+        self.page_parts.add((group, slot), offset, part, Instant::now()).map_err(|error| error.to_string())
+    }
+
     pub(super) async fn answer_move(&self, body: &Bytes) -> Vec<u8> {
-        let answer = match postcard::take_from_bytes::<(GroupId, Slot, MoveOp)>(body) {
-            Ok(((group, slot, step), page)) => self.log_step(group, slot, &step, page).await,
+        let answer = match postcard::take_from_bytes::<(GroupId, Slot, MoveOp, usize)>(body) {
+            Ok(((group, slot, step, 0), page)) => self.log_step(group, slot, &step, page).await,
+            Ok(((group, slot, step, ahead), end)) => match self.page_parts.take((group, slot), ahead) {
+                Ok(page) => self.log_step(group, slot, &step, &[&page, end].concat()).await,
+                Err(error) => Err(error.to_string()),
+            },
             Err(error) => Err(error.to_string()),
         };
         postcard::to_stdvec(&answer).expect("numbers and a text encode")
@@ -193,6 +219,12 @@ impl Replication {
         let (keys, _) = group.keyspace().slot_size(slot);
         Ok(MoveAnswer { held: group.held(slot), ended: group.ended(slot), keys })
     }
+}
+
+fn question<T: Serialize>(head: &T, page: &[u8]) -> Vec<u8> {
+    let mut body = postcard::to_stdvec(head).expect("numbers encode");
+    body.extend_from_slice(page);
+    body
 }
 
 /// § What is not a page is refused before it is logged: an op that cannot be applied ends the process.

@@ -19,6 +19,8 @@ const ASK_TRANSFER: u8 = 1;
 const ASK_PROPOSE: u8 = 2;
 /// A step of a move; see `move_calls.rs`.
 pub(super) const ASK_MOVE: u8 = 4;
+/// The beginning of a page that is too long for its step; see `move_calls.rs`.
+pub(super) const ASK_MOVE_PART: u8 = 5;
 /// Steps of moves that are being logged for peers; beyond it they are dropped, and tried again.
 const MOVE_STEPS_MAX: usize = 64;
 /// The body is empty: what is known of the groups led there?
@@ -79,6 +81,7 @@ pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc
             ASK_TRANSFER => encode(&transfer_to(&replication, &question.body).await),
             ASK_PROPOSE => encode(&propose_for(&replication, &question.body).await),
             ASK_LED_GROUPS => replication.encoded_led_groups(),
+            ASK_MOVE_PART => encode(&replication.take_part(&question.body)),
             // Beside the others: it waits for a commit.
             ASK_MOVE => {
                 if steps.len() < MOVE_STEPS_MAX {
