@@ -140,6 +140,7 @@ impl Driver {
             Work::Send(id) => self.send(id, slot_move.slot, slot_move.to).await,
         };
         if let Err(error) = outcome {
+            self.group.note_move_trouble(Some(&error));
             tracing::info!(group = %self.group.id(), slot = %slot_move.slot, %error, "a move's step is tried again");
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -197,10 +198,12 @@ impl Driver {
             Ok(Ok(())) => self.commit(id, slot, to).await,
             Ok(Err(error)) => {
                 tracing::warn!(%slot, to = %to, %error, "a move did not come to its end");
+                group.note_move_trouble(Some(&error));
                 self.give_up(id, slot).await
             }
             Err(_) => {
                 tracing::warn!(%slot, to = %to, "a move did not come to its end in time");
+                group.note_move_trouble(Some(&"its last page was not taken in time"));
                 self.give_up(id, slot).await
             }
         }
@@ -220,6 +223,7 @@ impl Driver {
             tracing::info!(%slot, %error, "the new group hears of the slot by the topology");
         }
         tracing::info!(%slot, from = %self.group.id(), %to, "moved a slot");
+        self.group.note_move_trouble(None);
         Ok(logged?)
     }
 
