@@ -75,7 +75,7 @@ impl Topology {
             }
             MetaOp::StartMoves { to, why, .. } => (self.started(before, *to), why.as_str()),
             MetaOp::CommitMove { .. } => return None,
-            MetaOp::AbortMove { id, again } => (self.given_up(*id, *again)?, ""),
+            MetaOp::AbortMove { id, again } => (self.given_up(*id, *again)?, "it was cancelled"),
             MetaOp::FinishMove { id, .. } => (self.ended(before, *id)?, ""),
             MetaOp::MakeGroup { why, .. } => {
                 let group = *self.groups.keys().next_back()?;

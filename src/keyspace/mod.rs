@@ -25,7 +25,7 @@ mod terms;
 mod tests;
 
 pub use bucket::Bucket;
-pub use delta::{CHANGE_BYTES_MAX, Delta, Encoded, KeyTooLong};
+pub use delta::{Delta, Encoded};
 pub use entry::{Encoding, Entry, Lookup, ValueType};
 pub use export::BucketExport;
 pub use import::ImportError;

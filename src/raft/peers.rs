@@ -23,6 +23,8 @@ pub(super) const ASK_LED_GROUPS: u8 = 3;
 pub(super) const ASK_MOVE: u8 = 4;
 /// The body is empty: what does each slot led there cost?
 pub(super) const ASK_SLOT_LOADS: u8 = 5;
+/// The beginning of a page that is too long for its step; see `move_calls.rs`.
+pub(super) const ASK_MOVE_PART: u8 = 6;
 /// Beyond it questions are dropped, and asked again.
 const ANSWERED_AT_ONCE: usize = 64;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -91,6 +93,7 @@ async fn answer(replication: &Arc<Replication>, kind: u8, body: &Bytes) -> Vec<u
         ASK_PROPOSE => encode(&propose_for(replication, body).await),
         ASK_LED_GROUPS => replication.encoded_led_groups(),
         ASK_MOVE => replication.answer_move(body).await,
+        ASK_MOVE_PART => encode(&replication.take_part(body)),
         ASK_SLOT_LOADS => replication.encoded_slot_loads().await,
         other => encode(&Err::<(), String>(format!("unknown question {other}"))),
     }

@@ -135,11 +135,12 @@ impl Driver {
             Work::CleanUp(id, end) => self.clean_up(id, slot_move, end).await,
             // § Another leader has frozen it: sending all of it anew would take longer than its clients should wait.
             Work::Send(id) if self.group.held(slot_move.slot) == Some(Held::Frozen { id }) => {
-                self.give_up(id, slot_move.slot, true).await
+                self.give_up(id, slot_move.slot).await
             }
             Work::Send(id) => self.send(id, slot_move.slot, slot_move.to).await,
         };
         if let Err(error) = outcome {
+            self.group.note_move_trouble(Some(&error));
             tracing::info!(group = %self.group.id(), slot = %slot_move.slot, %error, "a move's step is tried again");
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -187,10 +188,6 @@ impl Driver {
             Ok(()) => (),
             // Over meanwhile: the next step cleans up.
             Err(SendingError::Over(_)) => return Ok(()),
-            Err(SendingError::Key(error)) => {
-                tracing::warn!(%slot, to = %to, %error, "a slot cannot be moved");
-                return self.give_up(id, slot, false).await;
-            }
             Err(error) => return Err(error.into()),
         }
         group.log_move(slot, &MoveOp::Freeze { id }, &[]).await?;
@@ -201,11 +198,13 @@ impl Driver {
             Ok(Ok(())) => self.commit(id, slot, to).await,
             Ok(Err(error)) => {
                 tracing::warn!(%slot, to = %to, %error, "a move did not come to its end");
-                self.give_up(id, slot, !matches!(error, SendingError::Key(_))).await
+                group.note_move_trouble(Some(&error));
+                self.give_up(id, slot).await
             }
             Err(_) => {
                 tracing::warn!(%slot, to = %to, "a move did not come to its end in time");
-                self.give_up(id, slot, true).await
+                group.note_move_trouble(Some(&"its last page was not taken in time"));
+                self.give_up(id, slot).await
             }
         }
     }
@@ -224,16 +223,17 @@ impl Driver {
             tracing::info!(%slot, %error, "the new group hears of the slot by the topology");
         }
         tracing::info!(%slot, from = %self.group.id(), %to, "moved a slot");
+        self.group.note_move_trouble(None);
         Ok(logged?)
     }
 
-    /// § The slot is the source's again only when the meta group says so; until then it stays frozen.
-    async fn give_up(&self, id: MoveId, slot: Slot, again: bool) -> Result<(), StepError> {
+    /// For this time: the move begins anew. § The slot is the source's again only when the meta group says so; until then it stays frozen.
+    async fn give_up(&self, id: MoveId, slot: Slot) -> Result<(), StepError> {
         if planted::is(Bug::UnfreezeUnasked) {
             let settle = MoveOp::Settle { id, outcome: Outcome::Aborted };
             return Ok(self.group.log_move(slot, &settle, &[]).await?);
         }
-        let aborted = self.propose(&MetaOp::AbortMove { id, again }).await;
+        let aborted = self.propose(&MetaOp::AbortMove { id, again: true }).await;
         if self.see_over(id).await { Ok(()) } else { aborted }
     }
 

@@ -5,20 +5,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::{GroupId, MoveId, MoveState};
-use crate::keyspace::{BucketExport, CHANGE_BYTES_MAX, Delta, Encoded, KeyTooLong};
-use crate::raft::{ASK_BYTES_MAX, Attempt, CallMoveError, Group, Held, MoveAnswer, MoveOp, Replication, checksum_of};
+use crate::keyspace::{BucketExport, Delta, Encoded};
+use crate::raft::{Attempt, CallMoveError, Group, Held, MoveAnswer, MoveOp, PART_BYTES, Replication, checksum_of};
 use crate::slot::{KeySlot, Slot};
 
-/// A page and what the question says of it fit one message.
-const PAGE_BYTES_MAX: usize = ASK_BYTES_MAX - 256;
-const _: () = assert!(PAGE_BYTES_MAX >= CHANGE_BYTES_MAX);
+/// A page is one message, unless a key is too long for that.
+const PAGE_BYTES_MAX: usize = PART_BYTES;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendingError {
     #[error(transparent)]
     Call(#[from] CallMoveError),
-    #[error(transparent)]
-    Key(#[from] KeyTooLong),
     #[error("the new group has slot {slot} as {held:?}, not what was sent")]
     Lost { slot: Slot, held: Option<Held> },
     #[error("the new group counts {there} keys of slot {slot}, this one {here}")]
@@ -121,7 +118,7 @@ impl<'a> Sending<'a> {
             let mut delta = Delta::new(older, newer);
             loop {
                 let before = self.page.len();
-                let encoded = delta.encode_into(&mut self.page, PAGE_BYTES_MAX)?;
+                let encoded = delta.encode_into(&mut self.page, PAGE_BYTES_MAX);
                 bytes += self.page.len() - before;
                 match encoded {
                     Encoded::All => break,

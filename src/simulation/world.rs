@@ -580,7 +580,7 @@ impl World {
         let Some(shared) = self.machines[node].shared() else { return };
         self.machines[node].spawn(async move {
             // Refused while the slot is moving, or with no meta leader.
-            let _ = shared.replication.start_moves(to, [slot].into()).await;
+            let _ = shared.replication.start_moves(to, [slot].into(), "").await;
         });
     }
 

@@ -13,4 +13,5 @@ mod power_loss;
 mod recovery;
 mod redisraft;
 pub mod shim;
+mod tools;
 mod transcripts;

@@ -8,7 +8,7 @@ use crate::command::{ClusterCommand, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::{PeerState, Replication};
 use crate::server::commands::led::{read_led, route_in_time};
-use crate::server::commands::{CommandContext, cluster_change};
+use crate::server::commands::{CommandContext, cluster_change, cluster_migrations, cluster_slots};
 use crate::slot::{KeySlot, Slots};
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
@@ -61,6 +61,8 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
         ClusterCommand::Getkeysinslot => list_keys(args, context).await,
         ClusterCommand::Failover => failover(args, &replication, reply).await,
         ClusterCommand::Change(change) => cluster_change::run(change, args, context).await,
+        ClusterCommand::Assign(which) => cluster_slots::run(which, args, context).await,
+        ClusterCommand::Migrate(which) => cluster_migrations::run(which, args, context).await,
         ClusterCommand::Kvorum => {
             kvorum(args, context).await;
             Ok(())
@@ -100,7 +102,9 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
         },
         (b"MOVE", Some(slots)) => {
             let outcome = match (std::str::from_utf8(slots).ok().and_then(Slots::parse), args.get(4).map(parse_group)) {
-                (Some(Slots(slots)), Some(Some(to))) => replication.start_moves(to, slots).await,
+                (Some(Slots(slots)), Some(Some(to))) => {
+                    replication.start_moves(to, slots, cluster_slots::BY_OPERATOR).await
+                }
                 (Some(Slots(slots)), None) => replication.cancel_moves(&slots).await,
                 _ => Err("slots are given as in 0-99,200, then the group's number".to_owned()),
             };
@@ -140,6 +144,7 @@ fn key_slot_argument(text: &[u8]) -> Result<Option<KeySlot>, WireError> {
 async fn count_keys(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
     let key_slot = key_slot_argument(&args[2])?.ok_or(WireError::InvalidSlot)?;
     let count = match route_in_time(key_slot, context.shared).await? {
+        _ if cluster_slots::is_announced(key_slot, context) => 0,
         Some(group) => read_led(&group, |group| group.keyspace().keys_in_slot(key_slot)).await?,
         None => 0,
     };
@@ -152,6 +157,7 @@ async fn list_keys(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<
     let count = usize::try_from(integer_argument(&args[3])?).ok();
     let (Some(key_slot), Some(count)) = (key_slot, count) else { return Err(WireError::InvalidSlotOrCount) };
     let keys = match route_in_time(key_slot, context.shared).await? {
+        _ if cluster_slots::is_announced(key_slot, context) => Vec::new(),
         Some(group) => read_led(&group, |group| group.keyspace().list_slot(key_slot, count)).await?,
         None => Vec::new(),
     };
