@@ -2,9 +2,10 @@
 //! acknowledgement (`appendfsync` everysec or no) and had not been stopped cleanly.
 //!
 //! § Such a node must not come back as the replicas it was: a quorum that counted on its copy would be none. It joins anew, with new
-//! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others.
+//! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others. Each group that it has
+//! entries of must have such a quorum, and show it by a commit without this node (`raft/peers.rs`): else what is here may be all there is.
 //!
-//! If no such quorum is left, only the operator can decide that what remains is to count: `kvorum cluster accept-loss` on as
+//! If no such quorum is left, as never with one or two replicas, only the operator can decide that what remains is to count: `kvorum cluster accept-loss` on as
 //! few nodes as make a quorum. What that means for Raft: votes, truncations and memberships are synced in every mode, so no node votes twice in a
 //! term and the election's rule stands: of the nodes that vote, the one with the newest log leads. A log that lost its tail is
 //! like that of a replica that never received it. What can be lost is an entry that was acknowledged on no other node of the new quorum. A node
@@ -77,18 +78,17 @@ pub async fn resolve(
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
         answering.spawn(answer_probes(listener, answers.clone()));
     }
-    let resolution = wait(directory, file.record.node, topology, config).await;
+    let resolution = wait(directory, &held(recovered), topology, config).await;
     answering.shutdown().await;
     resolution
 }
 
 async fn wait(
     directory: &Path,
-    own: NodeId,
+    held: &BTreeSet<GroupId>,
     topology: &Topology,
     config: &FormationConfig,
 ) -> Result<Resolution, FormationError> {
-    let sole = sole_copies(topology, own);
     let settings = topology.settings();
     let settings =
         WantedSettings { groups: settings.groups, replicas: Some(settings.replicas), ..config.intent.settings };
@@ -103,8 +103,8 @@ async fn wait(
             return Ok(Resolution::Keep);
         }
         let mut reasons = Vec::new();
-        for address in peers.iter().filter(|_| sole.is_empty()) {
-            match join(&op, config.password.as_ref(), address).await {
+        for address in &peers {
+            match join(&op, held, config.password.as_ref(), address).await {
                 Ok(topology) => {
                     let MetaOp::Join { node, .. } = op else { unreachable!("made above") };
                     let membership = Membership::Member { topology: Box::new(topology), plan: None };
@@ -114,13 +114,9 @@ async fn wait(
                 Err(JoinFailure::Later(reason)) => reasons.push(format!("{address}: {reason}")),
             }
         }
-        if !sole.is_empty() {
-            reasons
-                .push(format!("the only replicas of groups {sole:?} are here, so no other node can bring them back"));
-        }
         reporter.note(&format!(
-            "acknowledged writes may be missing here after a power failure; not taken in anew ({}). If a quorum of the nodes is in this state, run \
-             `kvorum cluster accept-loss --data-dir {}` on as few nodes as make a quorum",
+            "acknowledged writes may be missing here after a power failure; not taken in anew ({}). If the others are up and that stays so, a quorum \
+             has lost what is missing or is gone: run `kvorum cluster accept-loss --data-dir {}`, on as few nodes as make a quorum",
             reasons.join("; "),
             directory.display()
         ));
@@ -128,10 +124,11 @@ async fn wait(
     }
 }
 
-/// Groups that nobody could bring back.
-fn sole_copies(topology: &Topology, own: NodeId) -> Vec<u32> {
-    let is_sole = |group: &GroupId| topology.group(*group).is_some_and(|info| info.replicas.len() == 1);
-    topology.replicas_on(own).map(|(group, _)| group).filter(is_sole).map(|group| group.0).collect()
+/// Data groups that this node may have acknowledged something of. § Not those without an entry: the first one is a membership, which is
+/// synced before anything is acknowledged. The meta group has to commit the node's join anyway.
+pub fn held(recovered: &Recovered) -> BTreeSet<GroupId> {
+    let with_entries = recovered.replicas.iter().filter(|(_, last)| last.is_some());
+    with_entries.map(|((group, _), _)| *group).filter(|group| *group != GroupId::META).collect()
 }
 
 fn report_text(recovered: &Recovered) -> String {
