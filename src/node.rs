@@ -4,6 +4,7 @@
 //! leadership over, send the clients after it, accept no more, finish what is in flight, flush, and exit within the time limit.
 
 mod meeting;
+mod open_files;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -90,9 +91,10 @@ async fn serve(
     rendered: Rendered,
     workers: &Workers,
 ) -> Result<End, NodeError> {
-    let LoadedConfig { config, file: config_file, warnings: _ } = loaded;
+    let LoadedConfig { mut config, file: config_file, warnings: _ } = loaded;
     let started = Instant::now();
-    let parameters = Arc::new(ConfigTable::new(&config));
+    let clients_max = open_files::make_room_for_clients(&mut config)?;
+    let parameters = Arc::new(ConfigTable::new(&config).with_clients_max(clients_max));
     let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });
     let (stop, stopped) = watch::channel(false);
     let mut signal = Box::pin(admin::shutdown_signal(config.exit_with_parent));

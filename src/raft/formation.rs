@@ -352,8 +352,10 @@ pub(super) async fn answer_probes(listener: TcpListener, answers: Answers) {
             biased;
             Some(_) = connections.join_next() => (),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(answer_connection(stream, answers.clone()));
+                match accepted {
+                    Ok((stream, _)) => drop(connections.spawn(answer_connection(stream, answers.clone()))),
+                    // Out of file descriptors, most likely, and the connection still waits.
+                    Err(_) => tokio::time::sleep(ROUND_INTERVAL).await,
                 }
             }
         }

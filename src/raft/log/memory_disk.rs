@@ -19,6 +19,8 @@ pub enum Fault {
     Error(io::ErrorKind),
     /// This operation and all later ones.
     Dead,
+    /// From this operation on no file can be created, for want of a descriptor.
+    Crowded,
 }
 
 #[derive(Clone, Default)]
@@ -166,6 +168,13 @@ impl State {
         }
     }
 
+    fn find_descriptor(&self) -> Result<(), io::Error> {
+        match self.fault {
+            Some((at, Fault::Crowded)) if at <= self.operations => Err(rustix::io::Errno::MFILE.into()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn taken(&self) -> usize {
         self.files.values().map(|file| file.taken).sum()
     }
@@ -206,6 +215,7 @@ impl Disk for MemoryDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.0.lock();
         state.count()?;
+        state.find_descriptor()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }

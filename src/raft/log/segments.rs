@@ -369,7 +369,7 @@ impl Segments {
 
     /// § The old segment is synced first: that a later segment exists proves that the earlier ones were whole. The new one starts with
     /// every replica's vote, purge point, snapshot id and last log id, and is durable, directory entry included, before an older one goes.
-    /// Without space for a new one, the log goes on in the old one.
+    /// Without space or a file descriptor for a new one, the log goes on in the old one.
     pub fn begin(&mut self, marks: &Marks) -> Result<(), LogError> {
         if self.current.is_some() {
             self.sync()?;
@@ -381,6 +381,12 @@ impl Segments {
             Err(error @ LogError::Full { .. }) if self.current.is_some() => {
                 self.is_granted(Err(error))?;
                 return self.withdraw(&path);
+            }
+            // Nothing was created. The old one is written on, and the next asked for again.
+            Err(error @ LogError::Crowded { .. }) if self.current.is_some() => {
+                tracing::warn!(%error, "the log goes on in its present segment");
+                self.refused = Some(Instant::now());
+                return Ok(());
             }
             begun => begun?,
         };

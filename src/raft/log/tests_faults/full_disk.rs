@@ -150,6 +150,36 @@ async fn a_full_disk_at_any_operation_but_a_sync_does_not_stop_the_log() {
 }
 
 #[tokio::test]
+async fn without_a_file_descriptor_the_log_goes_on_in_its_segment_until_there_is_one() {
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    let segments = || disk.list(Path::new(DIRECTORY)).expect("lists").len();
+    let before = segments();
+    disk.fail_at(0, Fault::Crowded);
+    for index in 0..40 {
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+    }
+    assert!(node_log.failure().now_or_never().is_none() && !node_log.room().has_ended());
+    assert_eq!(segments(), before);
+    disk.fail_at(u64::MAX, Fault::Crowded);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for index in 40.. {
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+        if segments() > before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no segment is begun");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node_log.close();
+    let (found, _) = open(&disk.after_power_loss(&mut Chance(7)), Fsync::Always).expect("opens");
+    check(&found, &[replica], End::PowerLoss, "after a crowd");
+}
+
+#[tokio::test]
 async fn on_a_full_disk_segments_that_are_not_needed_are_given_back_without_another_write() {
     let disk = MemoryDisk::default();
     let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
