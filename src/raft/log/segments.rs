@@ -153,6 +153,8 @@ pub struct Segments {
     room: Arc<Room>,
     /// When space was last asked for in vain.
     refused: Option<Instant>,
+    /// A segment that found no space and is still there.
+    unbegun: Option<PathBuf>,
     metrics: LogMetrics,
 }
 
@@ -186,6 +188,7 @@ impl Segments {
             background,
             room: Arc::default(),
             refused: None,
+            unbegun: None,
             metrics: LogMetrics::new(),
         })
     }
@@ -277,6 +280,7 @@ impl Segments {
     /// § After `LogError::Full` it may be written again: what is in the file behind the last batch counts for nothing, and nothing of it was
     /// synced. That is unlike a sync that failed, after which nobody knows what is on the disk.
     pub fn write(&mut self, batch: &mut [u8], records: u64) -> Result<(), LogError> {
+        self.withdraw().map_err(|error| self.note_unwritten(error))?;
         self.take_space(batch.len() as u64)?;
         let current = self.current.as_mut().expect("a segment is open");
         let header = BatchHeader { lsn: self.lsn + 1, previous_crc: self.crc, durable_lsn: self.durable_lsn };
@@ -373,6 +377,9 @@ impl Segments {
     pub fn begin(&mut self, marks: &Marks) -> Result<(), LogError> {
         if self.current.is_some() {
             self.sync()?;
+            if let Err(error) = self.withdraw() {
+                return self.is_granted(Err(error)).map(drop);
+            }
         }
         let path = segment_path(&self.directory, self.lsn + 1);
         let created = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error));
@@ -380,7 +387,11 @@ impl Segments {
         let (segment, crc) = match begun {
             Err(error @ LogError::Full { .. }) if self.current.is_some() => {
                 self.is_granted(Err(error))?;
-                return self.withdraw(&path);
+                self.unbegun = Some(path);
+                return match self.withdraw() {
+                    Err(error) => self.is_granted(Err(error)).map(drop),
+                    Ok(()) => Ok(()),
+                };
             }
             // Nothing was created. The old one is written on, and the next asked for again.
             Err(error @ LogError::Crowded { .. }) if self.current.is_some() => {
@@ -435,16 +446,19 @@ impl Segments {
     }
 
     /// § The name of a segment says where the one before it ends: what was not begun must be gone, durably, before the log goes on in the one
-    /// before.
-    fn withdraw(&self, path: &Path) -> Result<(), LogError> {
+    /// before. Some file systems need space to remove it, and then everything waits.
+    fn withdraw(&mut self) -> Result<(), LogError> {
+        let Some(path) = &self.unbegun else { return Ok(()) };
         match self.disk.remove(path) {
             // Its creation failed already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             removed => {
                 removed.map_err(|error| LogError::io("remove", path, error))?;
-                self.sync_directory()
+                self.sync_directory()?;
             }
         }
+        self.unbegun = None;
+        Ok(())
     }
 
     fn sync_directory(&self) -> Result<(), LogError> {
