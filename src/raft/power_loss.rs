@@ -5,8 +5,8 @@
 //! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others. Each group that it has
 //! entries of must have such a quorum, and show it by a commit without this node (`raft/peers.rs`): else what is here may be all there is.
 //!
-//! If no such quorum is left, as never with one or two replicas, only the operator can decide that what remains is to count: `kvorum cluster accept-loss` on as
-//! few nodes as make a quorum. What that means for Raft: votes, truncations and memberships are synced in every mode, so no node votes twice in a
+//! If no such quorum is left (with one or two replicas there never is), only the operator can decide that what remains is to count:
+//! `kvorum cluster accept-loss` on as few nodes as make a quorum. What that means for Raft: votes, truncations and memberships are synced in every mode, so no node votes twice in a
 //! term and the election's rule stands: of the nodes that vote, the one with the newest log leads. A log that lost its tail is
 //! like that of a replica that never received it. What can be lost is an entry that was acknowledged on no other node of the new quorum. A node
 //! that is whole never loses an election to one that is not, as long as both are asked; so nodes that did not accept stay

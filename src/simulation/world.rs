@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::cluster::{Address, GroupId, MetaRole, MoveState, Probe, ReplicaId};
+use crate::keyspace::draw_anew;
 use crate::raft::{Fsync, Held, Route};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
@@ -68,6 +69,9 @@ pub struct Report {
 }
 
 thread_local! {
+    pub compared: u64,
+    /// Of all that nodes told each other.
+    pub sent_crc32: u32,
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -92,6 +96,7 @@ pub fn run(number: u64, scenario: Scenario) -> Result<Report, String> {
     let lived = catch_unwind(|| World::new(number, scenario).live());
     let outcome = lived.unwrap_or_else(|_| Err(PANICKED.take().unwrap_or_default()));
     seed(None);
+    draw_anew();
     crate::clock::simulated::set(None);
     outcome.map_err(|error| format!("seed {number}: {error}"))
 }
@@ -148,6 +153,8 @@ impl World {
     }
 
     /// `begin`: whether clients make new calls.
+            compared: self.invariants.compared(),
+            sent_crc32: self.network.sent_crc32(),
     pub fn step(&mut self, begin: bool) -> Result<(), String> {
         self.now_ms += 1;
         let due: Vec<usize> = (0..self.later.len()).rev().filter(|at| self.later[*at].0 <= self.now_ms).collect();
@@ -272,24 +279,25 @@ impl World {
 
     fn look(&mut self) -> Result<(), String> {
         self.invariants.begin_step();
-        for seen in self.seen() {
+        let all = self.seen();
+        for seen in &all {
             self.machines[seen.node].set_clocks(self.now_ms);
-            self.invariants.look(&seen)?;
+            self.invariants.look(seen)?;
             if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
-                copies::look(&seen, self.scenario.nodes.min(self.scenario.replicas as usize))?;
+                copies::look(seen, self.scenario.nodes.min(self.scenario.replicas as usize))?;
             }
         }
         if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
-            self.look_at_owners()?;
+            self.look_at_owners(&all)?;
         }
-        Ok(())
+        self.invariants.end_step(&all)
     }
 
-    fn look_at_owners(&self) -> Result<(), String> {
+    fn look_at_owners(&self, all: &[Seen]) -> Result<(), String> {
         let mut owners = Owners::default();
-        for seen in self.seen() {
+        for seen in all {
             self.machines[seen.node].set_clocks(self.now_ms);
-            owners.look(&seen)?;
+            owners.look(seen)?;
         }
         Ok(())
     }
