@@ -198,6 +198,15 @@ impl Machine {
         self.disk_fails = true;
     }
 
+    /// § Unlike one that fails, a full disk stops no node.
+    pub fn fill_disk(&self, chance: &mut Chance) {
+        self.log.fill(chance);
+    }
+
+    pub fn empty_disk(&self) {
+        self.log.empty();
+    }
+
     pub fn failure(&self) -> Option<String> {
         self.process.as_ref()?.failure.lock().clone()
     }
