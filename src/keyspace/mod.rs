@@ -24,6 +24,8 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use access::draw_anew;
 pub use bucket::Bucket;
 pub use delta::{Delta, Encoded};
 pub use entry::{Encoding, Entry, Lookup, ValueType};

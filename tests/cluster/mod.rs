@@ -9,6 +9,7 @@ mod full_disk;
 mod growing;
 pub mod harness;
 mod moves;
+mod open_files;
 mod power_loss;
 mod recovery;
 mod redisraft;

@@ -96,7 +96,7 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     match (args[2].to_ascii_uppercase().as_slice(), args.get(3)) {
         (b"PROBE", None) => context.reply.bulk(&replication.probe()),
-        (b"JOIN", Some(op)) => match replication.join(op).await {
+        (b"JOIN", Some(op)) => match replication.join(op, args.get(4)).await {
             Ok(topology) => context.reply.bulk(&topology),
             Err(error) => context.reply.error(&format!("ERR {error}")),
         },
