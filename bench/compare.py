@@ -13,7 +13,7 @@ import statistics
 import tempfile
 
 import plot
-from systems import FSYNC_ALWAYS, cli, fill, load, start_kvorum, start_redis, start_redis_cluster
+from systems import FSYNC_ALWAYS, fill, load, start_kvorum, start_redis, start_redis_cluster
 
 MIXES = {"set": {"sets": 1, "gets": 0}, "get": {"sets": 0, "gets": 1}, "mixed": {"sets": 1, "gets": 10}}
 CLUSTER_LOADS = "set:1,set:16,set:64,get:1,get:16,get:64,mixed:16"
@@ -36,14 +36,6 @@ def base(options, command):
     if not options.single:
         return "redis 3x(1+2)"
     return "redis" if command == "get" else "redis fsync"
-
-
-def errors(system):
-    text = ""
-    for offset in range(len(system.processes)):
-        stats = cli(system.port + offset, "info", "errorstats")
-        text += "".join(line + " " for line in stats.splitlines() if line.startswith("errorstat_") and "MOVED" not in line)
-    return text
 
 
 def figures(system, command, pipeline, options):
@@ -73,8 +65,6 @@ def measure(options, systems):
             print(f"{title:12} {name:16} {row['rps']:10.0f} {row['p50']:8.3f} {row['p99']:8.3f} {row['cpu_us']:11.2f} "
                   f"{row['rps_ratio']:12.2f} {row['cpu_ratio']:10.2f}", flush=True)
         results[title] = medians
-    for system in systems:
-        print(f"errors counted by {system.name}: {errors(system) or 'none'}")
     return results
 
 

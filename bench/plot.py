@@ -67,26 +67,27 @@ def comparison(results, path):
     write(path, width, height, parts)
 
 
-def lines(path, panels):
-    """Panels side by side: (title, what x is, {name: [(x label, y)]}), y from 0."""
-    size, height = 330, 320
+def lines(path, panels, per_row):
+    """Panels in rows: (title, what x is, {name: [(x label, y)]}), y from 0."""
+    width, height = 330, 270
     parts = legend(list(dict.fromkeys(name for _, _, series in panels for name in series)), 24)
     for index, (title, unit, series) in enumerate(panels):
-        left, top, bottom, right = index * size + 60, 70, height - 50, (index + 1) * size - 10
-        top_value = 1.05 * max(y for points in series.values() for _, y in points)
-        parts.append(text(left - 40, 52, title, 13, "start", weight="bold"))
+        row, column = divmod(index, per_row)
+        left, top, right, bottom = column * width + 64, row * height + 80, (column + 1) * width - 10, (row + 1) * height - 10
+        y_max = 1.05 * max(y for points in series.values() for _, y in points)
+        at = lambda y: bottom - (bottom - top) * y / y_max
+        parts.append(text(left - 40, top - 18, title, 13, "start", weight="bold"))
         for count in range(5):
-            y = bottom - (bottom - top) * count / 4
-            parts += [line(left, y, right, y), text(left - 5, y + 4, f"{top_value * count / 4:.0f}", 10, "end")]
+            y = y_max * count / 4
+            parts += [line(left, at(y), right, at(y)), text(left - 5, at(y) + 4, f"{y / 1000:.0f}k" if y_max > 9999 else f"{y:.0f}", 10, "end")]
         for name, points in series.items():
-            place = lambda number: left + 12 + (right - left - 24) * number / max(1, len(points) - 1)
-            spots = [(place(number), bottom - (bottom - top) * y / top_value) for number, (_, y) in enumerate(points)]
-            parts.append('<polyline fill="none" stroke-width="2" stroke="%s" points="%s"/>' % (
-                COLOURS[name], " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)))
+            spots = [(left + 12 + (right - left - 24) * number / max(1, len(points) - 1), at(y)) for number, (_, y) in enumerate(points)]
+            corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+            parts.append(f'<polyline fill="none" stroke-width="2" stroke="{COLOURS[name]}" points="{corners}"/>')
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{COLOURS[name]}"/>' for x, y in spots]
-            parts += [text(place(number), bottom + 16, str(label), 11) for number, (label, _) in enumerate(points)]
-        parts.append(text((left + right) / 2, bottom + 34, unit, 11, colour="#64748b"))
-    write(path, size * len(panels), height, parts)
+            parts += [text(x, bottom + 16, label, 11) for (x, _), (label, _) in zip(spots, points)]
+        parts.append(text((left + right) / 2, bottom + 32, unit, 11, colour="#64748b"))
+    write(path, width * per_row, height * (len(panels) // per_row) + 30, parts)
 
 
 def main():

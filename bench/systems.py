@@ -112,20 +112,26 @@ def load_binary(built=[]):
     return built[0]
 
 
+def run_load(system, flags):
+    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return subprocess.run([load_binary(), "--port", str(system.port), *words], capture_output=True, text=True, timeout=900)
+
+
 def load(system, **flags):
     """What `kvorum-load` told, with the servers' CPU per request; `flags` are its own, with _ for -."""
-    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     before = system.cpu_seconds()
-    run = subprocess.run([load_binary(), "--port", str(system.port), *words], capture_output=True, text=True, timeout=900)
+    run = run_load(system, flags)
     cpu = system.cpu_seconds() - before
     if run.returncode:
-        sys.exit(f"bench: {' '.join(words)} failed on {system.name}: {run.stderr[-500:]}")
+        sys.exit(f"bench: {flags} failed on {system.name}: {run.stderr[-500:]}")
     result = json.loads(run.stdout)
-    if result["failed"]:
-        print(f"bench: {result['failed']} errors of {system.name}, such as {result['failure']}", file=sys.stderr)
+    if result["failed"] or result["missing"]:
+        print(f"bench: {result['failed']} errors of {system.name} ({result['failure']}), {result['missing']} keys missing", file=sys.stderr)
     result["cpu_us"] = cpu * 1e6 / max(1, result["requests"])
     return result
 
 
 def fill(system, keys, **flags):
-    return load(system, fill="yes", keys=keys, clients=12, pipeline=64, **flags)
+    """Sets each key; again, if leaders moved meanwhile."""
+    flags.update({"fill": "yes", "keys": keys, "clients": 12, "pipeline": flags.get("pipeline", 64)})
+    wait_for(lambda: run_load(system, flags).returncode == 0, f"filling {system.name}", 300)
