@@ -1,5 +1,6 @@
 """Draws the figures of the benchmarks as SVG: `plot.py OUT.svg IN.json...` those of one or several runs of compare.sh --json."""
 import json
+import math
 import sys
 from xml.sax.saxutils import escape
 
@@ -35,7 +36,7 @@ def legend(names, y, left=60):
 def panel(results, key, title, top, width, height, shown):
     """Bars per load, as ratios; one above what fits is cut off and says its figure. `shown` writes the absolute figure."""
     left, bottom = 60, top + height
-    scale_max = max(1.5, min(3.0, max(row[key] for load in results.values() for row in load.values())))
+    scale_max = min(3.0, math.ceil(2 * max(1.5, *(row[key] for load in results.values() for row in load.values()))) / 2)
     at = lambda ratio: bottom - min(ratio, scale_max) / scale_max * (height - 34)
     parts = [text(left, top + 4, title, 14, "start", weight="bold")]
     step = 0.5
@@ -67,6 +68,12 @@ def comparison(results, path):
     write(path, width, height, parts)
 
 
+def round_up(value):
+    """To a number whose quarters are easily read."""
+    power = 10 ** math.floor(math.log10(value))
+    return power * next(step for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * power >= value)
+
+
 def lines(path, panels, per_row):
     """Panels in rows: (title, what x is, {name: [(x label, y)]}), y from 0."""
     width, height = 330, 270
@@ -74,18 +81,18 @@ def lines(path, panels, per_row):
     for index, (title, unit, series) in enumerate(panels):
         row, column = divmod(index, per_row)
         left, top, right, bottom = column * width + 64, row * height + 80, (column + 1) * width - 10, (row + 1) * height - 10
-        y_max = 1.05 * max(y for points in series.values() for _, y in points)
+        y_max = round_up(max(y for points in series.values() for _, y in points))
         at = lambda y: bottom - (bottom - top) * y / y_max
         parts.append(text(left - 40, top - 18, title, 13, "start", weight="bold"))
         for count in range(5):
             y = y_max * count / 4
-            parts += [line(left, at(y), right, at(y)), text(left - 5, at(y) + 4, f"{y / 1000:.0f}k" if y_max > 9999 else f"{y:.0f}", 10, "end")]
+            parts += [line(left, at(y), right, at(y)), text(left - 5, at(y) + 4, f"{y / 1000:g}k" if y_max > 9999 else f"{y:.0f}", 10, "end")]
         for name, points in series.items():
             spots = [(left + 12 + (right - left - 24) * number / max(1, len(points) - 1), at(y)) for number, (_, y) in enumerate(points)]
             corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
             parts.append(f'<polyline fill="none" stroke-width="2" stroke="{COLOURS[name]}" points="{corners}"/>')
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{COLOURS[name]}"/>' for x, y in spots]
-            parts += [text(x, bottom + 16, label, 11) for (x, _), (label, _) in zip(spots, points)]
+        parts += [text(x, bottom + 16, label, 11) for (x, _), (label, _) in zip(spots, points)]
         parts.append(text((left + right) / 2, bottom + 32, unit, 11, colour="#64748b"))
     write(path, width * per_row, height * (len(panels) // per_row) + 30, parts)
 

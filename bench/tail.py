@@ -1,6 +1,6 @@
 """Latency at a fixed rate, counted from when each request was due: Kvorum beside a Redis Cluster of 3 primaries and 6 replicas.
 
-Half of the requests are SETs. A server that stands still delays all requests that are due meanwhile, and all of them are counted. `late` is how long after
+Half of the requests are SETs. Each is sent on an idle connection, as a pool of clients would; with too few connections, GETs wait behind SETs. A server that stands still delays all requests that are due meanwhile, and all of them are counted. `late` is how long after
 they were due the generator sent requests: its own share, since it is on the same cores.
 """
 import argparse
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--rate", type=int, default=28000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--keys", type=int, default=100000)
     parser.add_argument("--key-bytes", type=int, default=32)
     parser.add_argument("--size", type=int, default=256)

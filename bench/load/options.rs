@@ -8,8 +8,8 @@ pub const USAGE: &str = "usage: kvorum-load [--FLAG VALUE]...
   --port PORT           [6379]
   --clients COUNT       connections, spread over the nodes that serve slots [50]
   --pipeline COUNT      requests that a connection sends at a time and then waits for [1]
-  --rate PER_SECOND     open loop: requests are sent when they are due, whether or not earlier ones are answered, and their
-                        latency counts from when they were due; 0 is a closed loop [0]
+  --rate PER_SECOND     open loop: requests are sent when they are due, on an idle connection or behind others if none is
+                        idle, and their latency counts from when they were due; 0 is a closed loop [0]
   --sets WEIGHT         SETs among the requests [1]
   --gets WEIGHT         GETs among the requests [0]
   --keys COUNT          different keys, drawn evenly [100000]

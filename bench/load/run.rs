@@ -179,7 +179,8 @@ impl Run {
         self.flush(index)
     }
 
-    /// Queues one request for whichever node has its key; which connection that is.
+    /// Queues one request for whichever node has its key, on an idle connection, as a pool of clients would, or behind others if none is idle. Gives
+    /// the connection.
     fn queue_due(&mut self, due: u64) -> usize {
         let all: usize = self.nodes.iter().map(|node| node.keys.len()).sum();
         let mut at = (self.draw() % all as u64) as usize;
@@ -190,7 +191,10 @@ impl Run {
         });
         let node = found.expect("the number is below the count of all keys");
         node.turn += 1;
-        let index = node.connections[node.turn % node.connections.len()];
+        let mut order =
+            (0..node.connections.len()).map(|step| node.connections[(node.turn + step) % node.connections.len()]);
+        let idle = order.clone().find(|index| self.connections[*index].waiting.is_empty());
+        let index = idle.or_else(|| order.next()).expect("each node has a connection");
         self.queue(index, due);
         index
     }
