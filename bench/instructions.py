@@ -46,9 +46,11 @@ def counted(own, directory):
     return found
 
 
-def compare(found, path, compiler):
+def compare(found, path, compiler, host):
     with open(path) as recorded:
         recorded = json.load(recorded)
+    if recorded["host"] != host:
+        return print(f"recorded for {recorded['host']}, this is {host}, which has other instructions: nothing to compare")
     if recorded["compiler"] != compiler:
         print(f"recorded with {recorded['compiler']}, this is {compiler}: record again if all cases moved")
     failures = []
@@ -70,13 +72,14 @@ def compare(found, path, compiler):
 def main():
     _, own, directory, path, *flags = sys.argv
     found = counted(own, directory)
-    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    compiler, *details = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout.splitlines()
+    host = next(line.removeprefix("host: ") for line in details if line.startswith("host: "))
     if flags == ["--record"]:
         with open(path, "w") as out:
-            json.dump({"compiler": compiler, "cases": found}, out, indent=1)
+            json.dump({"compiler": compiler, "host": host, "cases": found}, out, indent=1)
             out.write("\n")
     else:
-        compare(found, path, compiler)
+        compare(found, path, compiler, host)
 
 
 if __name__ == "__main__":
