@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaOp, MoveId, MoveState, Topology};
+use crate::cluster::{GroupId, MetaOp, Move, MoveId, MoveState, Topology};
 use crate::raft::ASK_BYTES_MAX;
 use crate::raft::group::Group;
 use crate::raft::peers::{ASK_MOVE, ASK_MOVE_PART};
@@ -28,7 +28,8 @@ use crate::slot::{SLOT_COUNT, Slot};
 /// A part of a page and what the question says of it fit one message.
 pub const PART_BYTES: usize = ASK_BYTES_MAX - 256;
 const START_TRIES_MAX: usize = 3;
-const START_SEEN_WAIT: Duration = Duration::from_millis(500);
+/// A busy node hears of what others have started within this time.
+const START_SEEN_WAIT: Duration = Duration::from_secs(1);
 /// Two commits that follow the one by which a slot changes hands.
 const CLEAN_UP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// After this a node whose topology does not show a move that was started will not.
@@ -140,19 +141,24 @@ impl Replication {
         }
     }
 
-    /// Gives up the moves of these slots that are not committed.
+    /// Gives up the moves of these slots that are not committed, and returns when it is known here: what is asked for next must not find them open.
     pub async fn cancel_moves(&self, slots: &BTreeSet<Slot>) -> Result<(), String> {
         let topology = self.newest_topology();
-        let to_cancel = topology.moves().filter(|(_, moved)| slots.contains(&moved.slot) && moved.is_open());
-        for (id, _) in to_cancel {
-            let aborted = self.propose_anywhere(&MetaOp::AbortMove { id, again: false }).await;
+        let open = |(_, moved): &(MoveId, &Move)| slots.contains(&moved.slot) && moved.is_open();
+        let ids: Vec<MoveId> = topology.moves().filter(open).map(|(id, _)| id).collect();
+        for id in &ids {
+            let aborted = self.propose_anywhere(&MetaOp::AbortMove { id: *id, again: false }).await;
             let now = self.newest_topology();
             // One that was committed, or over, meanwhile is none of the operator's errors.
-            if now.slot_move(id).is_some_and(|kept| kept.state == MoveState::Started) {
+            if now.slot_move(*id).is_some_and(|kept| kept.state == MoveState::Started) {
                 aborted?;
             }
         }
-        Ok(())
+        let mut topologies = self.newest_topologies();
+        let is_over = |now: &Topology| !ids.iter().any(|id| now.slot_move(*id).is_some_and(Move::is_open));
+        let known = topologies.wait_for(|now| now.as_ref().is_some_and(|now| is_over(now)));
+        let known = tokio::time::timeout(MOVE_SEEN_WAIT, known).await;
+        known.map_or_else(|_| Err("this node has not heard of it yet".to_owned()), |_| Ok(()))
     }
 
     /// Whether the step counted, the answer's state says.

@@ -50,7 +50,7 @@ impl PageParts {
         }
         let page = pages.entry(to).or_insert_with(|| Beginning { bytes: Vec::new(), at: now });
         // An answer was lost, and the part was sent again.
-        if page.bytes.len() == offset + part.len() && page.bytes.ends_with(part) {
+        if page.bytes.len().checked_sub(part.len()) == Some(offset) && page.bytes.ends_with(part) {
             return Ok(());
         }
         if page.bytes.len() != offset {
@@ -81,7 +81,9 @@ mod tests {
         let (parts, [one, other], now) = (PageParts::default(), places(), Instant::now());
         assert_eq!(parts.add(one, 0, b"abc", now), Ok(()));
         assert_eq!(parts.add(other, 0, b"x", now), Ok(()));
-        assert_eq!(parts.add(one, 4, b"e", now), Err(PartError::Missing(4)));
+        for wrong in [4, usize::MAX] {
+            assert_eq!(parts.add(one, wrong, b"e", now), Err(PartError::Missing(wrong)));
+        }
         assert_eq!(parts.add(one, 3, b"de", now), Ok(()));
         assert_eq!(parts.add(one, 3, b"de", now), Ok(()), "sent again");
         assert_eq!(parts.take(one, 5), Ok(b"abcde".to_vec()));
