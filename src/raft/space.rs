@@ -154,15 +154,21 @@ pub fn is_full(error: &io::Error) -> bool {
 /// After a file could not be written for want of space: removes it and waits until there is more than it found, or it is not wanted.
 pub async fn wait_for_more(files: &SnapshotFiles, path: &Path, wanted: impl Fn() -> bool) -> io::Result<()> {
     let found = files.disk().open(path).and_then(|file| file.length()).unwrap_or(0);
-    // A leftover is removed at the next start.
-    let _ = files.disk().remove(path);
+    let remove = || match files.disk().remove(path) {
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Ok(()) => true,
+    };
+    let mut removed = remove();
     let needed = found.saturating_add((found / 4).max(RETRY_BYTES_MIN));
     let directory = path.parent().expect("a file in a directory").to_owned();
     tracing::warn!(path = %path.display(), needed, "a snapshot waits for space on the disk");
     while wanted() {
         tokio::time::sleep(LOOK_INTERVAL).await;
+        // § What is left of it would make the next try fail for good. A full disk may refuse this, too.
+        removed = removed || remove();
         let (files, looked) = (files.clone(), directory.clone());
-        if blocking(move || files.disk().free_bytes(&looked)).await.flatten().is_ok_and(|free| free >= needed) {
+        let free = blocking(move || files.disk().free_bytes(&looked)).await.flatten();
+        if removed && free.is_ok_and(|free| free >= needed) {
             break;
         }
     }
