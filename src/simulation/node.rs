@@ -85,11 +85,12 @@ impl Machine {
     }
 
     pub fn config(&self) -> Config {
-        let Scenario { nodes, groups, replicas, election_ms_max, node_down_after, .. } = self.scenario;
+        let Scenario { nodes, groups, replicas, election_ms_max, read_mode, node_down_after, .. } = self.scenario;
         let founders = || (0..nodes).map(address_of).map(|Address { host, port }| HostPort { host, port });
         Config {
             join: if self.index < nodes { Vec::new() } else { founders().collect() },
             node_down_after,
+            read_mode,
             announce_host: Some(host_of(self.index)),
             port: PORT + self.index as u16,
             data_dir: PathBuf::from(self.directory.path()),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -399,6 +400,17 @@ impl World {
         (0..ms).try_for_each(|_| self.step(false))
     }
 
+    /// See `pass_until`, without calls.
+    pub fn idle_until(&mut self, ms_max: u64, condition: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        for _ in 0..ms_max {
+            if condition(self) {
+                return Ok(true);
+            }
+            self.step(false)?;
+        }
+        Ok(condition(self))
+    }
+
     /// What was acknowledged may be gone: from here on nothing of it is asked for.
     pub fn forget(&mut self) {
         self.clients.forget();
@@ -618,27 +630,15 @@ impl World {
     }
 
     /// What the key holds, from whichever node leads.
-    fn read(&mut self, key: &str) -> Result<String, String> {
+    pub fn read(&mut self, key: &str) -> Result<String, String> {
         let until = self.now_ms + HEAL_MS_MAX;
         let mut node = 0;
         while self.now_ms < until {
-            let answer = Arc::new(Mutex::new(None));
-            if let Some(shared) = self.machines[node].shared() {
-                let (slot, mut bytes) = (answer.clone(), Vec::new());
-                put(&mut bytes, &[b"GET", key.as_bytes()]);
-                self.machines[node].spawn(async move {
-                    let replies = SimulatedConnection::open(shared).turn(&bytes).await;
-                    *slot.lock() = Some(replies);
-                });
-            }
-            for _ in 0..200 {
-                self.step(false)?;
-                let replies = answer.lock().take();
-                if let Some(Some(replies)) = replies
-                    && let Ok(value) = take(&mut &replies[..])
-                {
-                    return Ok(value);
-                }
+            let replies = self.call(node, &[b"GET", key.as_bytes()], 200)?;
+            if let Some(replies) = replies
+                && let Ok(value) = take(&mut &replies[..])
+            {
+                return Ok(value);
             }
             node = (node + 1) % self.machines.len();
         }
@@ -659,5 +659,25 @@ impl Later {
             Self::Cut(node, other) => world.cut_both_ways(node, other),
             Self::Mend => world.network.mend(),
         }
+    }
+
+    /// The reply, if the node is up and gives one within `ms_max`; clients make no new calls meanwhile.
+    pub fn call(&mut self, node: usize, words: &[&[u8]], ms_max: u64) -> Result<Option<BytesMut>, String> {
+        let answer = Arc::new(Mutex::new(None));
+        if let Some(shared) = self.machines[node].shared() {
+            let (slot, mut bytes) = (answer.clone(), Vec::new());
+            put(&mut bytes, words);
+            self.machines[node].spawn(async move {
+                let replies = SimulatedConnection::open(shared).turn(&bytes).await;
+                *slot.lock() = Some(replies);
+            });
+        }
+        for _ in 0..ms_max {
+            self.step(false)?;
+            if let Some(replies) = answer.lock().take() {
+                return Ok(replies);
+            }
+        }
+        Ok(None)
     }
 }
