@@ -29,6 +29,11 @@ impl Chunk {
             writer.bytes(&step);
             writer.bytes(page);
         });
+        // Pages count with the Adopt behind them; a Begin that is lost is begun again.
+        self.durable |= match op {
+            MoveOp::Freeze { .. } | MoveOp::Adopt { .. } | MoveOp::Settle { .. } => true,
+            MoveOp::Begin { .. } | MoveOp::Stage { .. } => false,
+        };
     }
 }
 

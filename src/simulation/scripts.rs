@@ -257,10 +257,17 @@ fn cut_link(world: &mut World) -> Result<(), String> {
 
 fn loss_of_all(world: &mut World) -> Result<(), String> {
     for _ in 0..6 {
-        world.pass(2000)?;
+        for _ in 0..20 {
+            world.move_slot();
+            world.pass(100)?;
+        }
         // Just when there is another snapshot, which may hold more than a log that is not synced.
         let before = world.snapshots();
         world.pass_until(5000, |world| world.snapshots() > before)?;
+        // § Owned by one group afterwards, whatever else is lost.
+        world.move_slot();
+        let ms = world.chance.below(60);
+        world.pass(ms)?;
         for node in 0..world.machines.len() {
             world.lose_power(node);
             // As few as make a quorum; the other joins anew.
