@@ -79,6 +79,12 @@ impl Topology {
         self.next_move
     }
 
+    /// Newer than `older`, with the same nodes, groups and settings.
+    pub fn differs_in_slots_alone(&self, older: &Self) -> bool {
+        let Self { epoch, slots, events, moves, next_move, .. } = self.clone();
+        self.epoch > older.epoch && *self == Self { epoch, slots, events, moves, next_move, ..older.clone() }
+    }
+
     pub(super) fn start_moves(
         &mut self,
         first: MoveId,
