@@ -346,6 +346,17 @@ impl Group {
         self.raft.server_metrics().borrow_watched().vote.leader_id.term
     }
 
+    /// (term, replica) of this replica's own leadership, if it has one. § Not its vote's: it may have voted for a successor that it knows nothing of yet.
+    pub fn leadership(&self) -> Option<(u64, u64)> {
+        let leader = self.raft.as_leader().ok()?.to_committed_leader_id();
+        Some((leader.term, leader.node_id))
+    }
+
+    /// It has its founding slots, as far as this replica has applied.
+    pub fn is_founded(&self) -> bool {
+        self.state.applied.lock().founded
+    }
+
     /// Bytes of the log's entries that are not purged.
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()

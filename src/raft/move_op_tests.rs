@@ -91,7 +91,7 @@ fn history() -> Vec<Logged> {
     put(&mut log);
     for (id, number, outcome) in [(3, 1, None), (3, 2, Some(Outcome::Aborted)), (4, 3, Some(Outcome::Committed))] {
         let (id, attempt) = (MoveId(id), attempt(number));
-        log.push(step(MoveOp::Begin { id, attempt }));
+        log.push(step(MoveOp::Begin { id, attempt, stamp: Timestamp(0) }));
         let pages = [page(number, 5), page(number + 1, 9)];
         let checksum = pages.iter().fold(0, |sum, page| checksum_of(sum, page));
         log.push(Logged::Move(MoveOp::Stage { id, attempt, number: 0 }, pages[0].clone()));

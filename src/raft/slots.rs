@@ -77,9 +77,11 @@ pub enum MoveOp {
     Freeze {
         id: MoveId,
     },
+    /// `stamp`: the source's time.
     Begin {
         id: MoveId,
         attempt: Attempt,
+        stamp: Timestamp,
     },
     /// `number`: pages before it.
     Stage {
@@ -185,7 +187,7 @@ impl SlotTable {
     pub fn apply(&mut self, slot: Slot, op: &MoveOp, page: &[u8]) -> Effect {
         match *op {
             MoveOp::Freeze { id } => self.freeze(slot, id),
-            MoveOp::Begin { id, attempt } => self.begin(slot, id, attempt),
+            MoveOp::Begin { id, attempt, stamp: _ } => self.begin(slot, id, attempt),
             MoveOp::Stage { id, attempt, number } => match self.next_page(slot, id, attempt, number, page) {
                 Some(checksum) => {
                     self.held.insert(slot, Held::Staged { id, attempt, pages: number + 1, checksum });

@@ -281,7 +281,7 @@ async fn live(config: Config, place: Place, slot: Arc<Mutex<Option<Arc<Shared>>>
     tasks.spawn(rebalance::drive(replication.clone()));
     tasks.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     let removed = replication.clone();
-    tasks.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
+    tasks.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0, config.park_time_max()));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();
     running.spawn(coordinator.run(stopped));

@@ -10,7 +10,7 @@ use crate::simulation::world::{Later, World};
 use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 10] = [
+pub const SCRIPTS: [Scenario; 11] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
@@ -21,6 +21,7 @@ pub const SCRIPTS: [Scenario; 10] = [
     LOSS_OF_ALL,
     GROWTH,
     MOVE_CRASHES,
+    META_OUTAGE,
 ];
 
 const FIRST: GroupId = GroupId(1);
@@ -54,7 +55,14 @@ pub const LOSS_OF_ALL: Scenario = Scenario { disturb: loss_of_all, fsync: Fsync:
 /// Whoever takes part in a slot's move is killed after each of its steps.
 pub const MOVE_CRASHES: Scenario = Scenario { disturb: move_crashes, ..Scenario::drawn() };
 
+/// The meta group loses its majority while many slots wait to be moved, and both groups live.
+pub const META_OUTAGE: Scenario =
+    Scenario { disturb: meta_outage, nodes: 5, replicas: 1, groups: Some(5), ..Scenario::drawn() };
+
 const MOVE_WAIT_MS_MAX: u64 = 20_000;
+const OUTAGE_SLOTS: usize = 60;
+/// As many as are sent at once.
+const FROZEN_MAX: usize = 4;
 
 /// What a move has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +110,31 @@ fn is_at(world: &World, slot: Slot, moment: Moment) -> bool {
         Held::Adopted { .. } => moment == Moment::Adopted,
     };
     world.held(slot).iter().any(is_held) || (moment == Moment::Committed && world.is_committed(slot))
+}
+
+fn meta_outage(world: &mut World) -> Result<(), String> {
+    let (from, to) = (FIRST, GroupId(2));
+    world.pass(1000)?;
+    let ends: Vec<usize> = [from, to].into_iter().filter_map(|group| world.leader(group)).collect();
+    let slots = Slot::all().filter(|slot| world.owner(*slot) == Some(from)).take(OUTAGE_SLOTS).collect();
+    world.begin_moves(ends[0], slots, to);
+    world.pass_until(MOVE_WAIT_MS_MAX, |world| world.frozen() > 0)?;
+    let away = others(world, &ends);
+    away.iter().for_each(|node| world.kill(*node));
+    world.count("meta outage");
+    for _ in 0..200 {
+        world.pass(100)?;
+        if world.frozen() > FROZEN_MAX {
+            return Err(format!("{} slots are frozen, and nobody can serve them", world.frozen()));
+        }
+    }
+    let waiting = world.moves();
+    away.iter().for_each(|node| world.start(*node));
+    match world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)? {
+        true if waiting > 2 * FROZEN_MAX => Ok(()),
+        true => Err("the moves were over before the outage".to_owned()),
+        false => Err(format!("{} moves are not over, with the meta group back", world.moves())),
+    }
 }
 
 fn wipe(world: &mut World) -> Result<(), String> {

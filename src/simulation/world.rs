@@ -1,7 +1,7 @@
 //! The whole cluster, its clients and its faults, stepped a millisecond at a time.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Once;
@@ -447,6 +447,13 @@ impl World {
         seen.iter().flat_map(|seen| &seen.groups).filter_map(|group| group.held(slot)).collect()
     }
 
+    /// Slots that some group has frozen.
+    pub fn frozen(&self) -> usize {
+        let held = self.seen().into_iter().flat_map(|seen| seen.groups).flat_map(|group| group.slots());
+        let frozen = held.filter(|(_, held)| matches!(held, Held::Frozen { .. }));
+        frozen.map(|(slot, _)| slot).collect::<BTreeSet<_>>().len()
+    }
+
     /// The node that leads the group and takes writes.
     pub fn leader(&self, group: GroupId) -> Option<usize> {
         if group == GroupId::META {
@@ -589,10 +596,14 @@ impl World {
 
     /// As an operator at this node would.
     pub fn begin_move(&mut self, node: usize, slot: Slot, to: GroupId) {
+        self.begin_moves(node, [slot].into(), to);
+    }
+
+    pub fn begin_moves(&mut self, node: usize, slots: BTreeSet<Slot>, to: GroupId) {
         let Some(shared) = self.machines[node].shared() else { return };
         self.machines[node].spawn(async move {
             // Refused while the slot is moving, or with no meta leader.
-            let _ = shared.replication.start_moves(to, [slot].into()).await;
+            let _ = shared.replication.start_moves(to, slots).await;
         });
     }
 
@@ -644,22 +655,6 @@ impl World {
         }
         Err(format!("{key} cannot be read any more"))
     }
-}
-
-impl Later {
-    fn run(self, world: &mut World) {
-        match self {
-            Self::Kill(node) => world.kill(node),
-            Self::Start(node) => world.start(node),
-            Self::Resume(node) => {
-                if let Some(process) = &mut world.machines[node].process {
-                    process.paused = false;
-                }
-            }
-            Self::Cut(node, other) => world.cut_both_ways(node, other),
-            Self::Mend => world.network.mend(),
-        }
-    }
 
     /// The reply, if the node is up and gives one within `ms_max`; clients make no new calls meanwhile.
     pub fn call(&mut self, node: usize, words: &[&[u8]], ms_max: u64) -> Result<Option<BytesMut>, String> {
@@ -679,5 +674,21 @@ impl Later {
             }
         }
         Ok(None)
+    }
+}
+
+impl Later {
+    fn run(self, world: &mut World) {
+        match self {
+            Self::Kill(node) => world.kill(node),
+            Self::Start(node) => world.start(node),
+            Self::Resume(node) => {
+                if let Some(process) = &mut world.machines[node].process {
+                    process.paused = false;
+                }
+            }
+            Self::Cut(node, other) => world.cut_both_ways(node, other),
+            Self::Mend => world.network.mend(),
+        }
     }
 }
