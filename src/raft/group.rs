@@ -184,7 +184,7 @@ impl GroupState {
         read(&self.slots.lock())
     }
 
-    /// Followed by `note_slots` once the keyspace agrees.
+    /// Followed by `note_slots` once the keyspace agrees; before it has to, when a slot is not served any more.
     pub fn update_slots<R>(&self, update: impl FnOnce(&mut SlotTable) -> R) -> R {
         update(&mut self.slots.lock())
     }
@@ -195,6 +195,12 @@ impl GroupState {
         self.unsettled.store(unsettled, Ordering::Release);
         self.slot_changes.fetch_add(1, Ordering::AcqRel);
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// See `Group::slot_version`.
+    pub fn slot_version(&self) -> Option<u64> {
+        let version = self.slot_changes.load(Ordering::Acquire);
+        (self.unsettled.load(Ordering::Acquire) == 0).then_some(version)
     }
 
     /// § A sole voter's endless lease ends as the entry that names other voters is applied: openraft proposes the change that lets
@@ -322,8 +328,7 @@ impl Group {
     /// Changes with every slot that begins or ends to be served; `None` while one waits for a move's outcome, and whoever reads all
     /// slots has to wait too.
     pub fn slot_version(&self) -> Option<u64> {
-        let version = self.state.slot_changes.load(Ordering::Acquire);
-        (self.state.unsettled.load(Ordering::Acquire) == 0).then_some(version)
+        self.state.slot_version()
     }
 
     /// Too many of the group's nodes are short of disk space; see `raft/space.rs`. Meant for a leader.
