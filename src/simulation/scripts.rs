@@ -10,7 +10,7 @@ use crate::simulation::world::{Later, World};
 use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 11] = [
+pub const SCRIPTS: [Scenario; 12] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
@@ -22,16 +22,18 @@ pub const SCRIPTS: [Scenario; 11] = [
     GROWTH,
     MOVE_CRASHES,
     META_OUTAGE,
+    MOVE_CUT,
 ];
 
 const FIRST: GroupId = GroupId(1);
 const LEADER_WAIT_MS_MAX: u64 = 20_000;
+/// A request waits so long.
+const PARK_MS_MAX: u64 = 1_600;
 /// Longer than a group is led elsewhere before its preferred leader gets it back.
 const PREFERENCE_MS: u64 = 14_000;
 /// A connection that is silent for 2 s is dropped.
 const CUT_NOTICED_MS_MAX: u64 = 4_000;
-/// Less than a request waits for a leader.
-const CUT_NAMED_MS_MAX: u64 = 1_600;
+const CUT_NAMED_MS_MAX: u64 = PARK_MS_MAX;
 
 /// A node loses all it has, and nothing else happens.
 pub const WIPE: Scenario = Scenario { disturb: wipe, ..Scenario::drawn() };
@@ -58,6 +60,9 @@ pub const MOVE_CRASHES: Scenario = Scenario { disturb: move_crashes, ..Scenario:
 /// The meta group loses its majority while many slots wait to be moved, and both groups live.
 pub const META_OUTAGE: Scenario =
     Scenario { disturb: meta_outage, nodes: 5, replicas: 1, groups: Some(5), ..Scenario::drawn() };
+
+/// The link between a move's two groups is cut as the slot is frozen.
+pub const MOVE_CUT: Scenario = Scenario { disturb: move_cut, ..Scenario::drawn() };
 
 const MOVE_WAIT_MS_MAX: u64 = 20_000;
 const OUTAGE_SLOTS: usize = 60;
@@ -110,6 +115,33 @@ fn is_at(world: &World, slot: Slot, moment: Moment) -> bool {
         Held::Adopted { .. } => moment == Moment::Adopted,
     };
     world.held(slot).iter().any(is_held) || (moment == Moment::Committed && world.is_committed(slot))
+}
+
+fn move_cut(world: &mut World) -> Result<(), String> {
+    let groups = || (1..=3).map(GroupId);
+    for _ in 0..6 {
+        world.pass(500)?;
+        world.pass_until(LEADER_WAIT_MS_MAX, |world| groups().all(|group| world.leader(group).is_some()))?;
+        // The source's leader is to reach the meta group still.
+        let meta = world.leader(GroupId::META);
+        let Some(to) = groups().find(|group| world.leader(*group) != meta) else { continue };
+        let Some(from) = groups().find(|group| world.leader(*group) != world.leader(to)) else { continue };
+        let Some(slot) = Slot::all().find(|slot| world.owner(*slot) == Some(from)) else { continue };
+        let (Some(source), Some(target)) = (world.leader(from), world.leader(to)) else { continue };
+        world.begin_move(source, slot, to);
+        let is_frozen = |world: &World| is_at(world, slot, Moment::Frozen);
+        if !world.pass_until(MOVE_WAIT_MS_MAX, is_frozen)? {
+            return Err(format!("slot {slot} is never frozen"));
+        }
+        world.cut_both_ways(source, target);
+        world.count("cut in a move");
+        if !world.pass_until(PARK_MS_MAX, |world| world.is_served(slot))? {
+            return Err(format!("slot {slot} is served by nobody for longer than requests wait"));
+        }
+        world.network.mend();
+        world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)?;
+    }
+    Ok(())
 }
 
 fn meta_outage(world: &mut World) -> Result<(), String> {

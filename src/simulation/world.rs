@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::cluster::{Address, GroupId, MetaRole, MoveState, Probe, ReplicaId};
-use crate::raft::{Fsync, Held, Route};
+use crate::raft::{Fsync, Group, Held, Route};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
@@ -445,6 +445,12 @@ impl World {
     pub fn held(&self, slot: Slot) -> Vec<Held> {
         let seen = self.seen();
         seen.iter().flat_map(|seen| &seen.groups).filter_map(|group| group.held(slot)).collect()
+    }
+
+    /// The leader of some group serves the slot.
+    pub fn is_served(&self, slot: Slot) -> bool {
+        let serves = |group: &Arc<Group>| group.leads() && group.keyspace().owns(slot);
+        self.seen().iter().flat_map(|seen| &seen.groups).any(serves)
     }
 
     /// Slots that some group has frozen.
