@@ -3,10 +3,12 @@
 //!
 //! A plain loop, timed in rounds: the median, and the fastest round, which other work on the machine disturbed least. A case
 //! is one row of `CASES`. Cases that start with `redis-protocol` do the same work with that crate, for comparison.
+//!
+//! With `--count` nothing is timed: `bench/instructions` runs it under callgrind, which counts what each case's `counted` executes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -26,66 +28,99 @@ use kvorum::slot::{KeySlot, Slot};
 
 struct Case {
     name: &'static str,
-    /// Operations that one call of what `prepare` returns does.
-    operations: u32,
-    /// Builds the case's state; what it returns is timed.
-    prepare: fn() -> Box<dyn FnMut()>,
+    prepare: fn() -> Work,
+}
+
+/// A case's state, ready to be measured.
+struct Work {
+    run: Box<dyn FnMut()>,
+    /// Operations that one call of `run` does.
+    operations: usize,
+}
+
+impl Work {
+    fn new(operations: usize, run: impl FnMut() + 'static) -> Work {
+        Work { run: Box::new(run), operations }
+    }
 }
 
 const CASES: &[Case] = &[
-    Case { name: "decode SET, 64-byte value", operations: 1, prepare: || decode(&set_request(), 1) },
-    Case { name: "decode GET, pipeline of 16", operations: 16, prepare: || decode(&get_request(), 16) },
-    Case {
-        name: "redis-protocol decode_bytes_mut SET",
-        operations: 16,
-        prepare: || decode_bytes_mut(&set_request(), 16),
-    },
-    Case { name: "redis-protocol decode_range SET", operations: 1, prepare: || decode_range(&set_request(), 1) },
-    Case { name: "redis-protocol decode_range GET x16", operations: 16, prepare: || decode_range(&get_request(), 16) },
-    Case { name: "decode PING, inline", operations: 1, prepare: || decode(b"PING\r\n", 1) },
-    Case { name: "key slot of a key, 16 bytes", operations: 1, prepare: key_slot },
-    Case { name: "route a key slot", operations: 1, prepare: route },
-    Case { name: "plan SET, 64-byte value", operations: 16, prepare: plan_set },
-    Case { name: "apply SET, 64 bytes, 1M keys", operations: OP_COUNT as u32, prepare: apply_set },
-    Case { name: "read GET, 64 bytes, 1M keys", operations: OP_COUNT as u32, prepare: read_get },
-    Case { name: "encode +OK", operations: 16, prepare: || encode(|reply| reply.ok()) },
-    Case { name: "encode simple", operations: 16, prepare: || encode(|reply| reply.simple("QUEUED")) },
-    Case { name: "encode integer", operations: 16, prepare: || encode(|reply| reply.integer(black_box(1_234_567))) },
-    Case {
-        name: "encode bulk, 64 bytes",
-        operations: 16,
-        prepare: || encode(|reply| reply.bulk(black_box(&[b'x'; 64]))),
-    },
-    Case { name: "encode null", operations: 16, prepare: || encode(|reply| reply.null()) },
-    Case { name: "encode array header", operations: 16, prepare: || encode(|reply| reply.array(black_box(3))) },
-    Case {
-        name: "redis-protocol encode +OK",
-        operations: 16,
-        prepare: || encode_frame(BorrowedFrame::SimpleString(b"OK")),
-    },
-    Case {
-        name: "redis-protocol encode integer",
-        operations: 16,
-        prepare: || encode_frame(BorrowedFrame::Integer(1_234_567)),
-    },
+    Case { name: "decode SET, 64-byte value", prepare: || decode(&set_request(), 1) },
+    Case { name: "decode GET, pipeline of 16", prepare: || decode(&get_request(), 16) },
+    Case { name: "redis-protocol decode_bytes_mut SET", prepare: || decode_bytes_mut(&set_request(), 16) },
+    Case { name: "redis-protocol decode_range SET", prepare: || decode_range(&set_request(), 1) },
+    Case { name: "redis-protocol decode_range GET x16", prepare: || decode_range(&get_request(), 16) },
+    Case { name: "decode PING, inline", prepare: || decode(b"PING\r\n", 1) },
+    Case { name: "key slot of a key, 16 bytes", prepare: key_slot },
+    Case { name: "route a key slot", prepare: route },
+    Case { name: "plan SET, 64-byte value", prepare: plan_set },
+    Case { name: "apply SET, 64 bytes, 1M keys", prepare: apply_set },
+    Case { name: "read GET, 64 bytes, 1M keys", prepare: read_get },
+    Case { name: "encode +OK", prepare: || encode(|reply| reply.ok()) },
+    Case { name: "encode simple", prepare: || encode(|reply| reply.simple("QUEUED")) },
+    Case { name: "encode integer", prepare: || encode(|reply| reply.integer(black_box(1_234_567))) },
+    Case { name: "encode bulk, 64 bytes", prepare: || encode(|reply| reply.bulk(black_box(&[b'x'; 64]))) },
+    Case { name: "encode null", prepare: || encode(|reply| reply.null()) },
+    Case { name: "encode array header", prepare: || encode(|reply| reply.array(black_box(3))) },
+    Case { name: "redis-protocol encode +OK", prepare: || encode_frame(BorrowedFrame::SimpleString(b"OK")) },
+    Case { name: "redis-protocol encode integer", prepare: || encode_frame(BorrowedFrame::Integer(1_234_567)) },
     Case {
         name: "redis-protocol encode bulk, 64 bytes",
-        operations: 16,
         prepare: || encode_frame(BorrowedFrame::BulkString(&[b'x'; 64])),
     },
 ];
 
 fn main() {
-    // Cargo passes `--bench`; anything else selects cases.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    // Cargo passes `--bench`; what does not begin so selects cases.
+    let (flags, wanted): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    let cases = CASES.iter().filter(|case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(part)));
+    if flags.iter().any(|flag| flag == "--count") {
+        SCALE.set(COUNTED).expect("nothing has been measured yet");
+        return cases.filter(|case| !case.name.starts_with("redis-protocol")).for_each(count);
+    }
+    SCALE.set(TIMED).expect("nothing has been measured yet");
     let is_quick = std::env::var_os("KVORUM_BENCH_QUICK").is_some_and(|value| value == "1");
     let round_min = if is_quick { ROUND_MIN / 10 } else { ROUND_MIN };
     println!("{:<40} {:>9} {:>9}   ns/op", "", "median", "fastest");
-    for case in CASES {
-        if wanted.is_empty() || wanted.iter().any(|part| case.name.contains(part)) {
-            let (median, fastest) = measure(case, round_min);
-            println!("{:<40} {median:>9.1} {fastest:>9.1}", case.name);
-        }
+    for case in cases {
+        let (median, fastest) = measure(case, round_min);
+        println!("{:<40} {median:>9.1} {fastest:>9.1}", case.name);
+    }
+}
+
+/// How much the keyspace cases hold and touch.
+#[derive(Debug)]
+struct Scale {
+    keys: u64,
+    /// Different keys that one call touches.
+    touched: u64,
+}
+
+/// Few of the keys that one call touches are in the CPU's caches.
+const TIMED: Scale = Scale { keys: 1_000_000, touched: 1 << 18 };
+/// Callgrind takes fifty times as long and knows no caches here.
+const COUNTED: Scale = Scale { keys: 50_000, touched: 1 << 12 };
+static SCALE: OnceLock<Scale> = OnceLock::new();
+
+fn scale() -> &'static Scale {
+    SCALE.get().expect("main sets it first")
+}
+
+/// Prints what `counted` is about to do; what callgrind counts of it is one dump, and dumps are in the order of the lines.
+fn count(case: &Case) {
+    let mut work = (case.prepare)();
+    // Buffers get their sizes.
+    (work.run)();
+    println!("{}\t{}", case.name, work.operations * COUNTED_CALLS);
+    counted(&mut work.run);
+}
+
+const COUNTED_CALLS: usize = 10;
+
+#[inline(never)]
+fn counted(run: &mut dyn FnMut()) {
+    for _ in 0..COUNTED_CALLS {
+        run();
     }
 }
 
@@ -94,7 +129,7 @@ const ROUND_MIN: Duration = Duration::from_millis(20);
 
 /// The median and the fastest round's nanoseconds per operation.
 fn measure(case: &Case, round_min: Duration) -> (f64, f64) {
-    let mut run = (case.prepare)();
+    let Work { mut run, operations } = (case.prepare)();
     let mut calls = 1u32;
     // Warms up, and finds how many calls make a round.
     while timed(&mut run, calls) < round_min {
@@ -102,7 +137,7 @@ fn measure(case: &Case, round_min: Duration) -> (f64, f64) {
     }
     let mut rounds: Vec<Duration> = (0..ROUND_COUNT).map(|_| timed(&mut run, calls)).collect();
     rounds.sort_unstable();
-    let per_operation = |round: Duration| round.as_nanos() as f64 / (f64::from(calls) * f64::from(case.operations));
+    let per_operation = |round: Duration| round.as_nanos() as f64 / (f64::from(calls) * operations as f64);
     (per_operation(rounds[ROUND_COUNT / 2]), per_operation(rounds[0]))
 }
 
@@ -128,11 +163,11 @@ fn request(words: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-fn decode(request: &[u8], pipeline: usize) -> Box<dyn FnMut()> {
+fn decode(request: &[u8], pipeline: usize) -> Work {
     let bytes = request.repeat(pipeline);
     let mut reader = RequestReader::new(ReadLimits::default());
     let mut requests = Requests::default();
-    Box::new(move || {
+    Work::new(pipeline, move || {
         requests.clear();
         let consumed = reader.decode(black_box(&bytes), &mut requests).expect("the request is well-formed");
         assert_eq!((consumed, requests.len()), (bytes.len(), pipeline));
@@ -141,9 +176,9 @@ fn decode(request: &[u8], pipeline: usize) -> Box<dyn FnMut()> {
 }
 
 /// Sixteen replies into one buffer, as for a pipeline.
-fn encode(write: impl Fn(&mut Reply) + 'static) -> Box<dyn FnMut()> {
+fn encode(write: impl Fn(&mut Reply) + 'static) -> Work {
     let mut reply = Reply::new(Protocol::Resp2);
-    Box::new(move || {
+    Work::new(16, move || {
         for _ in 0..16 {
             write(&mut reply);
         }
@@ -153,10 +188,10 @@ fn encode(write: impl Fn(&mut Reply) + 'static) -> Box<dyn FnMut()> {
 }
 
 /// The frames share the buffer, which is filled anew at each call, as by a read from a socket.
-fn decode_bytes_mut(request: &[u8], pipeline: usize) -> Box<dyn FnMut()> {
+fn decode_bytes_mut(request: &[u8], pipeline: usize) -> Work {
     let bytes = request.repeat(pipeline);
     let mut buffer = BytesMut::new();
-    Box::new(move || {
+    Work::new(pipeline, move || {
         buffer.extend_from_slice(black_box(&bytes));
         for _ in 0..pipeline {
             let frame = resp2::decode::decode_bytes_mut(&mut buffer).expect("the request is well-formed");
@@ -165,9 +200,9 @@ fn decode_bytes_mut(request: &[u8], pipeline: usize) -> Box<dyn FnMut()> {
     })
 }
 
-fn decode_range(request: &[u8], pipeline: usize) -> Box<dyn FnMut()> {
+fn decode_range(request: &[u8], pipeline: usize) -> Work {
     let bytes = request.repeat(pipeline);
-    Box::new(move || {
+    Work::new(pipeline, move || {
         let mut rest = black_box(&bytes[..]);
         while let Some((frame, taken)) = resp2::decode::decode_range(rest).expect("the request is well-formed") {
             black_box(frame);
@@ -177,9 +212,9 @@ fn decode_range(request: &[u8], pipeline: usize) -> Box<dyn FnMut()> {
     })
 }
 
-fn encode_frame(frame: BorrowedFrame<'static>) -> Box<dyn FnMut()> {
+fn encode_frame(frame: BorrowedFrame<'static>) -> Work {
     let mut buffer = BytesMut::new();
-    Box::new(move || {
+    Work::new(16, move || {
         for _ in 0..16 {
             resp2::encode::extend_encode_borrowed(&mut buffer, black_box(&frame), false).expect("the buffer grows");
         }
@@ -188,14 +223,14 @@ fn encode_frame(frame: BorrowedFrame<'static>) -> Box<dyn FnMut()> {
     })
 }
 
-fn key_slot() -> Box<dyn FnMut()> {
-    Box::new(|| {
+fn key_slot() -> Work {
+    Work::new(1, || {
         black_box(KeySlot::of_key(black_box(b"key:000000000042")));
     })
 }
 
 /// One of three nodes, which leads every group of the cluster.
-fn route() -> Box<dyn FnMut()> {
+fn route() -> Work {
     let node = |number: u8| {
         let port = 7000 + u16::from(number);
         let info = NodeInfo { host: "127.0.0.1".to_owned(), port, peer_port: port + 10_000, http_port: 0 };
@@ -209,17 +244,17 @@ fn route() -> Box<dyn FnMut()> {
     let led: BTreeSet<GroupId> = plan.topology().groups().keys().copied().collect();
     let table = RouteTable::new(plan.topology(), &Hints::default(), NodeId([1; 20]), &led);
     let mut key_slots = KeySlot::all().collect::<Vec<_>>().into_iter().cycle();
-    Box::new(move || {
+    Work::new(1, move || {
         let key_slot = key_slots.next().expect("it cycles");
         assert!(matches!(black_box(&table).route(black_box(key_slot)), Route::Local(_)));
     })
 }
 
 /// From the words of a request to the op in a batch of sixteen: row, key slot, encoding.
-fn plan_set() -> Box<dyn FnMut()> {
+fn plan_set() -> Work {
     let request = words(&set_request());
     let mut batch = BytesMut::new();
-    Box::new(move || {
+    Work::new(16, move || {
         for _ in 0..16 {
             append_op(&mut batch, &black_box(&request).args());
         }
@@ -242,18 +277,15 @@ fn words(request: &[u8]) -> OwnedArgs {
 }
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
-const KEY_COUNT: u64 = 1_000_000;
-/// Different keys that one call of a keyspace case touches, so that few of them are in the CPU's caches.
-const OP_COUNT: u64 = 1 << 18;
 
 /// What the keyspace cases run on; `apply SET` replaces values, so that it stays as it is.
 static KEYSPACE: LazyLock<Arc<Keyspace>> = LazyLock::new(|| {
     let keyspace = Keyspace::new(HashSecret([1, 2, 3, 4]));
     Slot::all().for_each(|slot| keyspace.set_state(slot, SlotState::Owned));
-    for (number, op) in set_ops(0..KEY_COUNT).into_iter().enumerate() {
+    for (number, op) in set_ops(0..scale().keys).into_iter().enumerate() {
         apply(&keyspace, Position { index: 1, op: number as u32 + 1 }, &op, &mut Reply::discard());
     }
-    assert_eq!(keyspace.counters().keys, KEY_COUNT);
+    assert_eq!(keyspace.counters().keys, scale().keys);
     Arc::new(keyspace)
 });
 
@@ -263,7 +295,7 @@ fn key(number: u64) -> String {
 
 /// Scattered over all keys: the multiplier has no factor in common with their count.
 fn some_keys() -> impl Iterator<Item = u64> {
-    (0..OP_COUNT).map(|index| index * 611_953 % KEY_COUNT)
+    (0..scale().touched).map(|index| index * 611_953 % scale().keys)
 }
 
 fn set_ops(numbers: impl Iterator<Item = u64>) -> Vec<Op> {
@@ -279,12 +311,12 @@ fn apply(keyspace: &Keyspace, position: Position, op: &Op, reply: &mut Reply) {
     assert_eq!(op::apply(op, position, NOW, keyspace, reply), Applied::Done(()));
 }
 
-fn apply_set() -> Box<dyn FnMut()> {
+fn apply_set() -> Work {
     let keyspace = KEYSPACE.clone();
     let ops = set_ops(some_keys());
     let mut reply = Reply::new(Protocol::Resp2);
     let mut index = 1;
-    Box::new(move || {
+    Work::new(ops.len(), move || {
         index += 1;
         for (number, op) in ops.iter().enumerate() {
             apply(&keyspace, Position { index, op: number as u32 }, op, &mut reply);
@@ -293,7 +325,7 @@ fn apply_set() -> Box<dyn FnMut()> {
     })
 }
 
-fn read_get() -> Box<dyn FnMut()> {
+fn read_get() -> Work {
     let keyspace = KEYSPACE.clone();
     let mut bytes = Vec::new();
     for number in some_keys() {
@@ -307,7 +339,7 @@ fn read_get() -> Box<dyn FnMut()> {
         (0..requests.len()).map(|index| KeySlot::of_key(&requests.get(index, &bytes)[1])).collect();
     let time = Time { stamp: NOW, clock: NOW };
     let mut reply = Reply::new(Protocol::Resp2);
-    Box::new(move || {
+    Work::new(key_slots.len(), move || {
         for (index, key_slot) in key_slots.iter().enumerate() {
             let args = requests.get(index, &bytes);
             let outcome = keyspace.read(*key_slot, |bucket| read(&args, bucket, time, &mut reply));

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from compare import cli, start_kvorum
+from systems import cli, start_kvorum
 
 
 def load(port, pipeline, requests, keys, size):

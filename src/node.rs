@@ -4,6 +4,7 @@
 //! leadership over, send the clients after it, accept no more, finish what is in flight, flush, and exit within the time limit.
 
 mod meeting;
+mod open_files;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -90,9 +91,10 @@ async fn serve(
     rendered: Rendered,
     workers: &Workers,
 ) -> Result<End, NodeError> {
-    let LoadedConfig { config, file: config_file, warnings: _ } = loaded;
+    let LoadedConfig { mut config, file: config_file, warnings: _ } = loaded;
     let started = Instant::now();
-    let parameters = Arc::new(ConfigTable::new(&config));
+    let clients_max = open_files::make_room_for_clients(&mut config)?;
+    let parameters = Arc::new(ConfigTable::new(&config).with_clients_max(clients_max));
     let (health, health_seen) = watch::channel(Health { ready: false, reason: "starting".to_owned() });
     let (stop, stopped) = watch::channel(false);
     let mut signal = Box::pin(admin::shutdown_signal(config.exit_with_parent));
@@ -239,6 +241,7 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
 
 fn open_data(config: &Config) -> Result<(NodeLog, NodeFile, Recovered), NodeError> {
     let directory = &config.data_dir;
+    power_loss::finish_set_aside(directory)?;
     let member = NodeFile::read(directory)?.is_some_and(|record| record.is_member());
     // A new member whose old log was just set aside has none yet.
     let set_aside = power_loss::report(directory)?.is_some();
@@ -531,5 +534,29 @@ async fn follow_log_level(parameters: Arc<ConfigTable>, logs: admin::LogControl)
             logs.set_level(now);
             level = now;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::NodeId;
+    use crate::raft::{Membership, NodeRecord};
+
+    #[test]
+    fn a_start_ends_first_what_a_crash_interrupted_when_the_node_became_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: directory.path().to_owned(), ..Config::default() };
+        let (log, file, _) = open_data(&config).unwrap();
+        log.close();
+        drop((log, file));
+        let record = NodeRecord { node: NodeId::random(), membership: Membership::Empty };
+        power_loss::set_aside(directory.path(), &record).unwrap();
+        // As it is after the log was moved, and nothing else.
+        let (now, aside) = (|name| directory.path().join(name), |name| directory.path().join("set-aside").join(name));
+        std::fs::rename(now("node.kvn"), now("node.kvn.next")).unwrap();
+        std::fs::rename(aside("node.kvn"), now("node.kvn")).unwrap();
+        assert_eq!(open_data(&config).unwrap().1.record.node, record.node);
+        assert!(aside("node.kvn").exists() && aside("log").exists() && !now("node.kvn.next").exists());
     }
 }

@@ -7,6 +7,8 @@ pub enum Bug {
     AcknowledgeBeforeQuorum,
     /// The log acknowledges what it has not synced.
     AcknowledgeBeforeSync,
+    /// With `everysec` nothing is synced but full segments.
+    EverySecondIsForgotten,
     /// The lease lasts as long as the election time-out, counted from the answer.
     LeaseWithoutMargin,
     /// Reads do not look at the lease's end.

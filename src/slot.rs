@@ -71,6 +71,11 @@ impl KeySlot {
     pub fn all() -> impl Iterator<Item = Self> {
         (0..KEY_SLOT_COUNT as u16).map(Self)
     }
+
+    /// From this one to `last`, which is among them.
+    pub fn up_to(self, last: Self) -> impl Iterator<Item = Self> {
+        (self.0..=last.0).map(Self)
+    }
 }
 
 impl Slot {

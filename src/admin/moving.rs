@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::client::NodeClient;
+use super::status::troubles;
 use crate::cluster::{ClusterStatus, MoveProgress};
 use crate::config::HostPort;
 use crate::slot::{Slot, Slots};
@@ -114,10 +115,11 @@ impl Journey {
         let rest = if done == 0 { "?".to_owned() } else { format!("{:.0} s", seconds / done as f64 * left as f64) };
         let megabytes = self.sent.bytes as f64 / 1e6;
         let line = format!(
-            "{done} of {} slots moved, {} keys, {megabytes:.1} MB, {:.1} MB/s, {rest} left",
+            "{done} of {} slots moved, {} keys, {megabytes:.1} MB, {:.1} MB/s, {rest} left{}",
             self.slots.len(),
             self.sent.keys,
-            megabytes / seconds
+            megabytes / seconds,
+            troubles(status).map(|trouble| format!("; {trouble}")).collect::<String>()
         );
         (line, self.seen && own().next().is_none())
     }

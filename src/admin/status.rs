@@ -56,6 +56,7 @@ pub fn table(status: &ClusterStatus) -> String {
     if !status.moves.is_empty() {
         line(format_args!(""));
         line(format_args!("{}", columns(&["SLOTS", "FROM", "TO", "MOVE"], move_rows(status)).trim_end()));
+        troubles(status).for_each(|trouble| line(format_args!("{trouble}")));
     }
     text
 }
@@ -89,6 +90,18 @@ fn group_row(group: &GroupStatus, names: &BTreeMap<&str, &str>) -> Vec<String> {
         slots,
         replicas.collect::<Vec<_>>().join(", "),
     ]
+}
+
+/// Why slots that are to move do not.
+pub fn troubles(status: &ClusterStatus) -> impl Iterator<Item = String> + '_ {
+    let is_source = |id| {
+        let is_open = |state| matches!(state, MoveProgress::Waiting | MoveProgress::Repeating);
+        status.moves.iter().any(|slot_move| slot_move.from == id && is_open(slot_move.state))
+    };
+    let groups = status.groups.iter().filter(move |group| is_source(group.id));
+    groups.filter_map(|group| {
+        Some(format!("a move from group {} is tried again: {}", group.id, group.move_trouble.as_ref()?))
+    })
 }
 
 /// Moves with the same groups and state in one row.
@@ -177,6 +190,7 @@ pub(super) fn example() -> ClusterStatus {
         keys: (number > 0).then_some(1000),
         moved_keys: 0,
         moved_bytes: 0,
+        move_trouble: (number > 0).then(|| "group 2 has no leader now".to_owned()),
     };
     ClusterStatus {
         cluster_id: "c0ffee".to_string(),
@@ -215,6 +229,7 @@ meta   10.0.0.1:7001  4     -     -                                         10.0
 
 SLOTS  FROM  TO  MOVE
 2      1     2   waiting or under way
+a move from group 1 is tried again: group 2 has no leader now
 ";
         let shown = table(&example());
         let squeezed = |text: &str| {

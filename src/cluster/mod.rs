@@ -20,6 +20,7 @@ mod moves_tests;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod receivers;
 mod route;
 mod settings;
 mod status;

@@ -62,6 +62,14 @@ impl Move {
         }
     }
 
+    /// It is under way, or begins anew when both groups have cleaned up.
+    pub fn is_open(&self) -> bool {
+        match self.state {
+            MoveState::Started | MoveState::Aborted { again: true } => true,
+            MoveState::Committed | MoveState::Aborted { again: false } => false,
+        }
+    }
+
     pub fn is_done(&self, end: MoveEnd) -> bool {
         match end {
             MoveEnd::Source => self.source_done,

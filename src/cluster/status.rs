@@ -84,6 +84,9 @@ pub struct GroupStatus {
     pub moved_keys: u64,
     #[serde(default)]
     pub moved_bytes: u64,
+    /// Why the last step of a move to another group failed, if none has come to its end since.
+    #[serde(default)]
+    pub move_trouble: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,9 @@
 //!
 //! `Display` gives the line without its leading `-` and without the line end.
 
+use crate::cluster::NodeId;
 use crate::protocol::{Args, Reply};
+use crate::slot::KeySlot;
 
 /// An error reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +107,57 @@ pub enum WireError {
     InvalidSlotOrCount,
     #[error("ERR Unknown node {0}")]
     UnknownNode(String),
+    #[error("ERR Invalid or out of range slot")]
+    SlotOutOfRange,
+    #[error("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP")]
+    SetslotAction,
+    #[error("ERR I'm not the owner of hash slot {0}")]
+    NotTheOwner(KeySlot),
+    #[error("ERR I don't know about node {0}")]
+    NodeNotKnown(String),
+    #[error("ERR Slot {0} is already busy")]
+    SlotBusy(KeySlot),
+    #[error("ERR start slot number {0} is greater than end slot number {1}")]
+    RangeReversed(KeySlot, KeySlot),
+    #[error("ERR DB must be empty to perform CLUSTER FLUSHSLOTS.")]
+    FlushslotsWithKeys,
+    /// Our own: Redis knows slots that nobody serves.
+    #[error("ERR each slot has an owner at all times: CLUSTER SETSLOT <slot> NODE <node-id> gives it to another node")]
+    SlotsStayOwned,
+    /// Our own: slots belong to groups.
+    #[error(
+        "ERR node {0} leads no group now, so it cannot be given slots: see kvorum cluster status; CLUSTER FAILOVER sent to it makes it lead"
+    )]
+    LeadsNothing(NodeId),
+    /// Valkey's, in the words that its tests look for; the next eight as well.
+    #[error("ERR No slot ranges specified")]
+    NoSlotRanges,
+    #[error("ERR Start slot number {0} is greater than end slot number {1}")]
+    SlotRangeReversed(KeySlot, KeySlot),
+    #[error("ERR Slot range {}-{} overlaps with previous range {}-{}", range.0, range.1, before.0, before.1)]
+    SlotRangesOverlap { range: (KeySlot, KeySlot), before: (KeySlot, KeySlot) },
+    #[error("ERR Invalid node name: {0}")]
+    InvalidNodeName(String),
+    #[error("ERR Unknown node name: {0}")]
+    UnknownNodeName(NodeId),
+    #[error("ERR Target node can not be this node")]
+    TargetIsMyself,
+    #[error("ERR Slots are not served by this node.")]
+    SlotsNotServed,
+    #[error("ERR I am already migrating slot {0}.")]
+    AlreadyMigrating(KeySlot),
+    #[error("ERR No migrations ongoing.")]
+    NoMigrations,
+    /// Redis's, like the next.
+    #[error("ERR slots belong to different source nodes")]
+    SeveralSources,
+    #[error("ERR unknown argument")]
+    UnknownArgument,
+    /// Our own: keys do not leave their slot.
+    #[error(
+        "ERR MIGRATE is not needed: a slot moves as a whole, with its keys, by CLUSTER SETSLOT <slot> NODE <node-id> or kvorum cluster move-slots"
+    )]
+    MigrateNotNeeded,
     #[error("ERR Invalid TCP base port specified: {0}")]
     InvalidBasePort(String),
     #[error("ERR Invalid TCP bus port specified: {0}")]

@@ -34,8 +34,8 @@ pub use introspection::reply as command_reply;
 pub use key_positions::{key_positions, key_slot_of};
 pub use lcs::LcsJob;
 pub use node_command::{
-    ClientCommand, ClusterChange, ClusterCommand, CommandCommand, ConfigCommand, LatencyCommand, MemoryCommand,
-    NodeCommand, SlowlogCommand,
+    ClientCommand, ClusterChange, ClusterCommand, ClusterMigration, ClusterSlots, CommandCommand, ConfigCommand,
+    LatencyCommand, MemoryCommand, NodeCommand, SlowlogCommand,
 };
 pub use number::{IntegerText, integer_argument, parse_integer};
 pub use op::{Apply, OpCode};

@@ -25,6 +25,7 @@ pub enum NodeCommand {
     Readonly,
     Readwrite,
     Asking,
+    Migrate,
     Client(ClientCommand),
     Config(ConfigCommand),
     Memory(MemoryCommand),
@@ -118,6 +119,8 @@ pub enum ClusterCommand {
     CountFailureReports,
     Failover,
     Change(ClusterChange),
+    Assign(ClusterSlots),
+    Migrate(ClusterMigration),
     Hashslot,
     Kvorum,
 }
@@ -132,4 +135,25 @@ pub enum ClusterChange {
     SetConfigEpoch,
     Bumpepoch,
     Saveconfig,
+}
+
+/// Subcommands of `CLUSTER` by which Redis gives slots to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterSlots {
+    Setslot,
+    Addslots,
+    Addslotsrange,
+    Delslots,
+    Delslotsrange,
+    Flushslots,
+}
+
+/// Subcommands of `CLUSTER` by which Valkey 9 and Redis 8.4 move slots whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterMigration {
+    Migrateslots,
+    Getslotmigrations,
+    Cancelslotmigrations,
+    /// Redis's: looks at its own subcommands itself.
+    Migration,
 }

@@ -51,6 +51,8 @@ pub struct ConfigTable {
     initial: Values,
     values: Mutex<Values>,
     tunables: ArcSwap<Tunables>,
+    /// The process may open no more sockets.
+    clients_max: u32,
 }
 
 impl ConfigTable {
@@ -61,7 +63,11 @@ impl ConfigTable {
         };
         let initial: Values = PARAMETERS.iter().map(|parameter| (parameter.name, initial_text(parameter))).collect();
         let tunables = ArcSwap::from_pointee(Tunables::from_values(&initial));
-        Self { values: Mutex::new(initial.clone()), initial, tunables }
+        Self { values: Mutex::new(initial.clone()), initial, tunables, clients_max: u32::MAX }
+    }
+
+    pub fn with_clients_max(self, clients_max: u32) -> Self {
+        Self { clients_max, ..self }
     }
 
     /// Hot path: one atomic load.
@@ -104,7 +110,15 @@ impl ConfigTable {
                 parameter.kind.normalized(text, &next[parameter.name]).map_err(|reason| failed(&reason))?,
             );
         }
-        self.tunables.store(Arc::new(Tunables::from_values(&next)));
+        let tunables = Tunables::from_values(&next);
+        let (asked_for, most) = (tunables.maxclients, self.clients_max as usize);
+        if asked_for > most && asked_for != self.tunables.load().maxclients {
+            return Err(format!(
+                "ERR CONFIG SET failed (possibly related to argument 'maxclients') - The operating system is not able to handle the \
+                 specified number of clients, try with {most}"
+            ));
+        }
+        self.tunables.store(Arc::new(tunables));
         *values = next;
         Ok(())
     }

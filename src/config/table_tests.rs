@@ -51,6 +51,18 @@ fn every_setting_of_the_file_can_be_asked_for_by_its_name() {
 }
 
 #[test]
+fn no_more_clients_are_taken_than_sockets_can_be_opened() {
+    let table = table().with_clients_max(20_000);
+    let error = table.set(&[("timeout", "5"), ("maxclients", "20001")]).unwrap_err();
+    let expected = "ERR CONFIG SET failed (possibly related to argument 'maxclients') - The operating system is not able to handle the \
+                    specified number of clients, try with 20000";
+    assert_eq!(error, expected);
+    assert_eq!((one(&table, "timeout"), one(&table, "maxclients")), ("0".to_owned(), "10000".to_owned()));
+    table.set(&[("maxclients", "20000")]).unwrap();
+    assert_eq!(table.tunables().maxclients, 20_000);
+}
+
+#[test]
 fn output_limits_are_checked_and_merged_as_redis_does() {
     let table = table();
     table.set(&[("client-output-buffer-limit", "Replica 1mb 2 3 pubsub 4 5 6")]).unwrap();

@@ -12,10 +12,17 @@ const COUNTER_INITIAL: u32 = 5;
 const LOG_FACTOR: u32 = 10;
 const SECONDS_MASK: u32 = 0xFF_FFFF;
 const DECAY_SECONDS: u32 = 60;
+const SEED: u32 = 0x9E37_79B9;
 
 thread_local! {
     /// Fixed seed: the draws only thin out increments, nothing may depend on them.
-    static DRAW: Cell<u32> = const { Cell::new(0x9E37_79B9) };
+    static DRAW: Cell<u32> = const { Cell::new(SEED) };
+}
+
+/// Marks are in snapshots: a simulation that is run again on a thread sends the same bytes only if it draws the same.
+#[cfg(test)]
+pub fn draw_anew() {
+    DRAW.set(SEED);
 }
 
 /// One entry's mark: seconds in the upper 24 bits, counter in the lower 8.

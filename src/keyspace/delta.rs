@@ -20,11 +20,7 @@ use crate::keyspace::terms::Value;
 
 pub const FLAG_REMOVED: u8 = 4;
 pub const FLAG_PART: u8 = 8;
-/// Longest key that can be sent: with a piece of its value it must fit one message.
-pub const DELTA_KEY_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 25;
-/// Of one change.
-pub const CHANGE_BYTES_MAX: usize = HEADER_BYTES_MAX + DELTA_KEY_BYTES_MAX + PIECE_BYTES;
 
 /// Records compared before others get a turn.
 const LOOKS_MAX: usize = 4096;
@@ -39,10 +35,6 @@ pub enum Encoded {
     /// It has looked at enough for now.
     Paused,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key of {0} bytes is too long to be moved, the most is {DELTA_KEY_BYTES_MAX}")]
-pub struct KeyTooLong(pub usize);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -83,27 +75,23 @@ impl Delta {
         self.newer
     }
 
-    /// Appends changes to `page`, which may have `page_bytes_max`.
-    pub fn encode_into(&mut self, page: &mut Vec<u8>, page_bytes_max: usize) -> Result<Encoded, KeyTooLong> {
-        assert!(page_bytes_max >= CHANGE_BYTES_MAX, "every change fits a page");
+    /// Appends changes to `page`, which may have `page_bytes_max`; a change that is longer is a page of its own.
+    pub fn encode_into(&mut self, page: &mut Vec<u8>, page_bytes_max: usize) -> Encoded {
         let mut looks = 0;
         loop {
             let Some(change) = self.found.front().copied() else {
                 if looks == LOOKS_MAX {
-                    return Ok(Encoded::Paused);
+                    return Encoded::Paused;
                 }
                 looks += 1;
                 if !self.find() {
-                    return Ok(Encoded::All);
+                    return Encoded::All;
                 }
                 continue;
             };
             let length = self.key_of(change).len();
-            if length > DELTA_KEY_BYTES_MAX {
-                return Err(KeyTooLong(length));
-            }
-            if page.len() + HEADER_BYTES_MAX + length + self.next_bytes(change) > page_bytes_max {
-                return Ok(Encoded::Full);
+            if !page.is_empty() && page.len() + HEADER_BYTES_MAX + length + self.next_bytes(change) > page_bytes_max {
+                return Encoded::Full;
             }
             if self.encode(change, page) {
                 self.found.pop_front();
@@ -133,7 +121,10 @@ impl Delta {
 
     fn next_bytes(&self, change: Change) -> usize {
         match change {
-            Change::Put { newer, .. } => (self.newer_record(newer).value_len() - self.offset).min(PIECE_BYTES),
+            Change::Put { newer, .. } => {
+                let record = self.newer_record(newer);
+                (record.value_len() - self.offset).min(part_bytes(record))
+            }
             Change::Removed { .. } => 0,
         }
     }
@@ -207,7 +198,7 @@ impl Delta {
                 at += PIECE_BYTES;
             }
         }
-        let end = length.min(at + PIECE_BYTES);
+        let end = length.min(at + part_bytes(record));
         let part = if at > 0 || edited.is_some() { FLAG_PART } else { 0 };
         head(record, part, at, end - at, page);
         match record.value() {
@@ -217,6 +208,11 @@ impl Delta {
         self.offset = end;
         end == length
     }
+}
+
+/// How much of a value goes into one change. Each names the key, so a long key takes as much of its value along.
+fn part_bytes(record: &Record) -> usize {
+    PIECE_BYTES * (record.key().len() / PIECE_BYTES).max(1)
 }
 
 /// Moves a cursor past the end of its sub-table; the sub-table it is in then.

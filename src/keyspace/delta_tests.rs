@@ -2,8 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::keyspace::{
-    BucketExport, CHANGE_BYTES_MAX, Delta, Encoded, HashSecret, KeyTooLong, Keyspace, PIECE_BYTES, Patch, Position,
-    SlotState, Value,
+    BucketExport, Delta, Encoded, HashSecret, Keyspace, PIECE_BYTES, Patch, Position, SlotState, Value,
 };
 use crate::random::simulated::Chance;
 use crate::slot::{KeySlot, Slot};
@@ -16,9 +15,11 @@ struct Pair {
     key_slot: KeySlot,
     index: u64,
     sent: Option<BucketExport>,
+    /// More than is asked for, where a change is.
+    page_bytes_most: usize,
 }
 
-const PAGE_BYTES: usize = CHANGE_BYTES_MAX;
+const PAGE_BYTES: usize = 2 * PIECE_BYTES;
 
 impl Pair {
     fn new() -> Self {
@@ -26,7 +27,7 @@ impl Pair {
         let slot = key_slot.slot();
         let (source, target) = (Keyspace::new(HashSecret([1; 4])), Keyspace::new(HashSecret([2; 4])));
         source.set_state(slot, SlotState::Owned);
-        Self { source, target, slot, key_slot, index: 0, sent: None }
+        Self { source, target, slot, key_slot, index: 0, sent: None, page_bytes_most: PAGE_BYTES }
     }
 
     fn write(&mut self, change: impl FnOnce(&mut crate::keyspace::Bucket)) {
@@ -41,8 +42,8 @@ impl Pair {
         let mut sent = 0;
         loop {
             let mut page = Vec::new();
-            let done = delta.encode_into(&mut page, PAGE_BYTES).expect("short keys");
-            assert!(page.len() <= PAGE_BYTES);
+            let done = delta.encode_into(&mut page, PAGE_BYTES);
+            assert!(page.len() <= self.page_bytes_most);
             sent += page.len();
             self.index += 1;
             self.target.stage(self.slot, Position { index: self.index, op: 0 }, &page).expect("sound");
@@ -149,7 +150,7 @@ fn a_page_is_skipped_by_a_bucket_that_holds_it_already() {
     let at = pair.target.read(pair.key_slot, crate::keyspace::Bucket::position);
     let mut page = Vec::new();
     let empty = Keyspace::new(HashSecret([1; 4])).export(pair.key_slot);
-    assert_eq!(Delta::new(pair.sent.clone(), empty).encode_into(&mut page, PAGE_BYTES), Ok(Encoded::All));
+    assert_eq!(Delta::new(pair.sent.clone(), empty).encode_into(&mut page, PAGE_BYTES), Encoded::All);
     pair.target.stage(pair.slot, at, &page).unwrap();
     pair.check();
     pair.target.stage(pair.slot, Position { index: at.index, op: at.op + 1 }, &page).unwrap();
@@ -159,11 +160,11 @@ fn a_page_is_skipped_by_a_bucket_that_holds_it_already() {
 }
 
 #[test]
-fn keys_that_fit_no_message_and_damaged_pages_are_refused() {
+fn damaged_pages_are_refused() {
     let mut pair = Pair::new();
     pair.write(|bucket| bucket.insert(&key(1), Value::Slice(b"v"), None));
     let mut page = Vec::new();
-    Delta::new(None, pair.source.export(pair.key_slot)).encode_into(&mut page, PAGE_BYTES).unwrap();
+    Delta::new(None, pair.source.export(pair.key_slot)).encode_into(&mut page, PAGE_BYTES);
     let at = Position { index: 100, op: 0 };
     for length in 1..page.len() {
         assert!(pair.target.stage(pair.slot, at, &page[..length]).is_err());
@@ -171,9 +172,23 @@ fn keys_that_fit_no_message_and_damaged_pages_are_refused() {
     let elsewhere = Slot::all().find(|slot| *slot != pair.slot).unwrap();
     assert!(pair.target.stage(elsewhere, at, &page).is_err());
     assert_eq!(pair.target.slot_size(pair.slot).0, 0);
-    let mut long = key(2);
-    long.resize(70_000, b'x');
-    pair.write(|bucket| bucket.insert(&long, Value::Slice(b"v"), None));
-    let refused = Delta::new(None, pair.source.export(pair.key_slot)).encode_into(&mut page, PAGE_BYTES);
-    assert_eq!(refused, Err(KeyTooLong(70_000)));
+}
+
+#[test]
+fn keys_that_fit_no_page_have_pages_of_their_own_and_take_as_much_of_their_value_along() {
+    let mut pair = Pair::new();
+    let long = |number: u64| [key(number), vec![b'x'; 5 * PIECE_BYTES]].concat();
+    pair.page_bytes_most = 11 * PIECE_BYTES;
+    for number in 0..3 {
+        pair.write(|bucket| bucket.insert(&key(number), Value::Slice(b"v"), None));
+        pair.write(|bucket| bucket.insert(&long(number), Value::Slice(&vec![7; number as usize * 1_000_000]), None));
+    }
+    let sent = pair.pass();
+    let needed = 3 * 5 * PIECE_BYTES + 3_000_000;
+    assert!((needed..2 * needed).contains(&sent), "{sent} bytes for {needed}");
+    pair.check();
+    pair.write(|bucket| assert!(bucket.set_expire(&long(2), None)));
+    pair.write(|bucket| assert!(bucket.remove(&long(1), Timestamp(0))));
+    pair.pass();
+    pair.check();
 }

@@ -24,8 +24,10 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use access::draw_anew;
 pub use bucket::Bucket;
-pub use delta::{CHANGE_BYTES_MAX, Delta, Encoded, KeyTooLong};
+pub use delta::{Delta, Encoded};
 pub use entry::{Encoding, Entry, Lookup, ValueType};
 pub use export::BucketExport;
 pub use import::ImportError;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::clock::Timestamp;
 use crate::keyspace::access::AccessMark;
 use crate::keyspace::bucket::Bucket;
-use crate::keyspace::delta::{DELTA_KEY_BYTES_MAX, FLAG_PART, FLAG_REMOVED};
+use crate::keyspace::delta::{FLAG_PART, FLAG_REMOVED};
 use crate::keyspace::export::{FLAG_EDITED, FLAG_EXPIRES};
 use crate::keyspace::import::{Cursor, ImportError};
 use crate::keyspace::record::{Record, Traits};
@@ -74,7 +74,7 @@ impl Keyspace {
         let (key, value) = (bytes.take(key_bytes)?, bytes.take(length)?);
         let traits = Traits { expire_at, edited: flags & FLAG_EDITED != 0 };
         // § A patch past the end is padded: what a damaged page names must not allocate what it likes.
-        if offset > VALUE_BYTES_MAX || key.len() > DELTA_KEY_BYTES_MAX {
+        if offset > VALUE_BYTES_MAX {
             return Err(ImportError::Truncated);
         }
         let change = if flags & FLAG_REMOVED != 0 {

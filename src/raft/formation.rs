@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::cluster::{
-    Action, Address, ClusterId, FormingNode, FoundingPlan, Intent, MetaOp, NodeInfo, PlanSeed, Probe, Purpose,
+    Action, Address, ClusterId, FormingNode, FoundingPlan, GroupId, Intent, MetaOp, NodeInfo, PlanSeed, Probe, Purpose,
     Topology, WaitReason,
 };
 use crate::command::WireError;
@@ -145,24 +145,26 @@ async fn drive(
                 file.update_topology(&topology)?;
                 return Ok(Formed { topology });
             }
-            Action::JoinThrough(address) => match join(&join_op(&node), config.password.as_ref(), &address).await {
-                Ok(topology) => {
-                    if node.purpose == Purpose::FoundOrJoin
-                        && let Some(difference) = list_difference(&node.intent.addresses, &topology)
-                    {
-                        tracing::warn!(
-                            "--initial-cluster is not the list of the cluster that this node joined: {difference}"
-                        );
+            Action::JoinThrough(address) => {
+                match join(&join_op(&node), &BTreeSet::new(), config.password.as_ref(), &address).await {
+                    Ok(topology) => {
+                        if node.purpose == Purpose::FoundOrJoin
+                            && let Some(difference) = list_difference(&node.intent.addresses, &topology)
+                        {
+                            tracing::warn!(
+                                "--initial-cluster is not the list of the cluster that this node joined: {difference}"
+                            );
+                        }
+                        // A plan that came to nothing is dropped: this node founds no cluster any more.
+                        file.update(Membership::Member { topology: Box::new(topology.clone()), plan: None })?;
+                        return Ok(Formed { topology });
                     }
-                    // A plan that came to nothing is dropped: this node founds no cluster any more.
-                    file.update(Membership::Member { topology: Box::new(topology.clone()), plan: None })?;
-                    return Ok(Formed { topology });
+                    Err(JoinFailure::Refused(reason)) => return Err(FormationError::Refused(reason)),
+                    Err(JoinFailure::Later(reason)) => {
+                        reporter.note(&format!("cannot join through {address} yet: {reason}"))
+                    }
                 }
-                Err(JoinFailure::Refused(reason)) => return Err(FormationError::Refused(reason)),
-                Err(JoinFailure::Later(reason)) => {
-                    reporter.note(&format!("cannot join through {address} yet: {reason}"))
-                }
-            },
+            }
             Action::RefuseListMismatch { address, theirs, ours } => {
                 let (theirs, ours) = (Box::new(theirs), Box::new(ours));
                 return refused(FormationError::OtherIntent { address, theirs, ours }).await;
@@ -253,10 +255,15 @@ fn join_op(node: &FormingNode) -> MetaOp {
     MetaOp::Join { node: node.node, info: node.info.clone(), settings: node.intent.settings }
 }
 
-/// Asks the member at `address` to take in the node that `op` names.
-pub(super) async fn join(op: &MetaOp, password: Option<&Secret>, address: &Address) -> Result<Topology, JoinFailure> {
-    let body = op.encode();
-    let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
+/// Asks the member at `address` to take in the node that `op` names, which is to give up copies of the groups in `held`.
+pub(super) async fn join(
+    op: &MetaOp,
+    held: &BTreeSet<GroupId>,
+    password: Option<&Secret>,
+    address: &Address,
+) -> Result<Topology, JoinFailure> {
+    let (body, held) = (op.encode(), postcard::to_stdvec(held).expect("numbers encode"));
+    let words: [&[u8]; 5] = [b"CLUSTER", b"KVORUM", b"JOIN", &body, &held];
     let ask = call(address, password, &words);
     let answer =
         tokio::time::timeout(JOIN_WAIT_MAX, ask).await.map_err(|_| JoinFailure::Later("no answer".to_owned()))?;
@@ -345,8 +352,10 @@ pub(super) async fn answer_probes(listener: TcpListener, answers: Answers) {
             biased;
             Some(_) = connections.join_next() => (),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(answer_connection(stream, answers.clone()));
+                match accepted {
+                    Ok((stream, _)) => drop(connections.spawn(answer_connection(stream, answers.clone()))),
+                    // Out of file descriptors, most likely, and the connection still waits.
+                    Err(_) => tokio::time::sleep(ROUND_INTERVAL).await,
                 }
             }
         }

@@ -417,12 +417,13 @@ impl Group {
         tokio::time::timeout(OUTCOME_WAIT_MAX, submit).await.unwrap_or(ChunkOutcome::Unknown)
     }
 
-    /// Logs the group's time: an op without effect. Whatever becomes of it, it does not take long.
-    pub(super) async fn stamp(&self) {
+    /// Logs the group's time: an op without effect. Whatever becomes of it, it does not take long. Whether it was committed for certain.
+    pub(super) async fn stamp(&self) -> bool {
         let mut chunk = Chunk::new(Protocol::Resp2);
         let key_slot = KeySlot::new(0).expect("0 is a key slot");
         chunk.push_silent(OpCode::EXPIRE_DUE, key_slot, |op| plan_expire_due(std::iter::empty::<&[u8]>(), op));
-        let _ = tokio::time::timeout(STAMP_WAIT_MAX, self.submit(chunk)).await;
+        let outcome = tokio::time::timeout(STAMP_WAIT_MAX, self.submit(chunk)).await;
+        matches!(outcome, Ok(ChunkOutcome::Replied { .. }))
     }
 
     /// Hands leadership to `target`; returns when the target leads or the transfer has failed.

@@ -1,5 +1,6 @@
 //! Nodes that come and go by an operator's word, asked of any member; and how a node hears that it is no member any more.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +150,7 @@ pub async fn join_other(config: &FormationConfig, address: &Address) -> Result<N
     let op = MetaOp::Join { node, info: config.info.clone(), settings };
     let mut last = String::new();
     for _ in 0..JOIN_ATTEMPTS {
-        match formation::join(&op, config.password.as_ref(), address).await {
+        match formation::join(&op, &BTreeSet::new(), config.password.as_ref(), address).await {
             Ok(topology) => return Ok(record_of(node, topology)),
             Err(JoinFailure::Refused(reason)) => return Err(reason),
             Err(JoinFailure::Later(reason)) => last = reason,

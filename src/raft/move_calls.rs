@@ -1,8 +1,12 @@
 //! What the source's leader of a move asks of the target's: to log one step for a slot, and to say what the slot is then.
 //!
 //! ```text
-//! question: postcard (group, slot, step) | page
+//! question: postcard (group, slot, step, bytes that came before) | page, or its end
 //! answer:   postcard Result<MoveAnswer, Refusal>
+//!
+//! before a page that is longer than a message:
+//! question: postcard (group, slot, offset) | part of the page
+//! answer:   postcard Result<(), text>
 //! ```
 //! A question that is lost, late or doubled does no harm: see `slots.rs`. The asker looks at the answer's state, and at nothing else.
 
@@ -11,16 +15,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::clock::{Boottime, STAMP_LEAD_MS_MAX, Timestamp};
-use crate::cluster::{GroupId, MetaOp, MoveId, MoveState};
-use crate::raft::peers::ASK_MOVE;
+use crate::cluster::{GroupId, MetaOp, Move, MoveId, MoveState, Topology};
+use crate::raft::ASK_BYTES_MAX;
+use crate::raft::peers::{ASK_MOVE, ASK_MOVE_PART};
 use crate::raft::replication::Replication;
 use crate::raft::slots::{Held, MoveOp};
 use crate::slot::{SLOT_COUNT, Slot};
 
+/// A part of a page and what the question says of it fit one message.
+pub const PART_BYTES: usize = ASK_BYTES_MAX - 256;
 const START_TRIES_MAX: usize = 3;
-const START_SEEN_WAIT: Duration = Duration::from_millis(500);
+/// A busy node hears of what others have started within this time.
+const START_SEEN_WAIT: Duration = Duration::from_secs(1);
+/// Two commits that follow the one by which a slot changes hands.
+const CLEAN_UP_WAIT_MAX: Duration = Duration::from_secs(5);
+/// After this a node whose topology does not show a move that was started will not.
+const MOVE_SEEN_WAIT: Duration = Duration::from_secs(5);
 /// For a step that no client waits for.
 pub const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -55,18 +68,13 @@ enum Refusal {
 
 impl Replication {
     /// Starts moves of those of `slots` that `to` does not own. An error says why none was started.
-    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>) -> Result<(), String> {
+    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>, why: &str) -> Result<(), String> {
         let mut topologies = self.newest_topologies();
         for tries_left in (0..START_TRIES_MAX).rev() {
+            self.wait_cleaned_up(&slots).await;
             let topology = self.newest_topology();
             let first = topology.next_move();
-            let op = MetaOp::StartMoves {
-                first,
-                to,
-                slots: slots.clone(),
-                why: "an operator asked for it".to_owned(),
-                by_hand: true,
-            };
+            let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: why.to_owned(), by_hand: true };
             let Err(error) = self.propose_anywhere(&op).await else { return Ok(()) };
             // It may have been started, or others meanwhile: what is known here shows it in a moment.
             let newer = topologies.wait_for(|now| now.as_ref().is_some_and(|now| now.next_move() > first));
@@ -83,22 +91,85 @@ impl Replication {
         Err("other moves were started again and again".to_owned())
     }
 
-    /// Gives up the moves of these slots that are not committed.
+    /// Until both groups of each move of these slots that is over are done with it, or it takes too long. A slot that has come a moment ago can go on.
+    async fn wait_cleaned_up(&self, slots: &BTreeSet<Slot>) {
+        let is_over =
+            |topology: &Topology| !topology.moves().any(|(_, moved)| slots.contains(&moved.slot) && !moved.is_open());
+        let mut topologies = self.newest_topologies();
+        let over = topologies.wait_for(|now| now.as_ref().is_some_and(|now| is_over(now)));
+        // Otherwise the answer to what is proposed next says so.
+        let _ = tokio::time::timeout(CLEAN_UP_WAIT_MAX, over).await;
+    }
+
+    /// Moves `slots` to `to`, and returns when the topology known here has them there. Slots that are there, or on their way, are none the worse for it.
+    ///
+    /// Errors: one of them is on its way elsewhere, was given up, or takes longer than `wait_max`, and then it goes on.
+    pub async fn move_slots(
+        &self,
+        to: GroupId,
+        slots: &BTreeSet<Slot>,
+        why: &str,
+        wait_max: Duration,
+    ) -> Result<(), String> {
+        let topology = self.newest_topology();
+        let elsewhere =
+            topology.moves().find(|(_, moved)| slots.contains(&moved.slot) && moved.is_open() && moved.to != to);
+        if let Some((_, moved)) = elsewhere {
+            return Err(format!("slot {} is on its way to group {}", moved.slot, moved.to));
+        }
+        if slots.iter().any(|slot| topology.destination_of(*slot) != to) {
+            self.start_moves(to, slots.clone(), why).await?;
+        }
+        match tokio::time::timeout(wait_max, self.wait_moved(to, slots)).await {
+            Ok(moved) => moved,
+            Err(_) => Err("it takes long and goes on, see kvorum cluster status".to_owned()),
+        }
+    }
+
+    async fn wait_moved(&self, to: GroupId, slots: &BTreeSet<Slot>) -> Result<(), String> {
+        let mut topologies = self.newest_topologies();
+        let began = Instant::now();
+        let mut seen = false;
+        loop {
+            let topology = self.newest_topology();
+            let mut left = slots.iter().copied().filter(|slot| topology.group_of(*slot) != to).peekable();
+            if left.peek().is_none() {
+                return Ok(());
+            }
+            let given_up = left.find(|slot| topology.destination_of(*slot) != to);
+            // A move that was started is seen here a moment later.
+            seen |= given_up.is_none();
+            if let Some(slot) = given_up.filter(|_| seen || began.elapsed() > MOVE_SEEN_WAIT) {
+                let owner = topology.group_of(slot);
+                return Err(format!(
+                    "slot {slot} stays in group {owner}: its move was given up, see kvorum cluster events"
+                ));
+            }
+            match tokio::time::timeout(START_SEEN_WAIT, topologies.changed()).await {
+                Ok(Ok(())) | Err(_) => (),
+                Ok(Err(_)) => return Err("the node stops".to_owned()),
+            }
+        }
+    }
+
+    /// Gives up the moves of these slots that are not committed, and returns when it is known here: what is asked for next must not find them open.
     pub async fn cancel_moves(&self, slots: &BTreeSet<Slot>) -> Result<(), String> {
         let topology = self.newest_topology();
-        let to_cancel = topology.moves().filter(|(_, moved)| {
-            slots.contains(&moved.slot)
-                && matches!(moved.state, MoveState::Started | MoveState::Aborted { again: true })
-        });
-        for (id, _) in to_cancel {
-            let aborted = self.propose_anywhere(&MetaOp::AbortMove { id, again: false }).await;
+        let open = |(_, moved): &(MoveId, &Move)| slots.contains(&moved.slot) && moved.is_open();
+        let ids: Vec<MoveId> = topology.moves().filter(open).map(|(id, _)| id).collect();
+        for id in &ids {
+            let aborted = self.propose_anywhere(&MetaOp::AbortMove { id: *id, again: false }).await;
             let now = self.newest_topology();
             // One that was committed, or over, meanwhile is none of the operator's errors.
-            if now.slot_move(id).is_some_and(|kept| kept.state == MoveState::Started) {
+            if now.slot_move(*id).is_some_and(|kept| kept.state == MoveState::Started) {
                 aborted?;
             }
         }
-        Ok(())
+        let mut topologies = self.newest_topologies();
+        let is_over = |now: &Topology| !ids.iter().any(|id| now.slot_move(*id).is_some_and(Move::is_open));
+        let known = topologies.wait_for(|now| now.as_ref().is_some_and(|now| is_over(now)));
+        let known = tokio::time::timeout(MOVE_SEEN_WAIT, known).await;
+        known.map_or_else(|_| Err("this node has not heard of it yet".to_owned()), |_| Ok(()))
     }
 
     /// Whether the step counted, the answer's state says.
@@ -120,8 +191,16 @@ impl Replication {
             let logged = tokio::time::timeout(wait_max, self.log_step(group, slot, step, page)).await;
             return logged.map_err(|late| unanswered(late.to_string()))?.map_err(refused);
         }
-        let mut body = postcard::to_stdvec(&(group, slot, step)).expect("numbers encode");
-        body.extend_from_slice(page);
+        let (ahead, rest) = page.split_at(page.len().saturating_sub(PART_BYTES).next_multiple_of(PART_BYTES));
+        for (number, part) in ahead.chunks(PART_BYTES).enumerate() {
+            let body = question(&(group, slot, number * PART_BYTES), part);
+            let answer = self.ask(leader.node, ASK_MOVE_PART, &body, wait_max).await;
+            let answer = answer.map_err(|error| unanswered(error.to_string()))?;
+            let taken: Result<(), String> =
+                postcard::from_bytes(&answer).map_err(|error| unanswered(error.to_string()))?;
+            taken.map_err(|error| CallMoveError::Refused { group, error })?;
+        }
+        let body = question(&(group, slot, step, ahead.len()), rest);
         let answer = self.ask(leader.node, ASK_MOVE, &body, wait_max).await;
         let answer = answer.map_err(|error| unanswered(error.to_string()))?;
         let answer: Result<MoveAnswer, Refusal> =
@@ -129,9 +208,20 @@ impl Replication {
         answer.map_err(refused)
     }
 
+    pub(super) fn take_part(&self, body: &Bytes) -> Result<(), String> {
+        let question = postcard::take_from_bytes::<(GroupId, Slot, usize)>(body);
+        let ((group, slot, offset), part) = question.map_err(|error| error.to_string())?;
+        self.group(group).filter(|group| group.leads()).ok_or("it is led elsewhere")?;
+        self.page_parts.add((group, slot), offset, part, Instant::now()).map_err(|error| error.to_string())
+    }
+
     pub(super) async fn answer_move(&self, body: &Bytes) -> Vec<u8> {
-        let answer = match postcard::take_from_bytes::<(GroupId, Slot, MoveOp)>(body) {
-            Ok(((group, slot, step), page)) => self.log_step(group, slot, &step, page).await,
+        let answer = match postcard::take_from_bytes::<(GroupId, Slot, MoveOp, usize)>(body) {
+            Ok(((group, slot, step, 0), page)) => self.log_step(group, slot, &step, page).await,
+            Ok(((group, slot, step, ahead), end)) => match self.page_parts.take((group, slot), ahead) {
+                Ok(page) => self.log_step(group, slot, &step, &[&page, end].concat()).await,
+                Err(error) => Err(Refusal::ForNow(error.to_string())),
+            },
             Err(error) => Err(Refusal::ForNow(error.to_string())),
         };
         postcard::to_stdvec(&answer).expect("numbers and a text encode")
@@ -162,6 +252,12 @@ impl Replication {
         let (keys, _) = group.keyspace().slot_size(slot);
         Ok(MoveAnswer { held, ended, keys })
     }
+}
+
+fn question<T: Serialize>(head: &T, page: &[u8]) -> Vec<u8> {
+    let mut body = postcard::to_stdvec(head).expect("numbers encode");
+    body.extend_from_slice(page);
+    body
 }
 
 /// § A group's time must be past what the source has seen expired, so it follows the source's: as far as it follows a new leader's wall clock, and no

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::cluster::MoveId;
 use crate::command::OpCode;
 use crate::command::op::{DamagedBody, Op, OpReader};
@@ -20,7 +22,12 @@ use crate::slot::Slot;
 pub struct Moved {
     keys: AtomicU64,
     bytes: AtomicU64,
+    /// Why its last step failed; none since then if none has.
+    trouble: Mutex<Option<String>>,
 }
+
+/// Those of a thousand groups travel in one frame.
+pub const TROUBLE_BYTES_MAX: usize = 96;
 
 impl Chunk {
     pub(super) fn push_move(&mut self, slot: Slot, op: &MoveOp, page: &[u8]) {
@@ -94,8 +101,21 @@ impl Group {
 
     /// Keys and bytes, since the process started.
     pub fn moved(&self) -> (u64, u64) {
-        let Moved { keys, bytes } = &self.state().moved;
+        let Moved { keys, bytes, .. } = &self.state().moved;
         (keys.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+    }
+
+    /// For operators to see why moves of slots to other groups do not come to their end; `None` when one has.
+    pub fn note_move_trouble(&self, trouble: Option<&dyn std::fmt::Display>) {
+        let trouble = trouble.map(|trouble| {
+            let text = trouble.to_string();
+            text[..text.floor_char_boundary(TROUBLE_BYTES_MAX)].to_owned()
+        });
+        *self.state().moved.trouble.lock() = trouble;
+    }
+
+    pub fn move_trouble(&self) -> Option<String> {
+        self.state().moved.trouble.lock().clone()
     }
 
     /// How many slots have gone from this group to others.

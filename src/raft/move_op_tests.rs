@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::cluster::{GroupId, ReplicaId};
 use crate::command::op;
-use crate::keyspace::{CHANGE_BYTES_MAX, Delta, HashSecret, Keyspace, Value};
+use crate::keyspace::{Delta, HashSecret, Keyspace, Value};
 use crate::protocol::Reply;
 use crate::raft::group_op;
 use crate::raft::slots::{Attempt, SlotTable, checksum_of};
@@ -66,7 +66,7 @@ fn page(seed: u64, count: u64) -> Vec<u8> {
         });
     }
     let mut page = Vec::new();
-    Delta::new(None, source.export(key_slot())).encode_into(&mut page, CHANGE_BYTES_MAX).expect("short keys");
+    Delta::new(None, source.export(key_slot())).encode_into(&mut page, 1 << 16);
     page
 }
 

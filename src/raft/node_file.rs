@@ -1,5 +1,5 @@
 //! `node.kvn`: who this node is, and what it last knew of its cluster. Replaced whole: temporary file, fsync, rename,
-//! directory fsync.
+//! directory fsync. `node.kvn.next` takes its place when what the node had is set aside (`power_loss.rs`).
 //!
 //! ```text
 //! "KVNODE01" | crc32 of the rest u32 | postcard of NodeRecord
@@ -15,7 +15,8 @@ use crate::cluster::{FoundingPlan, NodeId, Topology};
 use crate::raft::directory::{create_directory, sync_directory};
 
 const MAGIC: &[u8; 8] = b"KVNODE01";
-const FILE_NAME: &str = "node.kvn";
+pub(super) const FILE_NAME: &str = "node.kvn";
+const NEXT_FILE_NAME: &str = "node.kvn.next";
 
 /// What survives a restart beside the log and the snapshots.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ impl NodeFile {
             Some(record) => record,
             None => {
                 let record = NodeRecord { node: NodeId::random(), membership: Membership::Empty };
-                write(directory, &record)?;
+                write(directory, FILE_NAME, &record)?;
                 record
             }
         };
@@ -101,16 +102,25 @@ impl NodeFile {
         self.update(Membership::Member { topology: Box::new(topology.clone()), plan })
     }
 
-    /// Puts `record` in the file's place and the old file into `aside`.
-    pub fn replace(directory: &Path, record: &NodeRecord, aside: &Path) -> io::Result<()> {
-        fs::copy(directory.join(FILE_NAME), aside.join(FILE_NAME))?;
-        write(directory, record)
+    /// Returns once it is durable that the node is to become what `record` says.
+    pub(super) fn write_next(directory: &Path, record: &NodeRecord) -> io::Result<()> {
+        write(directory, NEXT_FILE_NAME, record)
+    }
+
+    pub(super) fn has_next(directory: &Path) -> io::Result<bool> {
+        directory.join(NEXT_FILE_NAME).try_exists()
+    }
+
+    /// The node is what `write_next` was given from now on.
+    pub(super) fn take_next(directory: &Path) -> io::Result<()> {
+        fs::rename(directory.join(NEXT_FILE_NAME), directory.join(FILE_NAME))?;
+        sync_directory(directory)
     }
 
     /// Returns once the change is durable.
     pub fn update(&mut self, membership: Membership) -> io::Result<()> {
         let record = NodeRecord { node: self.record.node, membership };
-        write(&self.directory, &record)?;
+        write(&self.directory, FILE_NAME, &record)?;
         self.record = record;
         Ok(())
     }
@@ -128,15 +138,15 @@ fn decode(bytes: &[u8]) -> Option<NodeRecord> {
     postcard::from_bytes(body).ok()
 }
 
-fn write(directory: &Path, record: &NodeRecord) -> io::Result<()> {
+fn write(directory: &Path, name: &str, record: &NodeRecord) -> io::Result<()> {
     let body = postcard::to_stdvec(record).map_err(io::Error::other)?;
-    let temporary = directory.join(format!("{FILE_NAME}.new"));
+    let temporary = directory.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(MAGIC)?;
     file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
     file.write_all(&body)?;
     file.sync_all()?;
-    fs::rename(&temporary, directory.join(FILE_NAME))?;
+    fs::rename(&temporary, directory.join(name))?;
     sync_directory(directory)
 }
 

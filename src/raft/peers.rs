@@ -1,9 +1,11 @@
 //! What nodes ask of each other beside Raft: to join, to hand leadership over, to tell of the groups they lead (`status.rs`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,8 +25,14 @@ pub(super) const ASK_LED_GROUPS: u8 = 3;
 pub(super) const ASK_MOVE: u8 = 4;
 /// The body is empty: what does each slot led there cost?
 pub(super) const ASK_SLOT_LOADS: u8 = 5;
+/// The beginning of a page that is too long for its step; see `move_calls.rs`.
+pub(super) const ASK_MOVE_PART: u8 = 6;
+/// The body is postcard of a group that is led there: commit an entry in it.
+const ASK_COMMIT: u8 = 7;
 /// Beyond it questions are dropped, and asked again.
 const ANSWERED_AT_ONCE: usize = 64;
+/// Groups that are asked for a commit at a time.
+const COMMITS_AT_ONCE: usize = 16;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Less than an operator's command waits for its answer, and longer than an election takes.
 const PROPOSE_WAIT_MAX: Duration = Duration::from_secs(6);
@@ -89,8 +97,10 @@ async fn answer(replication: &Arc<Replication>, kind: u8, body: &Bytes) -> Vec<u
     match kind {
         ASK_TRANSFER => encode(&transfer_to(replication, body).await),
         ASK_PROPOSE => encode(&propose_for(replication, body).await),
+        ASK_COMMIT => encode(&commit_for(replication, body).await),
         ASK_LED_GROUPS => replication.encoded_led_groups(),
         ASK_MOVE => replication.answer_move(body).await,
+        ASK_MOVE_PART => encode(&replication.take_part(body)),
         ASK_SLOT_LOADS => replication.encoded_slot_loads().await,
         other => encode(&Err::<(), String>(format!("unknown question {other}"))),
     }
@@ -122,6 +132,14 @@ async fn transfer_to(replication: &Replication, body: &[u8]) -> Result<(), Strin
     let (group, target): (GroupId, ReplicaId) = postcard::from_bytes(body).map_err(|error| error.to_string())?;
     let group = replication.group(group).ok_or_else(|| format!("group {group} has no replica here"))?;
     group.transfer(target).await.map_err(|error| error.to_string())
+}
+
+async fn commit_for(replication: &Replication, body: &[u8]) -> Result<(), String> {
+    let group: GroupId = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+    match replication.group(group) {
+        Some(led) if led.leads() && led.stamp().await => Ok(()),
+        Some(_) | None => Err(format!("group {group} commits nothing here")),
+    }
 }
 
 async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), NotProposed> {
@@ -201,13 +219,17 @@ impl Replication {
     }
 
     /// Takes a new node in, here or through the meta leader; the topology it starts with, encoded. An error that starts with
-    /// "refused: " is final, after others the node tries again.
-    pub async fn join(&self, op: &[u8]) -> Result<Vec<u8>, String> {
+    /// "refused: " is final, after others the node tries again. `held`, encoded, are the groups that the node is about to give up copies of.
+    pub async fn join(&self, op: &[u8], held: Option<&[u8]>) -> Result<Vec<u8>, String> {
         let op = MetaOp::decode(op).map_err(|error| format!("refused: {error}"))?;
         let MetaOp::Join { node, info, .. } = &op else { return Err("refused: not a join".to_owned()) };
         check_reachable(info)?;
         if let Some(holder) = self.holder_that_is_up(&info.address(), *node) {
             return Err(format!("{} belongs to node {holder}, which is up", info.address()));
+        }
+        if let Some(held) = held {
+            let held = postcard::from_bytes(held).map_err(|error| format!("refused: {error}"))?;
+            self.check_spared(&held).await?;
         }
         match self.propose(&op).await {
             Ok(_) => Ok(self.newest_topology().encode()),
@@ -218,6 +240,37 @@ impl Replication {
                 let Some(leader) = leader else { return Err("the meta group has no leader now".to_owned()) };
                 self.join_at(&leader, &op).await
             }
+        }
+    }
+
+    /// § The copies that a node gives up may be what a group's quorum counted on, or the only ones. They are needed no more once the group
+    /// commits an entry without them: whoever is of the quorum that has it has all that was committed before it.
+    async fn check_spared(&self, held: &BTreeSet<GroupId>) -> Result<(), String> {
+        let topology = self.newest_topology();
+        // Whoever asks may name anything.
+        if held.iter().any(|group| topology.group(*group).is_none()) {
+            return Err("it has copies of groups that are not known here".to_owned());
+        }
+        let (all, mut stuck): (Vec<GroupId>, _) = (held.iter().copied().collect(), Vec::new());
+        for some in all.chunks(COMMITS_AT_ONCE) {
+            let commits = join_all(some.iter().map(|group| self.commits(*group))).await;
+            stuck.extend(some.iter().zip(commits).filter(|(_, commits)| !commits).map(|(group, _)| group.to_string()));
+        }
+        match stuck.join(", ") {
+            none if none.is_empty() => Ok(()),
+            groups => Err(format!("without the copies of this node no quorum goes on in group {groups}")),
+        }
+    }
+
+    async fn commits(&self, group: GroupId) -> bool {
+        let body = postcard::to_stdvec(&group).expect("a number encodes");
+        match self.hints().leader(group) {
+            Some(leader) if leader.node == self.node() => commit_for(self, &body).await.is_ok(),
+            Some(leader) => {
+                let answer = self.ask(leader.node, ASK_COMMIT, &body, TRANSFER_WAIT_MAX).await;
+                answer.is_ok_and(|answer| matches!(postcard::from_bytes::<Result<(), String>>(&answer), Ok(Ok(()))))
+            }
+            None => false,
         }
     }
 

@@ -2,10 +2,11 @@
 //! acknowledgement (`appendfsync` everysec or no) and had not been stopped cleanly.
 //!
 //! § Such a node must not come back as the replicas it was: a quorum that counted on its copy would be none. It joins anew, with new
-//! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others.
+//! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others. Each group that it has
+//! entries of must have such a quorum, and show it by a commit without this node (`raft/peers.rs`): else what is here may be all there is.
 //!
-//! If no such quorum is left, only the operator can decide that what remains is to count: `kvorum cluster accept-loss` on as
-//! few nodes as make a quorum. What that means for Raft: votes, truncations and memberships are synced in every mode, so no node votes twice in a
+//! If no such quorum is left (with one or two replicas there never is), only the operator can decide that what remains is to count:
+//! `kvorum cluster accept-loss` on as few nodes as make a quorum. What that means for Raft: votes, truncations and memberships are synced in every mode, so no node votes twice in a
 //! term and the election's rule stands: of the nodes that vote, the one with the newest log leads. A log that lost its tail is
 //! like that of a replica that never received it. What can be lost is an entry that was acknowledged on no other node of the new quorum. A node
 //! that is whole never loses an election to one that is not, as long as both are asked; so nodes that did not accept stay
@@ -28,12 +29,14 @@ use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, Topology, WantedSe
 use crate::raft::directory::sync_directory;
 use crate::raft::formation::{Answers, FormationConfig, FormationError, JoinFailure, Reporter, answer_probes, join};
 use crate::raft::log::Recovered;
-use crate::raft::node_file::{Membership, NodeFile, NodeRecord};
+use crate::raft::node_file::{self, Membership, NodeFile, NodeRecord};
 
 const REPORT_FILE: &str = "power-loss.txt";
 const MARKER_FILE: &str = "accept-loss";
 const SET_ASIDE: &str = "set-aside";
 pub const LOG_DIRECTORY: &str = "log";
+/// All that a node has.
+const MOVED: [&str; 3] = ["groups", LOG_DIRECTORY, node_file::FILE_NAME];
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure and waits for the others to take it in; \
      if they cannot, see `kvorum cluster accept-loss --help`";
@@ -77,18 +80,17 @@ pub async fn resolve(
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
         answering.spawn(answer_probes(listener, answers.clone()));
     }
-    let resolution = wait(directory, file.record.node, topology, config).await;
+    let resolution = wait(directory, &held(recovered), topology, config).await;
     answering.shutdown().await;
     resolution
 }
 
 async fn wait(
     directory: &Path,
-    own: NodeId,
+    held: &BTreeSet<GroupId>,
     topology: &Topology,
     config: &FormationConfig,
 ) -> Result<Resolution, FormationError> {
-    let sole = sole_copies(topology, own);
     let settings = topology.settings();
     let settings =
         WantedSettings { groups: settings.groups, replicas: Some(settings.replicas), ..config.intent.settings };
@@ -103,8 +105,8 @@ async fn wait(
             return Ok(Resolution::Keep);
         }
         let mut reasons = Vec::new();
-        for address in peers.iter().filter(|_| sole.is_empty()) {
-            match join(&op, config.password.as_ref(), address).await {
+        for address in &peers {
+            match join(&op, held, config.password.as_ref(), address).await {
                 Ok(topology) => {
                     let MetaOp::Join { node, .. } = op else { unreachable!("made above") };
                     let membership = Membership::Member { topology: Box::new(topology), plan: None };
@@ -114,13 +116,9 @@ async fn wait(
                 Err(JoinFailure::Later(reason)) => reasons.push(format!("{address}: {reason}")),
             }
         }
-        if !sole.is_empty() {
-            reasons
-                .push(format!("the only replicas of groups {sole:?} are here, so no other node can bring them back"));
-        }
         reporter.note(&format!(
-            "acknowledged writes may be missing here after a power failure; not taken in anew ({}). If a quorum of the nodes is in this state, run \
-             `kvorum cluster accept-loss --data-dir {}` on as few nodes as make a quorum",
+            "acknowledged writes may be missing here after a power failure; not taken in anew ({}). If the others are up and that stays so, a quorum \
+             has lost what is missing or is gone: run `kvorum cluster accept-loss --data-dir {}`, on as few nodes as make a quorum",
             reasons.join("; "),
             directory.display()
         ));
@@ -128,10 +126,11 @@ async fn wait(
     }
 }
 
-/// Groups that nobody could bring back.
-fn sole_copies(topology: &Topology, own: NodeId) -> Vec<u32> {
-    let is_sole = |group: &GroupId| topology.group(*group).is_some_and(|info| info.replicas.len() == 1);
-    topology.replicas_on(own).map(|(group, _)| group).filter(is_sole).map(|group| group.0).collect()
+/// Data groups that this node may have acknowledged something of. § Not those without an entry: the first one is a membership, which is
+/// synced before anything is acknowledged. The meta group has to commit the node's join anyway.
+pub fn held(recovered: &Recovered) -> BTreeSet<GroupId> {
+    let with_entries = recovered.replicas.iter().filter(|(_, last)| last.is_some());
+    with_entries.map(|((group, _), _)| *group).filter(|group| *group != GroupId::META).collect()
 }
 
 fn report_text(recovered: &Recovered) -> String {
@@ -178,22 +177,38 @@ pub fn settled(directory: &Path) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// Moves what the node had out of the way and makes it the new member that `record` says. The log, which is closed, goes last: a crash
-/// before that finds it again and begins anew. What was set aside at an earlier time is deleted.
+/// Moves what the node had out of the way and makes it the new member that `record` says. The log is closed. What was set aside at an
+/// earlier time is deleted.
+///
+/// § A crash in between must not leave a new member with its old self's log, nor have a second attempt delete what the first one moved: once
+/// the new record is written down, the next start goes on from there.
 pub fn set_aside(directory: &Path, record: &NodeRecord) -> io::Result<PathBuf> {
     let aside = directory.join(SET_ASIDE);
     match fs::remove_dir_all(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => fs::create_dir(&aside)?,
     }
-    NodeFile::replace(directory, record, &aside)?;
-    for name in ["groups", LOG_DIRECTORY] {
+    NodeFile::write_next(directory, record)?;
+    finish_set_aside(directory)?;
+    Ok(aside)
+}
+
+/// To be called at a start before anything else is read: brings to its end what a crash may have interrupted.
+pub fn finish_set_aside(directory: &Path) -> io::Result<()> {
+    if !NodeFile::has_next(directory)? {
+        return Ok(());
+    }
+    let aside = directory.join(SET_ASIDE);
+    for name in MOVED {
         match fs::rename(directory.join(name), aside.join(name)) {
+            // It is there already, or never was here.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => sync_directory(directory)?,
+            Ok(()) | Err(_) => (),
         }
     }
-    Ok(aside)
+    sync_directory(&aside)?;
+    sync_directory(directory)?;
+    NodeFile::take_next(directory)
 }
 
 fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -201,4 +216,60 @@ fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     sync_directory(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: [(&str, &str); 3] = [("groups/1-2/snapshot", "a snapshot"), ("log/1.log", "a log"), (MARKER_FILE, "")];
+
+    fn begun() -> (tempfile::TempDir, NodeId) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let node = NodeFile::open(directory.path()).expect("opens").record.node;
+        for (name, text) in OLD.into_iter().chain([("set-aside/log/0.log", "of an earlier time")]) {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().expect("below the directory")).expect("a directory");
+            fs::write(path, text).expect("writes");
+        }
+        (directory, node)
+    }
+
+    fn check(directory: &Path, old: NodeId, new: NodeId, crashed: usize) {
+        let now = NodeFile::read(directory).expect("reads").map(|record| record.node);
+        assert_eq!(now, Some(new), "after {crashed} moves");
+        let aside = directory.join(SET_ASIDE);
+        let kept = NodeFile::read(&aside).expect("reads").map(|record| record.node);
+        assert_eq!(kept, Some(old), "after {crashed} moves");
+        for (name, text) in &OLD[..2] {
+            assert!(!directory.join(name).exists(), "{name} after {crashed} moves");
+            assert_eq!(fs::read_to_string(aside.join(name)).expect(name), *text, "after {crashed} moves");
+        }
+        assert!(directory.join(MARKER_FILE).exists(), "for `settled` to remove");
+        assert!(!aside.join("log/0.log").exists());
+    }
+
+    #[test]
+    fn what_is_set_aside_is_whole_after_a_crash_at_each_step() {
+        let record = NodeRecord { node: NodeId::random(), membership: Membership::Empty };
+        for crashed in 0..=MOVED.len() {
+            let (directory, old) = begun();
+            let directory = directory.path();
+            fs::remove_dir_all(directory.join(SET_ASIDE)).expect("removes");
+            finish_set_aside(directory).expect("nothing to do");
+            assert_eq!(NodeFile::open(directory).expect("opens").record.node, old, "nothing is decided yet");
+            fs::create_dir(directory.join(SET_ASIDE)).expect("creates");
+            NodeFile::write_next(directory, &record).expect("writes");
+            for name in &MOVED[..crashed] {
+                fs::rename(directory.join(name), directory.join(SET_ASIDE).join(name)).expect("moves");
+            }
+            for _ in 0..2 {
+                finish_set_aside(directory).expect("finishes");
+                check(directory, old, record.node, crashed);
+            }
+        }
+        let (directory, old) = begun();
+        set_aside(directory.path(), &record).expect("sets aside");
+        check(directory.path(), old, record.node, MOVED.len());
+    }
 }

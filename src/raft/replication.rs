@@ -20,6 +20,7 @@ use crate::config::{ConfigTable, Secret};
 use crate::raft::group::Group;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
+use crate::raft::page_parts::PageParts;
 use crate::raft::slot_loads::SlotRequests;
 use crate::raft::slots::Held;
 use crate::raft::space::Space;
@@ -61,6 +62,7 @@ pub struct Replication {
     leaving: ArcSwap<BTreeSet<NodeId>>,
     /// This node is.
     leaves: AtomicBool,
+    pub(super) page_parts: PageParts,
     changes: watch::Sender<u64>,
     removed: watch::Sender<bool>,
     space: Arc<Space>,

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::cluster::{DiskSpace, NodeId, ReplicaId};
 use crate::metrics::NodeMetrics;
 use crate::raft::blocking::blocking;
-use crate::raft::log::{Disk, RealDisk, Room};
+use crate::raft::log::{Disk, RealDisk, Room, is_crowded};
 use crate::raft::snapshot_files::SnapshotFiles;
 use crate::raft::types::StoredMembership;
 
@@ -146,8 +146,9 @@ pub async fn watch_space(space: Arc<Space>, directory: PathBuf, least: u64) {
     }
 }
 
+/// Or no file can be opened now: what waits for space is as well off waiting for that.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) || is_crowded(error)
 }
 
 /// After a file could not be written for want of space: removes it and waits until there is more than it found, or it is not wanted.

@@ -31,6 +31,8 @@ pub struct LedGroup {
     pub keys: Option<u64>,
     /// Keys and bytes.
     moved: (u64, u64),
+    /// Of a move to another group.
+    move_trouble: Option<String>,
 }
 
 impl LedGroup {
@@ -38,13 +40,14 @@ impl LedGroup {
         let lag = status.matched.iter().map(|(replica, at)| (*replica, status.last_log_index.saturating_sub(*at)));
         // In the middle of a change the old voters still count.
         let voters = if status.joint { BTreeSet::new() } else { status.voters.clone() };
-        Self { voters, lag: lag.collect(), members: BTreeSet::new(), keys, moved: (0, 0) }
+        Self { voters, lag: lag.collect(), members: BTreeSet::new(), keys, moved: (0, 0), move_trouble: None }
     }
 
     fn of_group(replication: &Replication, group: &Group) -> Self {
         let members = membership::members_at_rest(&group.state().applied().membership);
         let keys = Some(group.keyspace().counters().keys);
-        Self { members, moved: group.moved(), ..Self::new(&replication.membership(group), keys) }
+        let (moved, move_trouble) = (group.moved(), group.move_trouble());
+        Self { members, moved, move_trouble, ..Self::new(&replication.membership(group), keys) }
     }
 
     fn of_meta(replication: &Replication) -> Self {
@@ -170,6 +173,7 @@ impl Replication {
             keys: known.keys,
             moved_keys: known.moved.0,
             moved_bytes: known.moved.1,
+            move_trouble: known.move_trouble,
         }
     }
 }
@@ -199,6 +203,7 @@ fn runs(slots: impl Iterator<Item = u16>) -> Vec<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::move_op::TROUBLE_BYTES_MAX;
 
     #[test]
     fn neighbouring_slots_are_one_run() {
@@ -215,6 +220,7 @@ mod tests {
             members: replicas.map(|(replica, _)| replica).collect(),
             keys: Some(u64::MAX),
             moved: (u64::MAX, u64::MAX),
+            move_trouble: Some("x".repeat(TROUBLE_BYTES_MAX)),
         };
         let all: BTreeMap<GroupId, LedGroup> = (0..=1024).map(|group| (GroupId(group), led.clone())).collect();
         assert!(postcard::to_stdvec(&all).unwrap().len() < crate::raft::ASK_BYTES_MAX);

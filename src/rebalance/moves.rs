@@ -104,6 +104,7 @@ impl Driver {
             Work::Send(id) => self.send(id, slot_move.slot, slot_move.to).await,
         };
         if let Err(error) = outcome {
+            self.group.note_move_trouble(Some(&error));
             tracing::info!(group = %self.group.id(), slot = %slot_move.slot, %error, "a move's step is tried again");
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -151,6 +152,7 @@ impl Driver {
             Err(SendingError::Over(_)) => return Ok(()),
             Err(error) if error.is_final() => {
                 tracing::warn!(%slot, to = %to, %error, "a slot cannot be moved");
+                self.group.note_move_trouble(Some(&error));
                 return self.give_up(id, slot, false).await;
             }
             Err(error) => return Err(error.into()),
@@ -163,6 +165,7 @@ impl Driver {
             Ok(()) => self.commit(id, slot, to).await,
             Err(error) => {
                 tracing::warn!(%slot, to = %to, %error, "a move did not come to its end");
+                self.group.note_move_trouble(Some(&error));
                 self.give_up(id, slot, !error.is_final()).await
             }
         }
@@ -207,6 +210,7 @@ impl Driver {
             tracing::info!(%slot, %error, "the new group hears of the slot by the topology");
         }
         tracing::info!(%slot, from = %self.group.id(), %to, "moved a slot");
+        self.group.note_move_trouble(None);
         Ok(logged?)
     }
 

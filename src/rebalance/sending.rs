@@ -5,26 +5,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::{GroupId, MoveId, MoveState};
-use crate::keyspace::{BucketExport, CHANGE_BYTES_MAX, Delta, Encoded, KeyTooLong};
+use crate::keyspace::{BucketExport, Delta, Encoded};
 use crate::raft::{
-    ASK_BYTES_MAX, Attempt, CallMoveError, Group, Held, MoveAnswer, MoveOp, Replication, STEP_WAIT_MAX, checksum_of,
+    Attempt, CallMoveError, Group, Held, MoveAnswer, MoveOp, PART_BYTES, Replication, STEP_WAIT_MAX, checksum_of,
 };
 use crate::slot::{KeySlot, Slot};
 
-/// A page and what the question says of it fit one message.
-const PAGE_BYTES_MAX: usize = ASK_BYTES_MAX - 256;
+/// A page is one message, unless a key is too long for that.
+const PAGE_BYTES_MAX: usize = PART_BYTES;
 /// Between two tries of a step.
 const CALL_PAUSE: Duration = Duration::from_millis(10);
 /// Within the time that a slot may be frozen, so that an answer that is lost costs only a part of it.
 const FROZEN_CALLS: u32 = 4;
-const _: () = assert!(PAGE_BYTES_MAX >= CHANGE_BYTES_MAX);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendingError {
     #[error(transparent)]
     Call(#[from] CallMoveError),
-    #[error(transparent)]
-    Key(#[from] KeyTooLong),
     #[error("the new group has slot {slot} as {held:?}, not what was sent")]
     Lost { slot: Slot, held: Option<Held> },
     #[error("the new group counts {there} keys of slot {slot}, this one {here}")]
@@ -40,7 +37,7 @@ pub enum SendingError {
 impl SendingError {
     /// Another try would end the same way.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::Call(CallMoveError::RefusedForGood { .. }))
+        matches!(self, Self::Call(CallMoveError::RefusedForGood { .. }))
     }
 }
 
@@ -159,7 +156,7 @@ impl<'a> Sending<'a> {
             let mut delta = Delta::new(older, newer);
             loop {
                 let before = self.page.len();
-                let encoded = delta.encode_into(&mut self.page, PAGE_BYTES_MAX)?;
+                let encoded = delta.encode_into(&mut self.page, PAGE_BYTES_MAX);
                 bytes += self.page.len() - before;
                 match encoded {
                     Encoded::All => break,

@@ -9,6 +9,7 @@ mod connection;
 mod dispatch;
 mod latency;
 mod listener;
+mod migrations;
 mod notifications;
 mod output;
 mod parking;
@@ -21,6 +22,7 @@ mod settle;
 mod shared;
 #[cfg(test)]
 mod simulated;
+mod slot_intents;
 mod slowlog;
 mod stats;
 mod stretch;

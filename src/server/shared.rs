@@ -14,11 +14,13 @@ use crate::config::{Config, ConfigTable};
 use crate::raft::Replication;
 use crate::server::clients::Clients;
 use crate::server::latency::Latency;
+use crate::server::migrations::Migrations;
 use crate::server::notifications::NOTIFICATIONS_KEPT;
 use crate::server::parking::Parking;
 use crate::server::pause::Pause;
 use crate::server::process::UsageFigures;
 use crate::server::rates::{Rates, Totals};
+use crate::server::slot_intents::SlotIntents;
 use crate::server::slowlog::SlowLog;
 use crate::server::stats::Stats;
 
@@ -42,6 +44,8 @@ pub struct Shared {
     pub parking: Parking,
     /// Pushes for the clients that asked for them; see `notifications.rs`.
     pub notifications: broadcast::Sender<Bytes>,
+    pub slot_intents: SlotIntents,
+    pub migrations: Migrations,
     /// Reply bytes that wait for clients to read them.
     pub output_bytes: AtomicUsize,
     /// Set by SHUTDOWN; the node's main task watches it.
@@ -76,6 +80,8 @@ impl Shared {
             latency: Latency::default(),
             pause: Pause::default(),
             notifications: broadcast::Sender::new(NOTIFICATIONS_KEPT),
+            slot_intents: SlotIntents::default(),
+            migrations: Migrations::default(),
             output_bytes: AtomicUsize::new(0),
             stop_requested: watch::Sender::new(false),
             meeting: watch::Sender::new(None),

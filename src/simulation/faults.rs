@@ -32,7 +32,7 @@ fn begin(world: &mut World) {
     let nodes = world.machines.len();
     let node = world.chance.below(nodes as u64) as usize;
     let other = (node + 1 + world.chance.below(nodes as u64 - 1) as usize) % nodes;
-    let name = match world.chance.below(17) {
+    let name = match world.chance.below(18) {
         kind @ 0..5 => crash(world, node, kind),
         kind @ 5..10 => disturb_network(world, node, other, kind - 5),
         10 | 11 => restart_beside_cut(world, node, other),
@@ -46,6 +46,10 @@ fn begin(world: &mut World) {
         14 | 15 => {
             world.transfer(node);
             "transfer"
+        }
+        16 => {
+            world.fill_disk(node, 300, 6000);
+            "full disk"
         }
         _ => {
             let offset_ms = world.chance.below(7_200_000) as i64 - 3_600_000;

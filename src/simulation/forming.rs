@@ -1,12 +1,12 @@
 //! A machine whose node belongs to no cluster yet, or whose copies may lack what it acknowledged: founds or joins as `raft/formation.rs` and
 //! `raft/power_loss.rs` do, with the questions to its peers carried by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::cluster::{Action, Address, ClusterId, FormingNode, MetaOp, NodeId, PlanSeed, Probe, Topology};
+use crate::cluster::{Action, Address, ClusterId, FormingNode, GroupId, MetaOp, NodeId, PlanSeed, Probe, Topology};
 use crate::node;
 use crate::raft::power_loss;
 use crate::raft::{Membership, NodeFile, NodeRecord};
@@ -22,8 +22,8 @@ type Answer = Arc<Mutex<Option<Result<Vec<u8>, String>>>>;
 enum Way {
     /// Nothing was lost, since there was nothing: founding is possible.
     Empty,
-    /// § Once a member of this cluster: may only join it anew.
-    Lost(ClusterId),
+    /// § Once a member of this cluster: may only join it anew, when these groups can do without its copies.
+    Lost(ClusterId, BTreeSet<GroupId>),
 }
 
 pub struct Forming {
@@ -43,22 +43,22 @@ pub enum Round {
 }
 
 impl Forming {
-    pub fn new(machine: &Machine, file: NodeFile) -> Self {
+    pub fn new(machine: &Machine, file: NodeFile, held: BTreeSet<GroupId>) -> Self {
         let mut config = node::formation_config(&machine.config());
         config.intent.addresses = machine.cluster_addresses();
         let (node, way, plan) = match &file.record.membership {
             Membership::Empty => (file.record.node, Way::Empty, None),
             Membership::Planned(plan) => (file.record.node, Way::Empty, Some(plan.clone())),
-            Membership::Member { topology, .. } => (NodeId::random(), Way::Lost(topology.cluster_id()), None),
+            Membership::Member { topology, .. } => (NodeId::random(), Way::Lost(topology.cluster_id(), held), None),
         };
         let (info, intent, purpose) = (config.info, config.intent, config.purpose);
         Self { way, node: FormingNode { node, info, intent, purpose, plan }, file, asked: None }
     }
 
     pub fn answer(&self) -> Probe {
-        match self.way {
+        match &self.way {
             Way::Empty => self.node.answer(),
-            Way::Lost(cluster) => Probe::Member { cluster },
+            Way::Lost(cluster, _) => Probe::Member { cluster: *cluster },
         }
     }
 
@@ -77,7 +77,7 @@ impl Forming {
         }
         let action = match self.way {
             Way::Empty => self.node.step(probes, draw_seed()),
-            Way::Lost(_) => Action::JoinThrough(self.node.info.address()),
+            Way::Lost(..) => Action::JoinThrough(self.node.info.address()),
         };
         match action {
             Action::Found(plan) | Action::AcceptPlan(plan) => {
@@ -115,9 +115,13 @@ impl Forming {
         let op = MetaOp::Join { node, info, settings }.encode();
         let answer = Answer::default();
         let slot = answer.clone();
+        let held = match &self.way {
+            Way::Empty => None,
+            Way::Lost(_, held) => Some(postcard::to_stdvec(held).expect("numbers encode")),
+        };
         if let Some(shared) = leader.shared() {
             leader.spawn(async move {
-                let joined = shared.replication.join(&op).await;
+                let joined = shared.replication.join(&op, held.as_deref()).await;
                 *slot.lock() = Some(joined);
             });
         }
@@ -131,7 +135,7 @@ impl Forming {
                 self.file.update(membership).expect("writes");
                 Round::Formed
             }
-            Way::Lost(_) => {
+            Way::Lost(..) => {
                 let record = NodeRecord { node: self.node.node, membership };
                 power_loss::set_aside(self.file.directory(), &record).expect("sets aside");
                 Round::JoinedAnew

@@ -53,6 +53,7 @@ struct State {
     pipes: BTreeMap<PipeId, Pipe>,
     ports: BTreeMap<Node, Port>,
     next_pipe: PipeId,
+    sent: crc32fast::Hasher,
 }
 
 /// Clones are the same network.
@@ -86,7 +87,12 @@ impl Network {
             pipes: BTreeMap::new(),
             ports: BTreeMap::new(),
             next_pipe: 0,
+            sent: crc32fast::Hasher::new(),
         })))
+    }
+
+    pub fn sent_crc32(&self) -> u32 {
+        self.0.lock().sent.clone().finalize()
     }
 
     pub fn cut(&self, from: Node, to: Node) {
@@ -225,6 +231,7 @@ impl AsyncWrite for SimulatedStream {
             pipe.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
+        state.sent.update(bytes);
         state.send(self.writes, bytes.to_vec());
         Poll::Ready(Ok(bytes.len()))
     }

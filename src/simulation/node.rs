@@ -17,6 +17,7 @@ use crate::clock::{self, Boottime, Timestamp};
 use crate::cluster::Address;
 use crate::config::{ByteSize, Config, ConfigTable, HostPort};
 use crate::node::{self, Ground};
+use crate::raft::power_loss;
 use crate::raft::{Disk, LogOptions, Membership, NodeFile, NodeLog, SimulatedLog, SimulatedWriter, Wire};
 use crate::random;
 use crate::random::simulated::Chance;
@@ -128,7 +129,7 @@ impl Machine {
         self.set_clocks(now_ms);
         let file = NodeFile::open(self.directory.path()).expect("the node's file");
         if !file.record.is_member() {
-            self.forming = Some(Forming::new(self, file));
+            self.forming = Some(Forming::new(self, file, BTreeSet::new()));
             return Ok(());
         }
         let options = LogOptions {
@@ -140,7 +141,7 @@ impl Machine {
         };
         let (log, recovered, writer) = self.log.open(options).map_err(|error| error.to_string())?;
         if recovered.power_loss_suspected {
-            self.forming = Some(Forming::new(self, file));
+            self.forming = Some(Forming::new(self, file, power_loss::held(&recovered)));
             return Ok(());
         }
         self.run(file, log, writer);
@@ -196,6 +197,15 @@ impl Machine {
     pub fn fail_disk(&mut self, chance: &mut Chance) {
         self.log.fail_soon(chance);
         self.disk_fails = true;
+    }
+
+    /// § Unlike one that fails, a full disk stops no node.
+    pub fn fill_disk(&self, chance: &mut Chance) {
+        self.log.fill(chance);
+    }
+
+    pub fn empty_disk(&self) {
+        self.log.empty();
     }
 
     pub fn failure(&self) -> Option<String> {

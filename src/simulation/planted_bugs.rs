@@ -3,7 +3,7 @@
 use crate::planted::{Bug, plant};
 use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::{
-    DEAF_TRANSFERS, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, MOVE_CRASHES, QUICK_RESTARTS, WIPE,
+    DEAF_TRANSFERS, EVERY_SECOND, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, MOVE_CRASHES, QUICK_RESTARTS, WIPE,
 };
 use crate::simulation::world::run;
 
@@ -15,6 +15,7 @@ const DRAWN: Scenario = Scenario::drawn();
 const BUGS: &[(Bug, Scenario)] = &[
     (Bug::AcknowledgeBeforeQuorum, DRAWN),
     (Bug::AcknowledgeBeforeSync, DRAWN),
+    (Bug::EverySecondIsForgotten, EVERY_SECOND),
     (Bug::LeaseWithoutMargin, DRAWN),
     (Bug::LeaseWithoutEnd, DRAWN),
     (Bug::LeaseKeptAcrossTransfer, DEAF_TRANSFERS),

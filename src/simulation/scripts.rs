@@ -10,7 +10,7 @@ use crate::simulation::world::{Later, World};
 use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 12] = [
+pub const SCRIPTS: [Scenario; 14] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
@@ -19,6 +19,8 @@ pub const SCRIPTS: [Scenario; 12] = [
     DEPARTURES,
     CUT_LINK,
     LOSS_OF_ALL,
+    EVERY_SECOND,
+    FULL_DISKS,
     GROWTH,
     MOVE_CRASHES,
     META_OUTAGE,
@@ -34,6 +36,8 @@ const PREFERENCE_MS: u64 = 14_000;
 /// A connection that is silent for 2 s is dropped.
 const CUT_NOTICED_MS_MAX: u64 = 4_000;
 const CUT_NAMED_MS_MAX: u64 = PARK_MS_MAX;
+/// A sync begins a second after the first write that it is for, or when the disk has time for it.
+const LOST_MS_MAX: u64 = 1_500;
 
 /// A node loses all it has, and nothing else happens.
 pub const WIPE: Scenario = Scenario { disturb: wipe, ..Scenario::drawn() };
@@ -53,6 +57,10 @@ pub const DEPARTURES: Scenario = Scenario { disturb: departures, ..Scenario::dra
 pub const CUT_LINK: Scenario = Scenario { disturb: cut_link, ..Scenario::drawn() };
 /// All nodes lose power, and with it what they had acknowledged; the operator accepts that.
 pub const LOSS_OF_ALL: Scenario = Scenario { disturb: loss_of_all, fsync: Fsync::No, ..Scenario::drawn() };
+/// With a sync every second, a kill of all nodes takes nothing, and a power loss of all what was acknowledged in the last moments.
+pub const EVERY_SECOND: Scenario = Scenario { disturb: every_second, fsync: Fsync::EverySec, ..Scenario::drawn() };
+/// All disks are full at once.
+pub const FULL_DISKS: Scenario = Scenario { disturb: full_disks, ..Scenario::drawn() };
 
 /// Whoever takes part in a slot's move is killed after each of its steps.
 pub const MOVE_CRASHES: Scenario = Scenario { disturb: move_crashes, ..Scenario::drawn() };
@@ -342,6 +350,58 @@ fn loss_of_all(world: &mut World) -> Result<(), String> {
         world.count("loss of all");
         world.forget();
         world.pass_until(LEADER_WAIT_MS_MAX, World::can_spare_one)?;
+    }
+    Ok(())
+}
+
+fn every_second(world: &mut World) -> Result<(), String> {
+    for round in 0..6 {
+        world.pass(1000)?;
+        world.rest()?;
+        // Few, since a segment that is full is synced as well.
+        let (mut written, until) = (vec![(0, 0)], world.now_ms + 2500 + world.chance.below(2000));
+        while world.now_ms < until {
+            let mark = world.now_ms;
+            world.ask(&[b"SET", b"mark", mark.to_string().as_bytes()])?;
+            written.push((world.now_ms, mark));
+            world.idle(20)?;
+        }
+        let (ended_ms, power) = (world.now_ms, round % 2 == 0);
+        for node in 0..world.machines.len() {
+            if power {
+                world.lose_power(node);
+                world.machines[node].accept_loss = node < 2;
+            } else {
+                world.kill(node);
+            }
+            world.later(50, 500, Later::Start(node));
+        }
+        world.count(if power { "power loss of all, synced every second" } else { "kill of all, synced every second" });
+        if power {
+            world.forget();
+        }
+        world.pass_until(LEADER_WAIT_MS_MAX, World::can_spare_one)?;
+        let lost_ms_max = if power { LOST_MS_MAX } else { 0 };
+        let kept = written.iter().rev().find(|(acknowledged_ms, _)| acknowledged_ms + lost_ms_max <= ended_ms);
+        let (acknowledged_ms, mark) = *kept.expect("the first is none");
+        let found = world.ask(&[b"GET", b"mark"])?.parse().unwrap_or(0);
+        if found < mark {
+            return Err(format!(
+                "the mark is {found}: {mark} is gone, acknowledged at {acknowledged_ms} of {ended_ms} ms"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn full_disks(world: &mut World) -> Result<(), String> {
+    for _ in 0..5 {
+        world.pass(1000)?;
+        for node in 0..world.machines.len() {
+            world.fill_disk(node, 1000, 4000);
+        }
+        world.count("full disks");
+        world.pass(6000)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::cluster::{Address, GroupId, MetaRole, MoveState, Probe, ReplicaId};
+use crate::keyspace::draw_anew;
 use crate::raft::{Fsync, Group, Held, Route};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
@@ -31,6 +32,8 @@ const HEAL_MS_MAX: u64 = 60_000;
 const SLOW_LOOK_MS: u64 = 5;
 /// After a node has joined, for its last membership change to be committed.
 const SETTLING_MS: u64 = 3000;
+/// Written in the end: some of every group.
+const GROUP_KEYS: usize = 8;
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 pub struct World {
@@ -51,6 +54,8 @@ pub enum Later {
     Kill(usize),
     Start(usize),
     Resume(usize),
+    /// The disk has space again.
+    EmptyDisk(usize),
     Cut(usize, usize),
     Mend,
 }
@@ -65,6 +70,9 @@ pub struct Report {
     pub leaderships: usize,
     pub snapshots: u64,
     pub installs: u64,
+    pub compared: u64,
+    /// Of all that nodes told each other.
+    pub sent_crc32: u32,
     pub faults: BTreeMap<&'static str, u64>,
 }
 
@@ -89,6 +97,7 @@ pub fn run(number: u64, scenario: Scenario) -> Result<Report, String> {
     note_panics();
     PANICKED.set(None);
     seed(Some(number));
+    draw_anew();
     // A node that cannot start panics here, and not in a task.
     let lived = catch_unwind(|| World::new(number, scenario).live());
     let outcome = lived.unwrap_or_else(|_| Err(PANICKED.take().unwrap_or_default()));
@@ -134,6 +143,7 @@ impl World {
             self.clients.history.check(&key, &last)?;
         }
         self.replicas_agree()?;
+        (0..GROUP_KEYS).try_for_each(|key| self.ask(&[b"SET", format!("end{key}").as_bytes(), b""]).map(drop))?;
         let history = &self.clients.history;
         Ok(Report {
             steps: self.now_ms,
@@ -144,6 +154,8 @@ impl World {
             leaderships: self.invariants.leaderships(),
             snapshots: self.invariants.snapshots(),
             installs: self.invariants.installs(),
+            compared: self.invariants.compared(),
+            sent_crc32: self.network.sent_crc32(),
             faults: self.faults,
         })
     }
@@ -273,24 +285,25 @@ impl World {
 
     fn look(&mut self) -> Result<(), String> {
         self.invariants.begin_step();
-        for seen in self.seen() {
+        let all = self.seen();
+        for seen in &all {
             self.machines[seen.node].set_clocks(self.now_ms);
-            self.invariants.look(&seen)?;
+            self.invariants.look(seen)?;
             if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
-                copies::look(&seen, self.scenario.nodes.min(self.scenario.replicas as usize))?;
+                copies::look(seen, self.scenario.nodes.min(self.scenario.replicas as usize))?;
             }
         }
         if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
-            self.look_at_owners()?;
+            self.look_at_owners(&all)?;
         }
-        Ok(())
+        self.invariants.end_step(&all)
     }
 
-    fn look_at_owners(&self) -> Result<(), String> {
+    fn look_at_owners(&self, all: &[Seen]) -> Result<(), String> {
         let mut owners = Owners::default();
-        for seen in self.seen() {
+        for seen in all {
             self.machines[seen.node].set_clocks(self.now_ms);
-            owners.look(&seen)?;
+            owners.look(seen)?;
         }
         Ok(())
     }
@@ -335,7 +348,10 @@ impl World {
             let seen = self.seen();
             if let Some(agree) = compare(&seen, replicas) {
                 agree?;
-                return seen.iter().try_for_each(owned_as_named);
+                // One that was asked for may have begun late.
+                if self.moves() == 0 {
+                    return seen.iter().try_for_each(owned_as_named);
+                }
             }
             self.step(false)?;
         }
@@ -529,6 +545,12 @@ impl World {
         self.machines[node].fail_disk(&mut self.chance);
     }
 
+    /// Its disk has hardly any space left.
+    pub fn fill_disk(&mut self, node: usize, ms_min: u64, more_max: u64) {
+        self.machines[node].fill_disk(&mut self.chance);
+        self.later(ms_min, more_max, Later::EmptyDisk(node));
+    }
+
     pub fn start(&mut self, node: usize) {
         if self.machines[node].process.is_none()
             && self.machines[node].forming.is_none()
@@ -609,7 +631,7 @@ impl World {
         let Some(shared) = self.machines[node].shared() else { return };
         self.machines[node].spawn(async move {
             // Refused while the slot is moving, or with no meta leader.
-            let _ = shared.replication.start_moves(to, slots).await;
+            let _ = shared.replication.start_moves(to, slots, "").await;
         });
     }
 
@@ -648,18 +670,34 @@ impl World {
 
     /// What the key holds, from whichever node leads.
     pub fn read(&mut self, key: &str) -> Result<String, String> {
+        self.ask(&[b"GET", key.as_bytes()])
+    }
+
+    /// What one command comes to in the end.
+    pub fn ask(&mut self, words: &[&[u8]]) -> Result<String, String> {
         let until = self.now_ms + HEAL_MS_MAX;
         let mut node = 0;
         while self.now_ms < until {
-            let replies = self.call(node, &[b"GET", key.as_bytes()], 200)?;
-            if let Some(replies) = replies
-                && let Ok(value) = take(&mut &replies[..])
-            {
-                return Ok(value);
+            let answer = Arc::new(Mutex::new(None));
+            if let Some(shared) = self.machines[node].shared() {
+                let (slot, mut bytes) = (answer.clone(), Vec::new());
+                put(&mut bytes, words);
+                self.machines[node].spawn(async move {
+                    let replies = SimulatedConnection::open(shared).turn(&bytes).await;
+                    *slot.lock() = Some(replies);
+                });
+            }
+            for _ in 0..200 {
+                self.step(false)?;
+                match answer.lock().take().map(|replies| replies.map(|replies| take(&mut &replies[..]))) {
+                    Some(Some(Ok(value))) => return Ok(value),
+                    Some(Some(Err(_)) | None) => break,
+                    None => (),
+                }
             }
             node = (node + 1) % self.machines.len();
         }
-        Err(format!("{key} cannot be read any more"))
+        Err(format!("{} is not done any more", String::from_utf8_lossy(&words.join(&b' '))))
     }
 
     /// The reply, if the node is up and gives one within `ms_max`; clients make no new calls meanwhile.
@@ -693,6 +731,7 @@ impl Later {
                     process.paused = false;
                 }
             }
+            Self::EmptyDisk(node) => world.machines[node].empty_disk(),
             Self::Cut(node, other) => world.cut_both_ways(node, other),
             Self::Mend => world.network.mend(),
         }

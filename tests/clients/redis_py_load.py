@@ -1,6 +1,7 @@
 """Twenty threads that SET and GET through one redis-py RedisCluster. Usage: redis_py_load.py PROTOCOL PORT...
 
-Every line on standard input ends a phase, and is answered by a line of JSON about it; the end of the input ends the program.
+Every line on standard input ends a phase, and is answered by a line of JSON about it; the end of the input ends the program, after it
+has read back all that it wrote and said in a last line how many keys that were.
 """
 import json
 import random
@@ -55,6 +56,12 @@ def client(number):
         if read in values and found is not None and found != values[read]:
             note(0, f"GET {read}: {found!r} instead of {values[read]!r}")
         time.sleep(PAUSE_S)
+    for key, value in values.items():
+        found = timed(cluster.get, key)
+        if found != value:
+            note(0, f"GET {key} in the end: {found!r} instead of {value!r}")
+    with lock:
+        phase["kept"] = phase.get("kept", 0) + len(values)
 
 
 threads = [threading.Thread(target=client, args=(number,)) for number in range(THREADS)]
@@ -67,3 +74,4 @@ for line in sys.stdin:
 stop = True
 for thread in threads:
     thread.join()
+print(json.dumps({"kept": 0, "errors": [], **phase}), flush=True)

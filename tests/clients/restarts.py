@@ -76,6 +76,11 @@ class Load:
             if phase["requests"] > 100 or time.monotonic() > deadline:
                 return phase
 
+    def last(self):
+        """What redis_py_load.py found when it read back all that it had written."""
+        self.process.stdin.close()
+        return json.loads(self.process.stdout.readline())
+
     def close(self):
         self.process.stdin.close()
         self.process.wait(60)

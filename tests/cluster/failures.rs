@@ -60,7 +60,11 @@ pub fn check_nothing_lost(cluster: &Cluster, all: &[Written]) {
     let mut client = cluster.client();
     for written in all {
         for (key, (acknowledged, unknown)) in &written.keys {
-            let found: u64 = client.call(&["GET", key]).expect("answers").text().parse().unwrap_or(0);
+            let found: u64 = match client.call(&["GET", key]).expect("answers") {
+                Reply::Bulk(value) => String::from_utf8_lossy(&value).parse().expect("a number was written"),
+                Reply::Null => 0,
+                other => panic!("{key} cannot be read: {other:?}"),
+            };
             assert!(
                 found == *acknowledged || unknown.contains(&found),
                 "{key} is {found}, acknowledged was {acknowledged}, unknown {unknown:?}"

@@ -73,6 +73,8 @@ fn slots_move_back_and_forth_under_load_with_all_they_hold_and_clients_see_moved
     let large = "x".repeat(3_000_000);
     assert_eq!(client.call(&["SET", "{c0:1}large", &large]).unwrap().text(), "OK");
     client.call(&["APPEND", "{c0:1}large", "end"]).unwrap();
+    let long_key = format!("{{c0:1}}{}", "k".repeat(1_000_000));
+    assert_eq!(client.call(&["SET", &long_key, &large]).unwrap().text(), "OK");
     client.call(&["SET", "{c0:1}ttl", "v", "PX", "9000000"]).unwrap();
     for number in 0..500 {
         client.call(&["SET", &format!("{{c0:1}}{number}"), &number.to_string()]).unwrap();
@@ -96,11 +98,12 @@ fn slots_move_back_and_forth_under_load_with_all_they_hold_and_clients_see_moved
     let unknown: usize = written.iter().map(|written| written.unknown).sum();
     assert_eq!(unknown, 0, "no connection was closed");
 
+    assert_eq!(client.call(&["GET", &long_key]).unwrap().text(), large);
     assert_eq!(client.call(&["GET", "{c0:1}large"]).unwrap().text(), large + "end");
     let left: i64 = client.call(&["PTTL", "{c0:1}ttl"]).unwrap().text().parse().unwrap();
     assert!((8_800_000..=9_000_000).contains(&left), "{left} ms to live");
     let keys: usize = written.iter().map(|written| written.keys.len()).sum();
-    check_each_once(&cluster, keys + 502);
+    check_each_once(&cluster, keys + 503);
     let refused = cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "MOVE", "1024", "1"]).text();
     assert!(refused.starts_with("ERR slots are given as"), "{refused}");
     let refused = cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "MOVE", "7", "9"]).text();

@@ -9,7 +9,11 @@ use super::shim::Shim;
 const KEYS: usize = 200;
 
 fn start(count: usize) -> Cluster {
-    let mut cluster = Cluster::prepare(count, &["--appendfsync", "everysec"]);
+    start_with(count, &[])
+}
+
+fn start_with(count: usize, flags: &[&str]) -> Cluster {
+    let mut cluster = Cluster::prepare(count, &[&["--appendfsync", "everysec"], flags].concat());
     for node in &mut cluster.nodes {
         node.set_environment("KVORUM_TEST_BOOT_ID", "before");
         node.start();
@@ -107,6 +111,29 @@ fn when_a_quorum_lost_power_nothing_is_served_until_the_operator_accepts() {
     check_all_there(&cluster, &cluster.ports());
     assert!(cluster.nodes[2].directory.join("set-aside/log").is_dir(), "the third node joined anew by itself");
     assert!(!cluster.nodes[0].directory.join("set-aside").exists());
+}
+
+/// The others have a meta group that could take it in, and no quorum of what it holds.
+#[test]
+fn a_node_keeps_what_no_quorum_of_the_others_has_until_the_operator_accepts() {
+    for replicas in ["1", "2"] {
+        let mut cluster = start_with(3, &["--replicas", replicas]);
+        let before = cluster.nodes[0].ask(&["CLUSTER", "MYID"]).text();
+        lose_power(&mut cluster.nodes[0]);
+        cluster.nodes[0].start();
+        let waits = "without the copies of this node no quorum goes on in group";
+        eventually(
+            Duration::from_secs(20),
+            || format!("{replicas} replicas: it says what it waits for: {}", cluster.nodes[0].log()),
+            || cluster.nodes[0].log().contains(waits),
+        );
+        assert!(cluster.nodes[0].ask(&["GET", "key:0"]).text().starts_with("CLUSTERDOWN this node may have lost"));
+        accept_loss(&cluster.nodes[0], true);
+        cluster.wait_ready();
+        check_all_there(&cluster, &cluster.ports());
+        assert_eq!(cluster.nodes[0].ask(&["CLUSTER", "MYID"]).text(), before, "{replicas} replicas");
+        assert!(!cluster.nodes[0].directory.join("set-aside").exists(), "{replicas} replicas");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod client;
 mod cluster;
 mod cluster_change;
+mod cluster_migrations;
+mod cluster_slots;
 mod command;
 mod connection;
 mod expiry;
@@ -29,4 +31,5 @@ pub(super) static ROWS: &[&[&Row]] = &[
     command::ROWS,
     monitoring::ROWS,
     cluster::ROWS,
+    cluster_slots::ROWS,
 ];

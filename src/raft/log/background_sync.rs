@@ -22,6 +22,9 @@ pub struct BackgroundSync {
     requests: Option<SyncSender<(Arc<dyn DiskFile>, u64)>>,
     results: Receiver<io::Result<Synced>>,
     under_way: bool,
+    /// In a simulation, which has no threads, results go in here at once.
+    #[cfg(test)]
+    at_once: Option<SyncSender<io::Result<Synced>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -29,21 +32,36 @@ impl BackgroundSync {
     pub fn start() -> io::Result<Self> {
         let (requests, received) = sync_channel::<(Arc<dyn DiskFile>, u64)>(1);
         let (finished, results) = sync_channel(1);
+        #[cfg(test)]
+        if crate::clock::simulated::clocks().is_some() {
+            return Ok(Self { requests: None, results, under_way: false, at_once: Some(finished), thread: None });
+        }
         let serve = move || {
             for (file, lsn) in received {
-                let started = Instant::now();
-                if finished.send(file.sync().map(|()| Synced { lsn, took: started.elapsed() })).is_err() {
+                if finished.send(sync(&*file, lsn)).is_err() {
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("kvorum-log-sync".to_owned()).spawn(serve)?;
-        Ok(Self { requests: Some(requests), results, under_way: false, thread: Some(thread) })
+        Ok(Self {
+            requests: Some(requests),
+            results,
+            under_way: false,
+            #[cfg(test)]
+            at_once: None,
+            thread: Some(thread),
+        })
     }
 
     /// Syncs `file`, which holds batches up to `lsn`, unless a sync is under way.
     pub fn request(&mut self, file: &Arc<dyn DiskFile>, lsn: u64) {
         if self.under_way {
+            return;
+        }
+        #[cfg(test)]
+        if let Some(finished) = &self.at_once {
+            self.under_way = finished.try_send(sync(&**file, lsn)).is_ok();
             return;
         }
         let requests = self.requests.as_ref().expect("present until dropped");
@@ -73,6 +91,11 @@ impl BackgroundSync {
         let result = self.results.recv();
         result.unwrap_or_else(|_| Err(io::Error::other("the syncing thread is gone"))).map(Some)
     }
+}
+
+fn sync(file: &dyn DiskFile, lsn: u64) -> io::Result<Synced> {
+    let started = Instant::now();
+    file.sync().map(|()| Synced { lsn, took: started.elapsed() })
 }
 
 impl Drop for BackgroundSync {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::raft::log::format::VERSION;
 
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,8 @@ pub enum LogError {
         path.display()
     )]
     Full { action: &'static str, path: PathBuf },
+    #[error("too many files are open: cannot {action} {}: {source}", path.display())]
+    Crowded { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "the disk does not keep what is written: cannot sync {}: {source}. Nothing that was acknowledged is lost. Check the disk (dmesg), then \
          start the node again; if its log is damaged it will say so",
@@ -57,6 +61,7 @@ impl LogError {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { action, path },
+            _ if is_crowded(&source) => Self::Crowded { action, path, source },
             _ => Self::Io { action, path, source },
         }
     }
@@ -69,7 +74,7 @@ impl LogError {
     pub fn to_io(&self) -> io::Error {
         let kind = match self {
             Self::Full { .. } => io::ErrorKind::StorageFull,
-            Self::Io { source, .. } | Self::Unsynced { source, .. } => source.kind(),
+            Self::Io { source, .. } | Self::Crowded { source, .. } | Self::Unsynced { source, .. } => source.kind(),
             Self::Locked { .. }
             | Self::Corrupt { .. }
             | Self::Undecodable { .. }
@@ -82,4 +87,9 @@ impl LogError {
         };
         io::Error::new(kind, self.to_string())
     }
+}
+
+/// The process, or the machine, has no file descriptor left: that passes.
+pub fn is_crowded(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -19,6 +19,10 @@ pub enum Fault {
     Error(io::ErrorKind),
     /// This operation and all later ones.
     Dead,
+    /// So many operations from this one on find no space, but for syncs, which take none.
+    Full(u64),
+    /// From this operation on no file can be created, for want of a descriptor.
+    Crowded,
 }
 
 #[derive(Clone, Default)]
@@ -161,7 +165,25 @@ impl State {
         self.operations += 1;
         match self.fault {
             Some((at, Fault::Error(kind))) if at == self.operations => Err(kind.into()),
+            Some((at, Fault::Full(count))) if (at..at + count).contains(&self.operations) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
             Some((at, Fault::Dead)) if at <= self.operations => Err(io::ErrorKind::BrokenPipe.into()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn count_sync(&mut self) -> Result<(), io::Error> {
+        match self.fault {
+            Some((_, Fault::Full(_))) => self.operations += 1,
+            Some(_) | None => self.count()?,
+        }
+        Ok(())
+    }
+
+    fn find_descriptor(&self) -> Result<(), io::Error> {
+        match self.fault {
+            Some((at, Fault::Crowded)) if at <= self.operations => Err(rustix::io::Errno::MFILE.into()),
             Some(_) | None => Ok(()),
         }
     }
@@ -206,6 +228,7 @@ impl Disk for MemoryDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.0.lock();
         state.count()?;
+        state.find_descriptor()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -242,7 +265,7 @@ impl Disk for MemoryDisk {
 
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.count()?;
+        state.count_sync()?;
         state.synced_names = state.names.clone();
         Ok(())
     }
@@ -285,7 +308,7 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.count()?;
+        state.count_sync()?;
         let file = state.files.get_mut(&self.id).expect("open files exist");
         let Contents { synced, written, unsynced, .. } = file;
         for (from, length) in unsynced.drain(..) {

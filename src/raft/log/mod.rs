@@ -41,7 +41,7 @@ mod tests_moved;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
-pub use error::LogError;
+pub use error::{LogError, is_crowded};
 #[cfg(test)]
 pub use memory_disk::{Fault, MemoryDisk};
 pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};

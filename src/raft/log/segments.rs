@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 
+use crate::clock::Boottime;
 use crate::metrics::LogMetrics;
+use crate::planted::{self, Bug};
 use crate::raft::log::background_sync::{BackgroundSync, Synced};
 use crate::raft::log::disk::{Disk, DiskFile};
 use crate::raft::log::error::LogError;
@@ -147,12 +149,14 @@ pub struct Segments {
     crc: u32,
     durable_lsn: u64,
     /// When the first batch that is not synced was written.
-    dirty_since: Option<Instant>,
+    dirty_since: Option<Boottime>,
     /// In `Fsync::EverySec` only.
     background: Option<BackgroundSync>,
     room: Arc<Room>,
     /// When space was last asked for in vain.
-    refused: Option<Instant>,
+    refused: Option<Boottime>,
+    /// A segment that found no space and is still there.
+    unbegun: Option<PathBuf>,
     metrics: LogMetrics,
 }
 
@@ -186,6 +190,7 @@ impl Segments {
             background,
             room: Arc::default(),
             refused: None,
+            unbegun: None,
             metrics: LogMetrics::new(),
         })
     }
@@ -205,7 +210,7 @@ impl Segments {
     }
 
     fn may_ask_for_space(&self) -> bool {
-        self.refused.is_none_or(|refused| refused.elapsed() >= ROOM_INTERVAL)
+        self.refused.is_none_or(|refused| Boottime::now().saturating_since(refused) >= ROOM_INTERVAL)
     }
 
     /// Takes space for a batch of this size, with the reserve behind it. Without, the batch may still fit into the reserve.
@@ -247,7 +252,7 @@ impl Segments {
             Err(LogError::Full { .. }) => false,
             Err(error) => return Err(error),
         };
-        self.refused = (!granted).then(Instant::now);
+        self.refused = (!granted).then(Boottime::now);
         self.room.ended.store(!granted, Ordering::Release);
         self.note_reserve();
         Ok(granted)
@@ -259,7 +264,7 @@ impl Segments {
         if matches!(error, LogError::Full { .. }) {
             let current = self.current.as_mut().expect("a segment is open");
             current.reserved = current.reserved.min(current.written);
-            self.refused = Some(Instant::now());
+            self.refused = Some(Boottime::now());
             self.room.ended.store(true, Ordering::Release);
             self.note_reserve();
         }
@@ -277,6 +282,7 @@ impl Segments {
     /// § After `LogError::Full` it may be written again: what is in the file behind the last batch counts for nothing, and nothing of it was
     /// synced. That is unlike a sync that failed, after which nobody knows what is on the disk.
     pub fn write(&mut self, batch: &mut [u8], records: u64) -> Result<(), LogError> {
+        self.withdraw().map_err(|error| self.note_unwritten(error))?;
         self.take_space(batch.len() as u64)?;
         let current = self.current.as_mut().expect("a segment is open");
         let header = BatchHeader { lsn: self.lsn + 1, previous_crc: self.crc, durable_lsn: self.durable_lsn };
@@ -306,7 +312,7 @@ impl Segments {
         if self.room.has_ended() {
             self.note_reserve();
         }
-        self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_since.get_or_insert_with(Boottime::now);
         self.metrics.write_bytes.increment(batch.len() as u64);
         self.metrics.batch_records.record(records as f64);
         Ok(())
@@ -344,14 +350,18 @@ impl Segments {
     /// How long the writer may wait for work before `sync_in_turn` has something to do.
     pub fn patience(&self) -> Option<Duration> {
         let waits = self.background.as_ref().and(self.dirty_since);
-        let sync = waits.map(|since| (since + SYNC_INTERVAL).saturating_duration_since(Instant::now()));
-        let room = self.refused.map(|refused| (refused + ROOM_INTERVAL).saturating_duration_since(Instant::now()));
+        let left = |since: Boottime, interval| since.saturating_add(interval).saturating_since(Boottime::now());
+        let sync = waits.map(|since| left(since, SYNC_INTERVAL));
+        let room = self.refused.map(|refused| left(refused, ROOM_INTERVAL));
         sync.into_iter().chain(room).min()
     }
 
     /// In `Fsync::EverySec`: starts a sync when one is due, and takes note of one that has finished.
     pub fn sync_in_turn(&mut self) -> Result<(), LogError> {
         let (Some(background), Some(current)) = (&mut self.background, &self.current) else { return Ok(()) };
+        if planted::is(Bug::EverySecondIsForgotten) {
+            return Ok(());
+        }
         let finished = background.poll().map_err(|error| LogError::unsynced(&current.path, error))?;
         if let Some(Synced { lsn, took }) = finished {
             self.metrics.fsync_seconds.record(took.as_secs_f64());
@@ -359,20 +369,23 @@ impl Segments {
         }
         if self.durable_lsn == self.lsn {
             self.dirty_since = None;
-        } else if self.dirty_since.is_some_and(|since| since.elapsed() >= SYNC_INTERVAL) {
+        } else if self.dirty_since.is_some_and(|since| Boottime::now().saturating_since(since) >= SYNC_INTERVAL) {
             background.request(&current.file, self.lsn);
             // Its outcome is asked for after every batch, and if none comes in an interval from now.
-            self.dirty_since = Some(Instant::now());
+            self.dirty_since = Some(Boottime::now());
         }
         Ok(())
     }
 
     /// § The old segment is synced first: that a later segment exists proves that the earlier ones were whole. The new one starts with
     /// every replica's vote, purge point, snapshot id and last log id, and is durable, directory entry included, before an older one goes.
-    /// Without space for a new one, the log goes on in the old one.
+    /// Without space or a file descriptor for a new one, the log goes on in the old one.
     pub fn begin(&mut self, marks: &Marks) -> Result<(), LogError> {
         if self.current.is_some() {
             self.sync()?;
+            if let Err(error) = self.withdraw() {
+                return self.is_granted(Err(error)).map(drop);
+            }
         }
         let path = segment_path(&self.directory, self.lsn + 1);
         let created = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error));
@@ -380,7 +393,17 @@ impl Segments {
         let (segment, crc) = match begun {
             Err(error @ LogError::Full { .. }) if self.current.is_some() => {
                 self.is_granted(Err(error))?;
-                return self.withdraw(&path);
+                self.unbegun = Some(path);
+                return match self.withdraw() {
+                    Err(error) => self.is_granted(Err(error)).map(drop),
+                    Ok(()) => Ok(()),
+                };
+            }
+            // Nothing was created. The old one is written on, and the next asked for again.
+            Err(error @ LogError::Crowded { .. }) if self.current.is_some() => {
+                tracing::warn!(%error, "the log goes on in its present segment");
+                self.refused = Some(Boottime::now());
+                return Ok(());
             }
             begun => begun?,
         };
@@ -394,7 +417,7 @@ impl Segments {
             }
             self.old.push_back(OldSegment { path: full.path, bytes: full.written, highest: Arc::new(full.highest) });
         }
-        self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_since.get_or_insert_with(Boottime::now);
         self.sync()?;
         self.sync_directory()?;
         self.delete_old(marks)
@@ -429,16 +452,19 @@ impl Segments {
     }
 
     /// § The name of a segment says where the one before it ends: what was not begun must be gone, durably, before the log goes on in the one
-    /// before.
-    fn withdraw(&self, path: &Path) -> Result<(), LogError> {
+    /// before. Some file systems need space to remove it, and then everything waits.
+    fn withdraw(&mut self) -> Result<(), LogError> {
+        let Some(path) = &self.unbegun else { return Ok(()) };
         match self.disk.remove(path) {
             // Its creation failed already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             removed => {
                 removed.map_err(|error| LogError::io("remove", path, error))?;
-                self.sync_directory()
+                self.sync_directory()?;
             }
         }
+        self.unbegun = None;
+        Ok(())
     }
 
     fn sync_directory(&self) -> Result<(), LogError> {

@@ -39,6 +39,17 @@ impl SimulatedLog {
         self.disk.fail_at(operation, Fault::Error(io::ErrorKind::Other));
     }
 
+    /// Little more is to be had, and one of the next operations finds nothing at all, as do some after it, whatever was reserved.
+    pub fn fill(&self, chance: &mut Chance) {
+        self.disk.limit_free(Some(chance.below(64 << 10) as usize));
+        let operation = self.disk.operations() + 1 + chance.below(40);
+        self.disk.fail_at(operation, Fault::Full(1 + chance.below(4)));
+    }
+
+    pub fn empty(&self) {
+        self.disk.limit_free(None);
+    }
+
     /// The process is gone, what it wrote is there.
     pub fn kill(&mut self) {
         self.disk = self.disk.after_kill();

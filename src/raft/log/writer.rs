@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::planted::{self, Bug};
 use crate::raft::batch;
+use crate::raft::blocking::rest;
 use crate::raft::log::error::LogError;
 use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, payload, put_entry, put_part, put_record, put_rest,
@@ -117,7 +118,7 @@ impl Writer {
             self.end(Ok(()));
             return false;
         }
-        if let Err(error) = self.write_batch() {
+        if let Err(error) = self.write_batch().and_then(|()| self.segments.sync_in_turn()) {
             self.end(Err(error));
             return false;
         }
@@ -152,7 +153,7 @@ impl Writer {
     fn write_when_there_is_space(&mut self) -> Result<(), LogError> {
         loop {
             match self.segments.write(&mut self.batch, self.records) {
-                Err(LogError::Full { .. }) if !self.queue.is_closing() => std::thread::sleep(ROOM_INTERVAL),
+                Err(LogError::Full { .. }) if !self.queue.is_closing() => rest(ROOM_INTERVAL),
                 written => return written,
             }
         }

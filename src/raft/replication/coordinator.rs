@@ -25,6 +25,7 @@ use crate::raft::blocking::blocking;
 use crate::raft::leadership::LeaderSighting;
 use crate::raft::membership;
 use crate::raft::node_file::NodeFile;
+use crate::raft::page_parts::PageParts;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
 use crate::raft::retention;
 use crate::raft::slot_loads::SlotRequests;
@@ -138,6 +139,7 @@ impl Coordinator {
             lost: ArcSwap::default(),
             leaving: ArcSwap::default(),
             leaves: AtomicBool::new(false),
+            page_parts: PageParts::default(),
             changes: start.seed.changes.clone(),
             removed: watch::Sender::new(false),
             space: start.seed.space.clone(),

@@ -5,11 +5,15 @@
 
 use crate::cluster::{ClusterView, GroupId, NodeId, NodeInfo, PeerTraffic, Topology};
 use crate::command::{ClusterCommand, WireError, integer_argument};
+use crate::keyspace::Keyspace;
 use crate::protocol::{Args, Reply};
-use crate::raft::{PeerState, Replication};
+use crate::raft::{NoLeader, PeerState, Replication};
 use crate::server::commands::led::{read_led, route_in_time};
-use crate::server::commands::{CommandContext, cluster_change};
+use crate::server::commands::{CommandContext, cluster_change, cluster_migrations, cluster_slots};
 use crate::slot::{KeySlot, Slots};
+
+/// Each of them waits for a leader.
+const READ_TRIES_MAX: usize = 5;
 
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
@@ -61,6 +65,8 @@ pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut Command
         ClusterCommand::Getkeysinslot => list_keys(args, context).await,
         ClusterCommand::Failover => failover(args, &replication, reply).await,
         ClusterCommand::Change(change) => cluster_change::run(change, args, context).await,
+        ClusterCommand::Assign(which) => cluster_slots::run(which, args, context).await,
+        ClusterCommand::Migrate(which) => cluster_migrations::run(which, args, context).await,
         ClusterCommand::Kvorum => {
             kvorum(args, context).await;
             Ok(())
@@ -94,13 +100,15 @@ async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     match (args[2].to_ascii_uppercase().as_slice(), args.get(3)) {
         (b"PROBE", None) => context.reply.bulk(&replication.probe()),
-        (b"JOIN", Some(op)) => match replication.join(op).await {
+        (b"JOIN", Some(op)) => match replication.join(op, args.get(4)).await {
             Ok(topology) => context.reply.bulk(&topology),
             Err(error) => context.reply.error(&format!("ERR {error}")),
         },
         (b"MOVE", Some(slots)) => {
             let outcome = match (std::str::from_utf8(slots).ok().and_then(Slots::parse), args.get(4).map(parse_group)) {
-                (Some(Slots(slots)), Some(Some(to))) => replication.start_moves(to, slots).await,
+                (Some(Slots(slots)), Some(Some(to))) => {
+                    replication.start_moves(to, slots, cluster_slots::BY_OPERATOR).await
+                }
                 (Some(Slots(slots)), None) => replication.cancel_moves(&slots).await,
                 _ => Err("slots are given as in 0-99,200, then the group's number".to_owned()),
             };
@@ -136,13 +144,31 @@ fn key_slot_argument(text: &[u8]) -> Result<Option<KeySlot>, WireError> {
     Ok(u16::try_from(integer_argument(text)?).ok().and_then(KeySlot::new))
 }
 
-/// As in Redis, a key slot of another node has no keys here.
+/// Reads the keyspace of a key slot, as it is when this node has its lease; `None` if another node serves it. As in Redis, there are no keys here then,
+/// nor in one that a tool has announced to move. A tool would stop halfway at an error, so a change of leaders in between is waited for.
+async fn read_key_slot<T>(
+    key_slot: KeySlot,
+    context: &CommandContext<'_>,
+    read: impl Fn(&Keyspace) -> T,
+) -> Result<Option<T>, WireError> {
+    let mut tries_left = READ_TRIES_MAX;
+    loop {
+        let group = match route_in_time(key_slot, context.shared).await? {
+            Some(group) if !cluster_slots::is_announced(key_slot, context) => group,
+            Some(_) | None => return Ok(None),
+        };
+        tries_left -= 1;
+        match read_led(&group, |group| read(group.keyspace())).await {
+            Ok(value) => return Ok(Some(value)),
+            Err(NoLeader) if tries_left > 0 => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 async fn count_keys(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
     let key_slot = key_slot_argument(&args[2])?.ok_or(WireError::InvalidSlot)?;
-    let count = match route_in_time(key_slot, context.shared).await? {
-        Some(group) => read_led(&group, |group| group.keyspace().keys_in_slot(key_slot)).await?,
-        None => 0,
-    };
+    let count = read_key_slot(key_slot, context, |keyspace| keyspace.keys_in_slot(key_slot)).await?.unwrap_or(0);
     context.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
 }
@@ -151,10 +177,8 @@ async fn list_keys(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<
     let key_slot = key_slot_argument(&args[2])?;
     let count = usize::try_from(integer_argument(&args[3])?).ok();
     let (Some(key_slot), Some(count)) = (key_slot, count) else { return Err(WireError::InvalidSlotOrCount) };
-    let keys = match route_in_time(key_slot, context.shared).await? {
-        Some(group) => read_led(&group, |group| group.keyspace().list_slot(key_slot, count)).await?,
-        None => Vec::new(),
-    };
+    let keys = read_key_slot(key_slot, context, |keyspace| keyspace.list_slot(key_slot, count)).await?;
+    let keys = keys.unwrap_or_default();
     context.reply.array(keys.len());
     keys.iter().for_each(|key| context.reply.bulk(key));
     Ok(())

@@ -6,6 +6,8 @@
 mod client;
 mod cluster;
 mod cluster_change;
+mod cluster_migrations;
+mod cluster_slots;
 mod config;
 mod connection;
 #[cfg(test)]

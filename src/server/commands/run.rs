@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::command::{self, NodeCommand};
+use crate::command::{self, NodeCommand, WireError};
 use crate::protocol::{Args, Reply};
 use crate::server::commands::{client, cluster, config, connection, info, keyspace, memory, observe, scan, wait};
 use crate::server::session::{Flow, Session};
@@ -30,6 +30,7 @@ pub fn runs_in_place(command: NodeCommand) -> bool {
         | NodeCommand::Readonly
         | NodeCommand::Readwrite
         | NodeCommand::Asking
+        | NodeCommand::Migrate
         | NodeCommand::Help => true,
         // AUTH, HELLO, RESET and CLIENT REPLY change how the requests behind them are treated.
         NodeCommand::Auth | NodeCommand::Hello | NodeCommand::Reset | NodeCommand::Quit | NodeCommand::Client(_) => {
@@ -66,6 +67,7 @@ pub fn run(command: NodeCommand, args: &Args<'_>, context: &mut CommandContext<'
         NodeCommand::Readwrite => connection::set_readonly(context, false),
         // Slots move in one step here, so there is never a half-moved one to ask for.
         NodeCommand::Asking => context.reply.ok(),
+        NodeCommand::Migrate => WireError::MigrateNotNeeded.reply(context.reply),
         NodeCommand::Help => command::help_reply(args, context.reply),
         NodeCommand::Auth
         | NodeCommand::Hello
@@ -125,6 +127,7 @@ pub async fn run_alone(command: NodeCommand, args: &Args<'_>, context: &mut Comm
         | NodeCommand::Readonly
         | NodeCommand::Readwrite
         | NodeCommand::Asking
+        | NodeCommand::Migrate
         | NodeCommand::Help => run(command, args, context),
     }
     Flow::Continue

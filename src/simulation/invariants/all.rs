@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::raft::{Group, Replication};
+use crate::simulation::invariants::equal_replicas::EqualReplicas;
 use crate::simulation::invariants::installs::Installs;
 use crate::simulation::invariants::leases::Leases;
 use crate::simulation::invariants::one_leader::OneLeader;
@@ -19,6 +20,7 @@ pub struct Seen {
 
 #[derive(Default)]
 pub struct Invariants {
+    equal_replicas: EqualReplicas,
     installs: Installs,
     leases: Leases,
     one_leader: OneLeader,
@@ -45,11 +47,23 @@ impl Invariants {
             self.leases.look(seen.node, group)?;
             let applied = group.take_witnessed();
             self.one_leader.look(seen.node, group, &applied)?;
-            self.installs.look(seen.node, group, &applied);
+            if self.installs.look(seen.node, group, &applied) {
+                self.equal_replicas.note_loaded(seen.node, group);
+            }
             self.prefixes.look(seen.node, group, &applied)?;
             self.time.look(seen.node, group, &applied)?;
         }
         Ok(())
+    }
+
+    /// After each of `all` was looked at.
+    pub fn end_step(&mut self, all: &[Seen]) -> Result<(), String> {
+        self.equal_replicas.look(all)
+    }
+
+    /// Replicas with a snapshot's state that were found to be equal to another one.
+    pub fn compared(&self) -> u64 {
+        self.equal_replicas.compared
     }
 
     /// Entries applied on all replicas together, and compared.

@@ -14,15 +14,23 @@ pub struct Installs {
 }
 
 impl Installs {
-    pub fn look(&mut self, node: usize, group: &Group, applied: &[Witnessed]) {
+    /// Whether the state is a snapshot's, installed or found at a start, and what was applied after it.
+    pub fn look(&mut self, node: usize, group: &Group, applied: &[Witnessed]) -> bool {
+        let mut loaded = false;
         let (last, covered) = self.last.entry((node, group.id(), group.replica())).or_default();
         for entry in applied {
-            // What a node applies after a gap it has from a snapshot; after a restart it begins earlier.
+            loaded |= entry.log_id.index != *last + 1;
+            // After a restart it begins earlier.
             self.installs += u64::from(entry.log_id.index > *last + 1);
             *last = entry.log_id.index;
         }
+        let at = group.applied_index();
+        loaded |= at != *last;
+        self.installs += u64::from(at > *last);
+        *last = at;
         let snapshot = group.snapshot_index();
         self.snapshots += u64::from(snapshot > *covered);
         *covered = snapshot;
+        loaded
     }
 }

@@ -1,5 +1,7 @@
 //! The log on a disk that gets full: what must find a place does, the rest waits, nothing acknowledged is lost.
 
+use futures_util::future::join_all;
+
 use super::*;
 use crate::raft::log::segments::{RESERVE_BYTES, ROOM_INTERVAL};
 
@@ -114,39 +116,72 @@ async fn a_disk_that_keeps_no_space_is_known_to_be_full_while_a_batch_waits() {
     node_log.close();
 }
 
-/// Some file systems find that they are full when a file is cut or removed.
+/// Some file systems find that they are full when a file is cut or removed, also what was just created in vain.
 #[tokio::test]
-async fn a_full_disk_at_any_operation_but_a_sync_does_not_stop_the_log() {
-    for operation in 1.. {
-        let disk = MemoryDisk::default();
-        let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
-        let mut replica = Replica::new(&node_log, KEYS[0]);
-        let full = disk.operations() + operation;
-        disk.fail_at(full, Fault::Error(io::ErrorKind::StorageFull));
-        for index in 0..20 {
-            if replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.is_err() {
-                break;
-            }
-            replica.listen_to_all().await;
-            let purged = log_id(1, index / 2);
-            replica.passes(|holds| {
-                holds.purged = Some(purged);
-                holds.entries.retain(|(log_id, _, _)| log_id.index > purged.index);
-            });
-            if replica.log.purge(purged).await.is_err() {
-                break;
-            }
+async fn a_disk_that_is_full_for_some_operations_does_not_stop_the_log() {
+    for duration in 1..=3 {
+        // Side by side, as each waits for space in its turn.
+        let mut first = 1;
+        while join_all((first..first + 50).map(|operation| is_reached(operation, duration))).await.contains(&true) {
+            first += 50;
         }
-        let failure = node_log.failure().now_or_never();
-        let stopped_by_sync = failure.is_none_or(|failure| matches!(*failure, LogError::Unsynced { .. }));
-        assert!(stopped_by_sync, "operation {operation}: {:?}", node_log.failure().now_or_never());
-        node_log.close();
-        let (found, _) = open(&disk.after_power_loss(&mut Chance(operation)), Fsync::Always).expect("opens");
-        check(&found, &[replica], End::PowerLoss, &format!("full at operation {operation}"));
-        if disk.operations() < full {
-            return;
-        }
+        assert!(first > 50, "some were");
     }
+}
+
+/// Of a log that works meanwhile. False if it ended before.
+async fn is_reached(operation: u64, duration: u64) -> bool {
+    let context = format!("full for {duration} from operation {operation} on");
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    let full = disk.operations() + operation;
+    disk.fail_at(full, Fault::Full(duration));
+    for index in 0..20 {
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect(&context);
+        replica.listen_to_all().await;
+        let purged = log_id(1, index / 2);
+        replica.passes(|holds| {
+            holds.purged = Some(purged);
+            holds.entries.retain(|(log_id, _, _)| log_id.index > purged.index);
+        });
+        replica.log.purge(purged).await.expect(&context);
+    }
+    assert!(node_log.failure().now_or_never().is_none(), "{context}: {:?}", node_log.failure().now_or_never());
+    node_log.close();
+    let (found, _) = open(&disk.after_power_loss(&mut Chance(operation)), Fsync::Always).expect("opens");
+    check(&found, &[replica], End::PowerLoss, &context);
+    disk.operations() >= full
+}
+
+#[tokio::test]
+async fn without_a_file_descriptor_the_log_goes_on_in_its_segment_until_there_is_one() {
+    let disk = MemoryDisk::default();
+    let (node_log, _) = open(&disk, Fsync::Always).expect("opens");
+    let mut replica = Replica::new(&node_log, KEYS[0]);
+    let segments = || disk.list(Path::new(DIRECTORY)).expect("lists").len();
+    let before = segments();
+    disk.fail_at(0, Fault::Crowded);
+    for index in 0..40 {
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+    }
+    assert!(node_log.failure().now_or_never().is_none() && !node_log.room().has_ended());
+    assert_eq!(segments(), before);
+    disk.fail_at(u64::MAX, Fault::Crowded);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for index in 40.. {
+        replica.append(vec![entry(log_id(1, index), vec![1; 300])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+        if segments() > before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no segment is begun");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node_log.close();
+    let (found, _) = open(&disk.after_power_loss(&mut Chance(7)), Fsync::Always).expect("opens");
+    check(&found, &[replica], End::PowerLoss, "after a crowd");
 }
 
 #[tokio::test]

@@ -1,0 +1,94 @@
+"""The stock tool, redis-cli --cluster, changes a cluster while twenty threads of redis-py write, read and check."""
+import os
+import subprocess
+import time
+
+import restarts
+
+SLOTS = 16384
+BLOCK = 16
+RESHARDED = 320
+# A debug build on a busy machine; a client that waited as long would be taken for stuck.
+LONGEST_MS_MAX = 5000
+
+
+def tool(*words):
+    done = subprocess.run(["redis-cli", "--cluster", *words], capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+def ask(port, *words):
+    return subprocess.run(["redis-cli", "-p", str(port), *words], capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+def slots(port):
+    """How many slots each node has, by its id, as one of them sees it."""
+    counts = {}
+    for line in ask(port, "CLUSTER", "NODES").splitlines():
+        fields = line.split(" ")
+        ranges = [[int(end) for end in words.split("-")] for words in fields[8:]]
+        counts[fields[0]] = sum(words[-1] - words[0] + 1 for words in ranges)
+    return counts
+
+
+def until(condition):
+    deadline = time.monotonic() + restarts.READY_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def reshard_checks(check, ports):
+    address, target = f"127.0.0.1:{ports[0]}", ask(ports[1], "CLUSTER", "MYID")
+    before = slots(ports[0])
+    code, out = tool("reshard", address, "--cluster-from", "all", "--cluster-to", target, "--cluster-slots", str(RESHARDED), "--cluster-yes")
+    got = slots(ports[0])[target] - before[target]
+    # A block goes as a whole, from each of the two others.
+    check(f"redis-cli --cluster reshard of {RESHARDED} slots: {got} moved", code == 0 and RESHARDED <= got < RESHARDED + 2 * BLOCK, out)
+    code, out = tool("check", address)
+    check("redis-cli --cluster check after it", code == 0 and "[OK] All 16384 slots covered" in out, out)
+    code, out = tool("rebalance", address)
+    counts = slots(ports[0]).values()
+    even = all(abs(count - SLOTS / 3) < SLOTS / 3 * 0.02 + BLOCK for count in counts)
+    check(f"redis-cli --cluster rebalance: {list(counts)}", code == 0 and even, out)
+
+
+def node_checks(check, cluster, ports, directory, port):
+    address = f"127.0.0.1:{ports[0]}"
+    log = open(os.path.join(directory, f"added-{port}.log"), "a")
+    added = subprocess.Popen([cluster.kvorum, "server", "--port", str(port), "--data-dir", os.path.join(directory, f"added-{port}")],
+                             stdout=log, stderr=subprocess.STDOUT)
+    cluster.nodes[port] = added
+    until(lambda: cluster.is_ready(port))
+    code, out = tool("add-node", f"127.0.0.1:{port}", address)
+    known = until(lambda: all(len(slots(each)) == 4 for each in [*ports, port]))
+    check("redis-cli --cluster add-node", code == 0 and known, out)
+    code, out = tool("fix", address)
+    check("redis-cli --cluster fix finds nothing to mend", code == 0 and "Fixing" not in out, out)
+    node = ask(port, "CLUSTER", "MYID")
+    # The tool removes only nodes without slots; the cluster may have given it some.
+    if count := slots(ports[0])[node]:
+        code, out = tool("reshard", address, "--cluster-from", node, "--cluster-to", ask(ports[0], "CLUSTER", "MYID"),
+                         "--cluster-slots", str(count), "--cluster-yes")
+        check("redis-cli --cluster reshard empties a node", code == 0 and slots(ports[0])[node] == 0, out)
+    code, out = tool("del-node", address, node)
+    ended = until(lambda: added.poll() is not None)
+    check("redis-cli --cluster del-node", code == 0 and ended and added.returncode == 0, out)
+    code, out = tool("info", address)
+    check("redis-cli --cluster info after it", code == 0 and "in 3 masters" in out, out)
+
+
+def tools_checks(check, cluster, command, directory, port):
+    """`port`: of the node that is added and removed."""
+    ports = cluster.ports
+    load = restarts.Load(command)
+    try:
+        load.settled()
+        reshard_checks(check, ports)
+        node_checks(check, cluster, ports, directory, port)
+        phase, last = load.phase(), load.last()
+        errors = [*phase["errors"], *last["errors"]]
+        check(f"redis-py beside redis-cli --cluster: {phase['requests']} requests, {len(errors)} errors, longest {phase['longest_ms']} ms, "
+              f"{last['kept']} keys read back", not errors and last["kept"] > 0 and phase["longest_ms"] < LONGEST_MS_MAX, "\n".join(errors[:5]))
+    finally:
+        load.close()
