@@ -118,6 +118,11 @@ impl GroupClock {
         Timestamp(now.as_ms() + self.offset_ms.load(Ordering::Acquire))
     }
 
+    /// It is `stamp` now at least, which the log says already. How far that may lead is the caller's to check.
+    pub fn raise(&self, stamp: Timestamp, now: Boottime) {
+        self.offset_ms.fetch_max(stamp.0.saturating_sub(now.as_ms()), Ordering::AcqRel);
+    }
+
     /// Moves at most a millisecond towards the wall clock; called at a fixed pace by the leader.
     pub fn slew(&self, wall: Timestamp, now: Boottime) -> Option<ClockAlarm> {
         let lead_ms = wall.0 - self.now(now).0;
@@ -191,6 +196,16 @@ mod tests {
         let alarm = clock.start(unseen, Timestamp(3_600_000), Boottime(3 * SECOND));
         assert_eq!(clock.now(Boottime(3 * SECOND)), Timestamp(12_000), "11 s and the allowance");
         assert_eq!(alarm, Some(ClockAlarm(3_589_000)));
+    }
+
+    #[test]
+    fn a_clock_that_is_raised_goes_on_from_there_and_never_back() {
+        let clock = GroupClock::default();
+        clock.start(LastStamp { stamp: Timestamp(0), seen: None }, Timestamp(10_000), Boottime(0));
+        clock.raise(Timestamp(10_800), Boottime(0));
+        assert_eq!(clock.now(Boottime(SECOND)), Timestamp(11_800));
+        clock.raise(Timestamp(5_000), Boottime(SECOND));
+        assert_eq!(clock.now(Boottime(SECOND)), Timestamp(11_800));
     }
 
     #[test]

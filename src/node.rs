@@ -131,7 +131,7 @@ async fn serve(
     let serving = tokio::spawn(listener.run(clients_stopped, DRAIN_MAX));
     let mut background = tasks;
     background.spawn(rebalance::drive(replication.clone()));
-    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
+    background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0, config.park_time_max()));
     background.spawn(raft::watch_membership(replication.clone()));
     background.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, GroupId, MetaOp, MetaOutcome, Move, MoveId, NodeId, ReplicaId, Topology};
+use super::{Epoch, GroupId, MetaOp, MetaOutcome, Move, MoveId, MoveState, NodeId, ReplicaId, Topology};
 use crate::clock::Timestamp;
 
 /// The newest are kept.
@@ -74,8 +74,8 @@ impl Topology {
                 (what, "an operator asked for it")
             }
             MetaOp::StartMoves { to, why, .. } => (self.started(before, *to), why.as_str()),
-            MetaOp::CommitMove { .. } => return None,
-            MetaOp::AbortMove { id, again } => (self.given_up(*id, *again)?, "it was cancelled"),
+            MetaOp::CommitMove { .. } | MetaOp::ConfirmMove { .. } => return None,
+            MetaOp::AbortMove { id, again } => self.given_up(*id, *again)?,
             MetaOp::FinishMove { id, .. } => (self.ended(before, *id)?, ""),
             MetaOp::MakeGroup { why, .. } => {
                 let group = *self.groups.keys().next_back()?;
@@ -121,9 +121,11 @@ impl Topology {
     }
 
     /// `None` for a move that begins anew, of which nobody needs to know.
-    fn given_up(&self, id: MoveId, again: bool) -> Option<String> {
-        let moved = self.slot_move(id).filter(|_| !again)?;
-        Some(format!("slot {} stays in group {}: its move to group {} is given up", moved.slot, moved.from, moved.to))
+    fn given_up(&self, id: MoveId, again: bool) -> Option<(String, &'static str)> {
+        let moved = self.slot_move(id).filter(|moved| moved.state == MoveState::Aborted { again: false })?;
+        let Move { slot, from, to, .. } = moved;
+        let why = if again { "no try came to its end" } else { "it was cancelled" };
+        Some((format!("slot {slot} stays in group {from}: its move to group {to} is given up"), why))
     }
 
     /// `None` until the last slot that was on the way to the group is there.

@@ -111,6 +111,10 @@ pub enum MetaOp {
     },
     /// The scheduler is to even out slots now, also those that an operator has placed.
     EvenSlots,
+    /// Changes nothing: its answer says that the move is started still, and that the meta group can decide. A slot is frozen only after one.
+    ConfirmMove {
+        id: MoveId,
+    },
 }
 
 /// What an applied entry did.
@@ -266,6 +270,7 @@ impl Topology {
                 self.dissolve(*group)?
             }
             MetaOp::EvenSlots => self.ask_for_evening(),
+            MetaOp::ConfirmMove { id } => self.confirm_move(*id)?,
         };
         if outcome != MetaOutcome::Unchanged {
             self.epoch = Epoch(self.epoch.0 + 1);

@@ -35,6 +35,8 @@ pub use founding::{Action, FormingNode, PlanRefusal, Probe, Purpose, WaitReason}
 pub use hints::{Ballot, DiskSpace, Hints, HintsError, LeaderHint, News};
 pub use ids::{ClusterId, Epoch, GroupId, MoveId, NodeId, ReplicaId};
 pub use meta::{MetaError, MetaOp, MetaOutcome, apply_meta};
+#[cfg(test)]
+pub use moves::MOVE_TRIES_MAX;
 pub use moves::{Move, MoveEnd, MoveState};
 pub use plan::{Founder, FoundingPlan, Intent, PlanError, PlanSeed, PlanWarning, REPLICA_COUNT_MAX};
 pub use route::{Route, RouteTable};

@@ -25,7 +25,12 @@ pub struct Move {
     pub state: MoveState,
     pub source_done: bool,
     pub target_done: bool,
+    /// Aborted ones of the slot to the same group before it, each begun again as the next.
+    pub tries: u32,
 }
+
+/// Tries of a move. Each may send the whole slot and hold up its clients, and what has failed so often will fail again.
+pub const MOVE_TRIES_MAX: u32 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveState {
@@ -45,8 +50,9 @@ pub enum MoveEnd {
 }
 
 impl Move {
-    fn new(slot: Slot, from: GroupId, to: GroupId) -> Self {
-        Self { slot, from, to, state: MoveState::Started, source_done: false, target_done: false }
+    /// Aborted, it is not begun again.
+    fn is_last_try(&self) -> bool {
+        self.tries + 1 >= MOVE_TRIES_MAX
     }
 
     pub fn group(&self, end: MoveEnd) -> GroupId {
@@ -87,6 +93,13 @@ impl Topology {
         self.next_move
     }
 
+    /// Newer than `older`, with the same nodes, groups and settings.
+    pub fn differs_in_slots_alone(&self, older: &Self) -> bool {
+        let Self { epoch, slots, events, moves, next_move, placed_by_hand, evening_asked, .. } = self.clone();
+        let moved = Self { epoch, slots, events, moves, next_move, placed_by_hand, evening_asked, ..older.clone() };
+        self.epoch > older.epoch && *self == moved
+    }
+
     pub(super) fn start_moves(
         &mut self,
         first: MoveId,
@@ -111,15 +124,24 @@ impl Topology {
         if wanted.is_empty() {
             return Ok(MetaOutcome::Unchanged);
         }
-        wanted.into_iter().for_each(|slot| self.start_move(slot, to));
+        wanted.into_iter().for_each(|slot| self.start_move(slot, to, 0));
         self.placed_by_hand |= by_hand;
         Ok(MetaOutcome::Moves)
     }
 
-    fn start_move(&mut self, slot: Slot, to: GroupId) {
+    fn start_move(&mut self, slot: Slot, to: GroupId, tries: u32) {
         let id = self.next_move;
         self.next_move = MoveId(id.0 + 1);
-        self.moves.insert(id, Move::new(slot, self.group_of(slot), to));
+        let (from, state) = (self.group_of(slot), MoveState::Started);
+        self.moves.insert(id, Move { slot, from, to, state, source_done: false, target_done: false, tries });
+    }
+
+    pub(super) fn confirm_move(&self, id: MoveId) -> Result<MetaOutcome, MetaError> {
+        match self.moves.get(&id).ok_or(MetaError::UnknownMove(id))?.state {
+            MoveState::Started => Ok(MetaOutcome::Unchanged),
+            MoveState::Committed => Err(MetaError::MoveCommitted(id)),
+            MoveState::Aborted { .. } => Err(MetaError::MoveAborted(id)),
+        }
     }
 
     /// § Compare and set; see the module's text.
@@ -139,7 +161,7 @@ impl Topology {
     pub(super) fn abort_move(&mut self, id: MoveId, again: bool) -> Result<MetaOutcome, MetaError> {
         let slot_move = self.moves.get_mut(&id).ok_or(MetaError::UnknownMove(id))?;
         let state = match slot_move.state {
-            MoveState::Started => MoveState::Aborted { again },
+            MoveState::Started => MoveState::Aborted { again: again && !slot_move.is_last_try() },
             // Given up for good stays so.
             MoveState::Aborted { again: before } => MoveState::Aborted { again: before && again },
             MoveState::Committed => return Err(MetaError::MoveCommitted(id)),
@@ -164,10 +186,10 @@ impl Topology {
             MoveEnd::Target => slot_move.target_done = true,
         }
         if slot_move.source_done && slot_move.target_done {
-            let Move { slot, to, state, .. } = slot_move.clone();
+            let Move { slot, to, state, tries, .. } = slot_move.clone();
             self.moves.remove(&id);
             if state == (MoveState::Aborted { again: true }) {
-                self.start_move(slot, to);
+                self.start_move(slot, to, tries + 1);
             }
         }
         Ok(MetaOutcome::Moves)
@@ -176,12 +198,13 @@ impl Topology {
     /// A slot is in one move at a time, and where the topology says unless that move is committed.
     pub(super) fn validate_moves(&self) -> Result<(), TopologyError> {
         let mut moving = BTreeSet::new();
-        for (id, Move { slot, from, to, state, source_done, target_done }) in self.moves() {
+        for (id, Move { slot, from, to, state, source_done, target_done, tries }) in self.moves() {
             let owner = if *state == MoveState::Committed { to } else { from };
             let fits = slot.index() < SLOT_COUNT && self.group_of(*slot) == *owner && moving.insert(*slot);
             let groups = from != to && [from, to].iter().all(|group| self.groups.contains_key(group));
             let is_over = *state != MoveState::Started || !(*source_done || *target_done);
-            if !fits || !groups || !is_over || (*source_done && *target_done) || id >= self.next_move {
+            let is_counted = *tries < MOVE_TRIES_MAX;
+            if !fits || !groups || !is_over || !is_counted || (*source_done && *target_done) || id >= self.next_move {
                 return Err(TopologyError::Move(id));
             }
         }

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::fixture::topology;
-use super::{GroupId, MetaError, MetaOp, MetaOutcome, MoveEnd, MoveId, MoveState, Topology};
+use super::{
+    GroupId, MOVE_TRIES_MAX, MetaError, MetaOp, MetaOutcome, MoveEnd, MoveId, MoveState, Topology, apply_meta,
+};
+use crate::clock::Timestamp;
 use crate::slot::Slot;
 
 const A: GroupId = GroupId(1);
@@ -132,4 +135,61 @@ fn a_topology_with_moves_survives_encoding_and_one_that_contradicts_itself_is_re
     assert_eq!(Topology::decode(&topology.encode()).as_ref(), Ok(&topology));
     topology.moves.get_mut(&id).unwrap().state = MoveState::Committed;
     assert!(Topology::decode(&topology.encode()).is_err(), "committed, and the slot not moved");
+}
+
+#[test]
+fn a_move_that_never_comes_to_its_end_is_given_up_after_so_many_tries_and_said_to_be() {
+    let mut topology = Some(topology(3, 3, 3));
+    let slots = slots_of(topology.as_ref().unwrap(), A, 1);
+    start(topology.as_mut().unwrap(), B, &slots).unwrap();
+    let mut tries = 0;
+    let next = |topology: &Option<Topology>| topology.as_ref()?.moves().next().map(|(id, moved)| (id, moved.tries));
+    while let Some((id, counted)) = next(&topology) {
+        assert_eq!(counted, tries);
+        tries += 1;
+        assert!(tries <= MOVE_TRIES_MAX, "it is begun again for ever");
+        let abort = MetaOp::AbortMove { id, again: true };
+        assert_eq!(apply_meta(&mut topology, &abort, Timestamp(0)), Ok(MetaOutcome::Moves));
+        assert_eq!(apply_meta(&mut topology, &abort, Timestamp(0)), Ok(MetaOutcome::Unchanged));
+        finish_both(topology.as_mut().unwrap(), id);
+    }
+    let topology = topology.unwrap();
+    assert_eq!(tries, MOVE_TRIES_MAX);
+    let told: Vec<_> = topology.events().iter().filter(|event| event.what.contains("is given up")).collect();
+    assert_eq!((told.len(), told[0].why.as_str()), (1, "no try came to its end"));
+    assert!(slots.iter().all(|slot| topology.group_of(*slot) == A));
+}
+
+#[test]
+fn a_move_is_confirmed_while_it_is_started_and_that_changes_nothing() {
+    let mut topology = topology(3, 3, 3);
+    let (id, slots) = (topology.next_move(), slots_of(&topology, A, 1));
+    let confirm = MetaOp::ConfirmMove { id };
+    assert_eq!(topology.apply(&confirm), Err(MetaError::UnknownMove(id)));
+    start(&mut topology, B, &slots).unwrap();
+    let before = topology.clone();
+    assert_eq!(topology.apply(&confirm), Ok(MetaOutcome::Unchanged));
+    assert_eq!(topology, before);
+    topology.apply(&MetaOp::AbortMove { id, again: true }).unwrap();
+    assert_eq!(topology.apply(&confirm), Err(MetaError::MoveAborted(id)));
+}
+
+#[test]
+fn a_move_changes_nothing_but_slots_and_a_change_of_replicas_or_settings_does() {
+    let before = topology(3, 3, 3);
+    let mut moved = before.clone();
+    let id = moved.next_move();
+    start(&mut moved, B, &slots_of(&before, A, 2)).unwrap();
+    assert!(moved.differs_in_slots_alone(&before) && !before.differs_in_slots_alone(&moved));
+    let started = moved.clone();
+    moved.apply(&MetaOp::CommitMove { id }).unwrap();
+    assert!(moved.differs_in_slots_alone(&started) && moved.differs_in_slots_alone(&before));
+    assert!(!moved.differs_in_slots_alone(&moved));
+    moved.apply(&MetaOp::PauseRebalance).unwrap();
+    assert!(!moved.differs_in_slots_alone(&started));
+    let (group, replica) = (A, *started.group(A).unwrap().replicas.keys().next().unwrap());
+    let mut smaller = started.clone();
+    let place = MetaOp::Place { epoch: started.epoch(), group, remove: Some(replica), add: None, why: String::new() };
+    smaller.apply(&place).unwrap();
+    assert!(!smaller.differs_in_slots_alone(&started));
 }

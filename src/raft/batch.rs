@@ -1,10 +1,11 @@
 //! The layout of one entry: a batch of ops with its stamp and its proposer's pending key. Hot path.
 //!
 //! ```text
-//! level u16 | kind u8 | pad u8 | count u32 | stamp i64 | replica u64 | nonce u64 | seq u64 | ops ...
+//! level u16 | kind u8 | flags u8 | count u32 | stamp i64 | replica u64 | nonce u64 | seq u64 | ops ...
 //! op:  code u16 | key slot u16 | body length u32 | body                     (see command/op.rs)
 //! ```
 //! All integers are little-endian. `kind` is 1 for ops of a data group and 2 for a meta op (one postcard value).
+//! `flags` bit 0: the log syncs the entry in every mode before it acknowledges it; the other bits are zero.
 //!
 //! § The pending key is (replica, nonce, committed leader id, seq): the first, second and last are here, the leader id is the
 //! entry's own log id, which `write(..).with_leader(L)` ties to the leadership the proposer meant. Without the boot nonce
@@ -21,6 +22,9 @@ pub const FEATURE_LEVEL: u16 = 1;
 
 pub const HEADER_BYTES: usize = 40;
 
+const FLAGS_AT: usize = 3;
+const DURABLE: u8 = 1;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchKind {
     Ops,
@@ -35,6 +39,9 @@ pub struct BatchHeader {
     pub stamp: Timestamp,
     pub origin: Origin,
     pub seq: u64,
+    /// § Synced in every mode: it decides who owns a slot. Each group that takes part in a move goes by what the other and the meta group have told it,
+    /// and one that forgot its part would leave the slot with two owners or with none.
+    pub durable: bool,
 }
 
 /// Who proposed an entry: a replica in one life of its process.
@@ -62,7 +69,7 @@ pub fn encode(header: &BatchHeader, bodies: impl Iterator<Item = impl AsRef<[u8]
         BatchKind::Ops => 1,
         BatchKind::Meta => 2,
     });
-    bytes.put_u8(0);
+    bytes.put_u8(if header.durable { DURABLE } else { 0 });
     bytes.put_u32_le(header.count);
     bytes.put_i64_le(header.stamp.0);
     bytes.put_u64_le(header.origin.replica);
@@ -89,12 +96,17 @@ pub fn decode(batch: &Batch) -> Result<(BatchHeader, Bytes), BatchError> {
         2 => BatchKind::Meta,
         other => return Err(BatchError::Kind(other)),
     };
-    bytes.advance(1);
+    let durable = bytes.get_u8() & DURABLE != 0;
     let count = bytes.get_u32_le();
     let stamp = Timestamp(bytes.get_i64_le());
     let origin = Origin { replica: bytes.get_u64_le(), nonce: bytes.get_u64_le() };
     let seq = bytes.get_u64_le();
-    Ok((BatchHeader { kind, count, stamp, origin, seq }, bytes))
+    Ok((BatchHeader { kind, count, stamp, origin, seq, durable }, bytes))
+}
+
+/// Without a look at the rest; false for what is none.
+pub fn is_durable(batch: &Batch) -> bool {
+    batch.0.len() >= HEADER_BYTES && batch.0[FLAGS_AT] & DURABLE != 0
 }
 
 #[cfg(test)]
@@ -103,22 +115,27 @@ mod tests {
 
     #[test]
     fn a_batch_decodes_to_what_was_encoded() {
-        let header = BatchHeader {
-            kind: BatchKind::Ops,
-            count: 2,
-            stamp: Timestamp(-5),
-            origin: Origin { replica: 7, nonce: 9 },
-            seq: 11,
-        };
-        let batch = encode(&header, [b"ab".as_slice(), b"c"].iter());
-        let (decoded, body) = decode(&batch).expect("decodes");
-        assert_eq!((decoded, &body[..]), (header, &b"abc"[..]));
+        for durable in [false, true] {
+            let header = BatchHeader {
+                kind: BatchKind::Ops,
+                count: 2,
+                stamp: Timestamp(-5),
+                origin: Origin { replica: 7, nonce: 9 },
+                seq: 11,
+                durable,
+            };
+            let batch = encode(&header, [b"ab".as_slice(), b"c"].iter());
+            let (decoded, body) = decode(&batch).expect("decodes");
+            assert_eq!((decoded, &body[..]), (header, &b"abc"[..]));
+            assert_eq!(is_durable(&batch), durable);
+        }
     }
 
     #[test]
     fn short_unknown_and_newer_entries_are_refused() {
         for length in 0..HEADER_BYTES {
-            assert!(decode(&Batch(Bytes::from(vec![0; length]))).is_err());
+            let short = Batch(Bytes::from(vec![0xFF; length]));
+            assert!(decode(&short).is_err() && !is_durable(&short));
         }
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[0] = 2;

@@ -28,6 +28,8 @@ pub struct Chunk {
     pub(super) ops: BytesMut,
     pub(super) op_count: u32,
     pub(super) items: Vec<Item>,
+    /// Its entry is synced in every mode.
+    pub(super) durable: bool,
     /// Bytes held by ride-along reads.
     read_bytes: usize,
     /// The entry that last answered a chunk of the same connection; see `raft/cohort.rs`.
@@ -56,7 +58,15 @@ pub struct ChunkJob {
 
 impl Chunk {
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, ops: BytesMut::new(), op_count: 0, items: Vec::new(), read_bytes: 0, follows: None }
+        Self {
+            protocol,
+            ops: BytesMut::new(),
+            op_count: 0,
+            items: Vec::new(),
+            durable: false,
+            read_bytes: 0,
+            follows: None,
+        }
     }
 
     pub fn protocol(&self) -> Protocol {

@@ -184,7 +184,7 @@ impl GroupState {
         read(&self.slots.lock())
     }
 
-    /// Followed by `note_slots` once the keyspace agrees.
+    /// Followed by `note_slots` once the keyspace agrees; before it has to, when a slot is not served any more.
     pub fn update_slots<R>(&self, update: impl FnOnce(&mut SlotTable) -> R) -> R {
         update(&mut self.slots.lock())
     }
@@ -195,6 +195,12 @@ impl GroupState {
         self.unsettled.store(unsettled, Ordering::Release);
         self.slot_changes.fetch_add(1, Ordering::AcqRel);
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// See `Group::slot_version`.
+    pub fn slot_version(&self) -> Option<u64> {
+        let version = self.slot_changes.load(Ordering::Acquire);
+        (self.unsettled.load(Ordering::Acquire) == 0).then_some(version)
     }
 
     /// § A sole voter's endless lease ends as the entry that names other voters is applied: openraft proposes the change that lets
@@ -322,8 +328,7 @@ impl Group {
     /// Changes with every slot that begins or ends to be served; `None` while one waits for a move's outcome, and whoever reads all
     /// slots has to wait too.
     pub fn slot_version(&self) -> Option<u64> {
-        let version = self.state.slot_changes.load(Ordering::Acquire);
-        (self.state.unsettled.load(Ordering::Acquire) == 0).then_some(version)
+        self.state.slot_version()
     }
 
     /// Too many of the group's nodes are short of disk space; see `raft/space.rs`. Meant for a leader.
@@ -344,6 +349,17 @@ impl Group {
     /// The current term as this replica knows it.
     pub fn term(&self) -> u64 {
         self.raft.server_metrics().borrow_watched().vote.leader_id.term
+    }
+
+    /// (term, replica) of this replica's own leadership, if it has one. § Not its vote's: it may have voted for a successor that it knows nothing of yet.
+    pub fn leadership(&self) -> Option<(u64, u64)> {
+        let leader = self.raft.as_leader().ok()?.to_committed_leader_id();
+        Some((leader.term, leader.node_id))
+    }
+
+    /// It has its founding slots, as far as this replica has applied.
+    pub fn is_founded(&self) -> bool {
+        self.state.applied.lock().founded
     }
 
     /// Bytes of the log's entries that are not purged.

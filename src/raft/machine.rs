@@ -169,6 +169,8 @@ impl EntryRun<'_> {
         self.next_op += 1;
         if op.code.is_group_wide() {
             group_op::apply(self.state, &op, position, reply).expect("the log's checksums held");
+            // § A slot came with a later time: what the rest of the entry does to it must not be earlier. The same on replay, which skips no such op.
+            self.stamp = self.state.stamp();
         } else {
             self.apply_to_bucket(&op, position, reply);
         }
@@ -253,5 +255,31 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         &mut self,
     ) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
         Ok(self.snapshots.current())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{GroupId, MoveId, ReplicaId};
+    use crate::keyspace::{HashSecret, Keyspace};
+    use crate::protocol::Protocol;
+    use crate::raft::{Attempt, MoveOp, checksum_of};
+
+    #[test]
+    fn what_follows_an_adoption_in_one_entry_has_the_time_that_came_with_it() {
+        let state = GroupState::new(GroupId(1), ReplicaId(1), 7, Keyspace::new(HashSecret([1; 4])), None);
+        let slot = KeySlot::of_key(b"key").slot();
+        let (id, attempt) = (MoveId(1), Attempt { term: 1, replica: 1, number: 1 });
+        let (mut chunk, stamp) = (Chunk::new(Protocol::Resp2), state.advance_stamp(1, Timestamp(1000)));
+        chunk.push_move(slot, &MoveOp::Begin { id, attempt, stamp }, b"");
+        let (checksum, later) = (checksum_of(0, b""), Timestamp(1700));
+        chunk.push_move(slot, &MoveOp::Adopt { id, attempt, number: 0, checksum, stamp: later }, b"");
+        let ops = chunk.ops.freeze();
+        let mut run = EntryRun { state: &state, index: 1, seq: 1, stamp, ops, next_op: 0, warm_at: 9 };
+        for expected in [stamp, later] {
+            run.apply_next(&mut Reply::discard()).expect("sound");
+            assert_eq!(run.stamp, expected);
+        }
     }
 }

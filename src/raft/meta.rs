@@ -105,8 +105,8 @@ pub async fn propose(raft: &MetaRaft, state: &MetaState, op: &MetaOp) -> Result<
     let leader = raft.as_leader().map_err(|_| ProposeError::NotLeader)?.to_committed_leader_id();
     let seq = state.seq.fetch_add(1, Ordering::Relaxed);
     let body = postcard::to_stdvec(op).expect("a meta op encodes");
-    let header =
-        BatchHeader { kind: BatchKind::Meta, count: 1, stamp: Timestamp::wall_now(), origin: state.origin, seq };
+    let (kind, stamp, origin) = (BatchKind::Meta, Timestamp::wall_now(), state.origin);
+    let header = BatchHeader { kind, count: 1, stamp, origin, seq, durable: true };
     let (answer, receiver) = oneshot::channel();
     state.waiting.lock().insert(seq, answer);
     let (refused, refusal) = oneshot::channel();

@@ -58,7 +58,7 @@ pub use log::{SimulatedLog, SimulatedWriter};
 pub use members::{join_other, watch_membership};
 pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
-pub use move_calls::{CallMoveError, MoveAnswer, PART_BYTES};
+pub use move_calls::{CallMoveError, MoveAnswer, PART_BYTES, STEP_WAIT_MAX};
 pub use node_file::{Membership, NodeFile, NodeRecord};
 pub use peers::{PeerInbox, Question, announce_address, answer_questions};
 pub use replica::{Reads, ReplicaSeed, Timers};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! question: postcard (group, slot, step, bytes that came before) | page, or its end
-//! answer:   postcard Result<MoveAnswer, text>
+//! answer:   postcard Result<MoveAnswer, Refusal>
 //!
 //! before a page that is longer than a message:
 //! question: postcard (group, slot, offset) | part of the page
@@ -17,9 +17,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::clock::{Boottime, STAMP_LEAD_MS_MAX, Timestamp};
 use crate::cluster::{GroupId, MetaOp, Move, MoveId, MoveState, Topology};
 use crate::raft::ASK_BYTES_MAX;
-use crate::raft::group::Group;
 use crate::raft::peers::{ASK_MOVE, ASK_MOVE_PART};
 use crate::raft::replication::Replication;
 use crate::raft::slots::{Held, MoveOp};
@@ -34,7 +34,8 @@ const START_SEEN_WAIT: Duration = Duration::from_secs(1);
 const CLEAN_UP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// After this a node whose topology does not show a move that was started will not.
 const MOVE_SEEN_WAIT: Duration = Duration::from_secs(5);
-const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
+/// For a step that no client waits for.
+pub const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A slot in the target's leader, with the step applied if it counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,16 @@ pub enum CallMoveError {
     Unanswered { group: GroupId, error: String },
     #[error("the leader of group {group} answers: {error}")]
     Refused { group: GroupId, error: String },
+    /// It would be again.
+    #[error("the leader of group {group} refuses it: {error}")]
+    RefusedForGood { group: GroupId, error: String },
+}
+
+/// Why a step was not logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Refusal {
+    ForNow(String),
+    ForGood(String),
 }
 
 impl Replication {
@@ -168,26 +179,31 @@ impl Replication {
         slot: Slot,
         step: &MoveOp,
         page: &[u8],
+        wait_max: Duration,
     ) -> Result<MoveAnswer, CallMoveError> {
-        let refused = |error| CallMoveError::Refused { group, error };
+        let refused = |refusal| match refusal {
+            Refusal::ForNow(error) => CallMoveError::Refused { group, error },
+            Refusal::ForGood(error) => CallMoveError::RefusedForGood { group, error },
+        };
+        let unanswered = |error: String| CallMoveError::Unanswered { group, error };
         let leader = self.hints().leader(group).ok_or(CallMoveError::NoLeader(group))?;
         if leader.node == self.node() {
-            return self.log_step(group, slot, step, page).await.map_err(refused);
+            let logged = tokio::time::timeout(wait_max, self.log_step(group, slot, step, page)).await;
+            return logged.map_err(|late| unanswered(late.to_string()))?.map_err(refused);
         }
-        let unanswered = |error: String| CallMoveError::Unanswered { group, error };
         let (ahead, rest) = page.split_at(page.len().saturating_sub(PART_BYTES).next_multiple_of(PART_BYTES));
         for (number, part) in ahead.chunks(PART_BYTES).enumerate() {
             let body = question(&(group, slot, number * PART_BYTES), part);
-            let answer = self.ask(leader.node, ASK_MOVE_PART, &body, STEP_WAIT_MAX).await;
+            let answer = self.ask(leader.node, ASK_MOVE_PART, &body, wait_max).await;
             let answer = answer.map_err(|error| unanswered(error.to_string()))?;
             let taken: Result<(), String> =
                 postcard::from_bytes(&answer).map_err(|error| unanswered(error.to_string()))?;
-            taken.map_err(refused)?;
+            taken.map_err(|error| CallMoveError::Refused { group, error })?;
         }
         let body = question(&(group, slot, step, ahead.len()), rest);
-        let answer = self.ask(leader.node, ASK_MOVE, &body, STEP_WAIT_MAX).await;
+        let answer = self.ask(leader.node, ASK_MOVE, &body, wait_max).await;
         let answer = answer.map_err(|error| unanswered(error.to_string()))?;
-        let answer: Result<MoveAnswer, String> =
+        let answer: Result<MoveAnswer, Refusal> =
             postcard::from_bytes(&answer).map_err(|error| unanswered(error.to_string()))?;
         answer.map_err(refused)
     }
@@ -204,26 +220,37 @@ impl Replication {
             Ok(((group, slot, step, 0), page)) => self.log_step(group, slot, &step, page).await,
             Ok(((group, slot, step, ahead), end)) => match self.page_parts.take((group, slot), ahead) {
                 Ok(page) => self.log_step(group, slot, &step, &[&page, end].concat()).await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(Refusal::ForNow(error.to_string())),
             },
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Refusal::ForNow(error.to_string())),
         };
         postcard::to_stdvec(&answer).expect("numbers and a text encode")
     }
 
-    async fn log_step(&self, group: GroupId, slot: Slot, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, String> {
-        let group = self.group(group).filter(|group| group.leads()).ok_or("it is led elsewhere")?;
+    async fn log_step(&self, group: GroupId, slot: Slot, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, Refusal> {
+        let for_now = |text: &str| Refusal::ForNow(text.to_owned());
+        let group = self.group(group).filter(|group| group.leads()).ok_or_else(|| for_now("it is led elsewhere"))?;
         if slot.index() >= SLOT_COUNT {
-            return Err(format!("there is no slot {slot}"));
+            return Err(Refusal::ForNow(format!("there is no slot {slot}")));
         }
-        check_page(&group, slot, page)?;
+        // § What is not a page is refused before it is logged: an op that cannot be applied ends the process.
+        group.keyspace().check_page(slot, page).map_err(|error| Refusal::ForNow(error.to_string()))?;
         // What space is left is for what clients wait for.
         if group.refuses_writes() && !matches!(step, MoveOp::Settle { .. }) {
-            return Err("the disk is full".to_owned());
+            return Err(for_now("the disk is full"));
         }
-        group.log_move(slot, step, page).await.map_err(|error| error.to_string())?;
+        check_time(step, group.time().clock).inspect_err(|refusal| {
+            group.state().metrics.stamps_clamped.increment(1);
+            tracing::warn!(group = %group.id(), %slot, ?refusal, "a slot is not taken");
+        })?;
+        group.log_move(slot, step, page).await.map_err(|error| Refusal::ForNow(error.to_string()))?;
+        let (held, ended) = (group.held(slot), group.ended(slot));
+        if let (MoveOp::Adopt { stamp, .. }, Some(Held::Adopted { .. })) = (step, held) {
+            // The log has it by now, and until the clock has come as far, the group's time would stand still.
+            group.state().clock.raise(*stamp, Boottime::now());
+        }
         let (keys, _) = group.keyspace().slot_size(slot);
-        Ok(MoveAnswer { held: group.held(slot), ended: group.ended(slot), keys })
+        Ok(MoveAnswer { held, ended, keys })
     }
 }
 
@@ -233,7 +260,36 @@ fn question<T: Serialize>(head: &T, page: &[u8]) -> Vec<u8> {
     body
 }
 
-/// § What is not a page is refused before it is logged: an op that cannot be applied ends the process.
-fn check_page(group: &Group, slot: Slot, page: &[u8]) -> Result<(), String> {
-    group.keyspace().check_page(slot, page).map_err(|error| error.to_string())
+/// § A group's time must be past what the source has seen expired, so it follows the source's: as far as it follows a new leader's wall clock, and no
+/// further. Else one wrong clock would spread from group to group.
+fn check_time(step: &MoveOp, clock: Timestamp) -> Result<(), Refusal> {
+    let (MoveOp::Begin { stamp, .. } | MoveOp::Adopt { stamp, .. }) = step else { return Ok(()) };
+    let lead_ms = stamp.0.saturating_sub(clock.0);
+    if lead_ms <= STAMP_LEAD_MS_MAX {
+        return Ok(());
+    }
+    Err(Refusal::ForGood(format!(
+        "the time of the slot's group is {lead_ms} ms ahead of this one's: check NTP on the machines that lead them"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::slots::Attempt;
+
+    #[test]
+    fn a_slot_from_a_group_whose_time_is_far_ahead_is_refused_for_good_at_its_first_and_last_step() {
+        let (id, attempt) = (MoveId(1), Attempt { term: 1, replica: 1, number: 1 });
+        let begin = |stamp| MoveOp::Begin { id, attempt, stamp };
+        let adopt = |stamp| MoveOp::Adopt { id, attempt, number: 0, checksum: 0, stamp };
+        for (lead_ms, refused) in [(-9_000_000, false), (0, false), (1000, false), (1001, true), (3_600_000, true)] {
+            let (clock, stamp) = (Timestamp(50_000), Timestamp(50_000 + lead_ms));
+            for step in [begin(stamp), adopt(stamp)] {
+                let answer = check_time(&step, clock);
+                assert_eq!(matches!(answer, Err(Refusal::ForGood(_))), refused, "{lead_ms}: {answer:?}");
+            }
+        }
+        assert!(matches!(check_time(&adopt(Timestamp(i64::MAX)), Timestamp(-1)), Err(Refusal::ForGood(_))));
+    }
 }

@@ -30,12 +30,17 @@ pub struct Moved {
 pub const TROUBLE_BYTES_MAX: usize = 96;
 
 impl Chunk {
-    fn push_move(&mut self, slot: Slot, op: &MoveOp, page: &[u8]) {
+    pub(super) fn push_move(&mut self, slot: Slot, op: &MoveOp, page: &[u8]) {
         let step = postcard::to_stdvec(op).expect("numbers encode");
         self.push_silent(OpCode::MOVE, slot.key_slot_bounds().0, |writer| {
             writer.bytes(&step);
             writer.bytes(page);
         });
+        // Pages count with the Adopt behind them; a Begin that is lost is begun again.
+        self.durable |= match op {
+            MoveOp::Freeze { .. } | MoveOp::Adopt { .. } | MoveOp::Settle { .. } => true,
+            MoveOp::Begin { .. } | MoveOp::Stage { .. } => false,
+        };
     }
 }
 
@@ -46,6 +51,10 @@ pub fn apply(state: &GroupState, op: &Op, position: Position) -> Result<(), Dama
     let (slot, page) = (op.key_slot.slot(), body.bytes()?);
     let effect = state.update_slots(|slots| slots.apply(slot, &step, page));
     let keyspace = &state.keyspace;
+    if effect == Effect::Stop {
+        // § Before any bucket is out of reach: whoever reads the whole group meanwhile must notice that some were.
+        state.note_slots();
+    }
     match effect {
         Effect::Nothing => (),
         Effect::Stop if planted::is(Bug::FreezeStopsNothing) => (),
@@ -66,7 +75,11 @@ pub fn apply(state: &GroupState, op: &Op, position: Position) -> Result<(), Dama
         });
         keyspace.set_state(slot, SlotState::Owned);
     }
-    state.note_slots();
+    match effect {
+        // Each page would wake every request that waits on this node, and have whole groups read again.
+        Effect::Nothing | Effect::Take | Effect::Stop => (),
+        Effect::Serve | Effect::Clear | Effect::TakeLast(_) => state.note_slots(),
+    }
     Ok(())
 }
 

@@ -91,7 +91,7 @@ fn history() -> Vec<Logged> {
     put(&mut log);
     for (id, number, outcome) in [(3, 1, None), (3, 2, Some(Outcome::Aborted)), (4, 3, Some(Outcome::Committed))] {
         let (id, attempt) = (MoveId(id), attempt(number));
-        log.push(step(MoveOp::Begin { id, attempt }));
+        log.push(step(MoveOp::Begin { id, attempt, stamp: Timestamp(0) }));
         let pages = [page(number, 5), page(number + 1, 9)];
         let checksum = pages.iter().fold(0, |sum, page| checksum_of(sum, page));
         log.push(Logged::Move(MoveOp::Stage { id, attempt, number: 0 }, pages[0].clone()));
@@ -161,4 +161,67 @@ fn nothing_is_emptied_while_a_slot_waits_for_a_moves_outcome() {
     let settle = MoveOp::Settle { id: MoveId(1), outcome: Outcome::Aborted };
     apply_logged(&state, 4, &Logged::Move(settle, Vec::new()));
     assert_eq!(state.keyspace.counters().keys, 1);
+}
+
+#[test]
+fn a_whole_group_read_that_a_freeze_falls_into_is_noticed() {
+    const FREEZES: u64 = 20_000;
+    let state = founded();
+    let slot = key_slot().slot();
+    let reads = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0_u64;
+            loop {
+                let before = state.slot_version();
+                let owned = state.keyspace.owns(slot);
+                if before.is_some() && before == state.slot_version() {
+                    assert!(owned, "the slot was missed, and nobody noticed");
+                    reads += 1;
+                }
+                if state.read_slots(|slots| slots.ended(slot)) == MoveId(FREEZES) {
+                    return reads;
+                }
+            }
+        });
+        for id in (1..=FREEZES).map(MoveId) {
+            let step = |op| Logged::Move(op, Vec::new());
+            apply_logged(&state, 2 * id.0, &step(MoveOp::Freeze { id }));
+            apply_logged(&state, 2 * id.0 + 1, &step(MoveOp::Settle { id, outcome: Outcome::Aborted }));
+        }
+        reader.join().expect("no read went wrong")
+    });
+    assert!(reads > 0);
+}
+
+#[test]
+fn a_page_that_comes_wakes_nobody() {
+    let state = state();
+    let (id, attempt) = (MoveId(1), Attempt { term: 1, replica: 1, number: 1 });
+    apply_logged(&state, 1, &Logged::Move(MoveOp::Begin { id, attempt, stamp: Timestamp(0) }, Vec::new()));
+    let before = state.slot_version();
+    let pages: Vec<Vec<u8>> = (0..3).map(|number| page(number, 4)).collect();
+    for (number, page) in (0..).zip(&pages[..2]) {
+        apply_logged(&state, 2 + number, &Logged::Move(MoveOp::Stage { id, attempt, number }, page.clone()));
+    }
+    assert!(before.is_some() && state.slot_version() == before);
+    let checksum = pages.iter().fold(0, |sum, page| checksum_of(sum, page));
+    let adopt = MoveOp::Adopt { id, attempt, number: 2, checksum, stamp: Timestamp(9) };
+    apply_logged(&state, 4, &Logged::Move(adopt, pages[2].clone()));
+    assert_eq!(state.slot_version(), None, "whose keys these are is not known");
+}
+
+#[test]
+fn steps_that_decide_who_owns_a_slot_are_synced_in_every_mode() {
+    let (id, attempt, stamp) = (MoveId(1), Attempt { term: 1, replica: 1, number: 1 }, Timestamp(0));
+    for (step, durable) in [
+        (MoveOp::Freeze { id }, true),
+        (MoveOp::Begin { id, attempt, stamp }, false),
+        (MoveOp::Stage { id, attempt, number: 0 }, false),
+        (MoveOp::Adopt { id, attempt, number: 0, checksum: 0, stamp }, true),
+        (MoveOp::Settle { id, outcome: Outcome::Committed }, true),
+    ] {
+        let mut chunk = Chunk::new(Protocol::Resp2);
+        chunk.push_move(key_slot().slot(), &step, b"");
+        assert_eq!(chunk.durable, durable, "{step:?}");
+    }
 }

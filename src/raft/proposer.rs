@@ -201,7 +201,9 @@ impl Proposer {
         self.state.metrics.batch_ops.record(f64::from(count));
         self.state.metrics.ops.increment(u64::from(count));
         self.stamp = self.stamp.max(self.state.stamp()).max(self.state.clock.now(Boottime::now()));
-        let header = BatchHeader { kind: BatchKind::Ops, count, stamp: self.stamp, origin: self.state.origin, seq };
+        let durable = submissions.iter().any(|submission| submission.chunk.durable);
+        let (kind, stamp, origin) = (BatchKind::Ops, self.stamp, self.state.origin);
+        let header = BatchHeader { kind, count, stamp, origin, seq, durable };
         let batch = batch::encode(&header, submissions.iter().map(|submission| &submission.chunk.ops));
         for submission in &mut submissions {
             // The ops live on in the entry.

@@ -12,8 +12,8 @@
 //! 1. The meta group logs that m is started (`cluster/moves.rs`).
 //! 2. The source's leader sends the slot's data in pages, which the target logs (Begin, Stage); then what has changed since, again and again, until that
 //!    is little. Requests are served by the source as ever.
-//! 3. The source logs Freeze(m): from its apply on requests for the slot wait, and an op on it that is logged later does nothing and is routed again. What
-//!    changed until then is the last page, and goes with Adopt(m, a).
+//! 3. The meta group confirms that m is started still, and so that it can decide. The source logs Freeze(m): from its apply on requests for the slot
+//!    wait, and an op on it that is logged later does nothing and is routed again. What changed until then is the last page, and goes with Adopt(m, a).
 //! 4. When the target has applied Adopt, the source's leader proposes CommitMove(m) to the meta group: the one instant of change. Afterwards the
 //!    target logs Settle(m) and serves, the source logs Settle(m) and lets go of the data.
 //!
@@ -24,7 +24,8 @@
 //!
 //! § Owned at the target needs Committed(m); Committed(m) needs an applied Adopt(m, a), which needs every page of the attempt in order (count and
 //! checksum), the last of which was exported after Freeze(m) was applied. Frozen ends only by Settle(m), which a leader logs after it has read m's
-//! outcome in the meta group, where the first one counts. If the meta group cannot be reached, the slot stays frozen.
+//! outcome in the meta group, where the first one counts. If the meta group cannot be reached, the slot stays frozen. Freeze, Adopt, Settle and what the
+//! meta group logs are synced in every mode (`batch.rs`): each is what another group goes by.
 //!
 //! § Every op names its move, and does nothing unless the slot's state names the same; Freeze and Begin do nothing unless the move is newer than the last
 //! that ended for the slot here. So what comes late or twice does nothing: a freeze after an abort, a page of an older attempt, a settlement after
@@ -77,9 +78,11 @@ pub enum MoveOp {
     Freeze {
         id: MoveId,
     },
+    /// `stamp`: the source's time.
     Begin {
         id: MoveId,
         attempt: Attempt,
+        stamp: Timestamp,
     },
     /// `number`: pages before it.
     Stage {
@@ -185,7 +188,7 @@ impl SlotTable {
     pub fn apply(&mut self, slot: Slot, op: &MoveOp, page: &[u8]) -> Effect {
         match *op {
             MoveOp::Freeze { id } => self.freeze(slot, id),
-            MoveOp::Begin { id, attempt } => self.begin(slot, id, attempt),
+            MoveOp::Begin { id, attempt, stamp: _ } => self.begin(slot, id, attempt),
             MoveOp::Stage { id, attempt, number } => match self.next_page(slot, id, attempt, number, page) {
                 Some(checksum) => {
                     self.held.insert(slot, Held::Staged { id, attempt, pages: number + 1, checksum });

@@ -30,7 +30,7 @@ fn late_ops() -> Vec<MoveOp> {
         let (id, attempt) = (id(number), attempt(1, 1));
         [
             MoveOp::Freeze { id },
-            MoveOp::Begin { id, attempt },
+            MoveOp::Begin { id, attempt, stamp: Timestamp(0) },
             MoveOp::Stage { id, attempt, number: 0 },
             MoveOp::Adopt {
                 id,
@@ -56,7 +56,7 @@ fn assert_deaf(table: &SlotTable, what: &str) {
 
 fn receive(table: &mut SlotTable, number: u64) {
     let (id, attempt) = (id(number), attempt(1, 1));
-    assert_eq!(table.apply(slot(), &MoveOp::Begin { id, attempt }, b""), Effect::Clear);
+    assert_eq!(table.apply(slot(), &MoveOp::Begin { id, attempt, stamp: Timestamp(0) }, b""), Effect::Clear);
     assert_eq!(table.apply(slot(), &MoveOp::Stage { id, attempt, number: 0 }, b"page"), Effect::Take);
     let checksum = checksum_of(checksum_of(0, b"page"), b"last");
     let adopt = MoveOp::Adopt { id, attempt, number: 1, checksum, stamp: Timestamp(9) };
@@ -117,7 +117,7 @@ fn only_the_move_that_froze_a_slot_lets_it_go() {
 #[test]
 fn pages_count_in_order_once_and_for_the_newest_attempt_only() {
     let mut table = SlotTable::default();
-    let begin = |number| MoveOp::Begin { id: id(1), attempt: attempt(1, number) };
+    let begin = |number| MoveOp::Begin { id: id(1), attempt: attempt(1, number), stamp: Timestamp(0) };
     let stage = |number, page| MoveOp::Stage { id: id(1), attempt: attempt(1, number), number: page };
     table.apply(slot(), &begin(1), b"");
     let steps = [
@@ -139,7 +139,7 @@ fn pages_count_in_order_once_and_for_the_newest_attempt_only() {
 fn staged_data_that_is_not_what_the_source_sent_is_not_adopted() {
     let mut table = SlotTable::default();
     let (id, attempt) = (id(1), attempt(1, 1));
-    table.apply(slot(), &MoveOp::Begin { id, attempt }, b"");
+    table.apply(slot(), &MoveOp::Begin { id, attempt, stamp: Timestamp(0) }, b"");
     table.apply(slot(), &MoveOp::Stage { id, attempt, number: 0 }, b"page");
     let sound = checksum_of(checksum_of(0, b"page"), b"last");
     let adopt = |number, checksum| MoveOp::Adopt { id, attempt, number, checksum, stamp: Timestamp(1) };

@@ -10,6 +10,7 @@ mod plan;
 mod scheduler;
 mod sending;
 mod slots;
+mod turns;
 
 pub use balance::slot_weights_now;
 pub use driver::drive;

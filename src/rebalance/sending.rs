@@ -6,11 +6,17 @@ use tokio::time::Instant;
 
 use crate::cluster::{GroupId, MoveId, MoveState};
 use crate::keyspace::{BucketExport, Delta, Encoded};
-use crate::raft::{Attempt, CallMoveError, Group, Held, MoveAnswer, MoveOp, PART_BYTES, Replication, checksum_of};
+use crate::raft::{
+    Attempt, CallMoveError, Group, Held, MoveAnswer, MoveOp, PART_BYTES, Replication, STEP_WAIT_MAX, checksum_of,
+};
 use crate::slot::{KeySlot, Slot};
 
 /// A page is one message, unless a key is too long for that.
 const PAGE_BYTES_MAX: usize = PART_BYTES;
+/// Between two tries of a step.
+const CALL_PAUSE: Duration = Duration::from_millis(10);
+/// Within the time that a slot may be frozen, so that an answer that is lost costs only a part of it.
+const FROZEN_CALLS: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendingError {
@@ -22,6 +28,17 @@ pub enum SendingError {
     Count { slot: Slot, here: u64, there: u64 },
     #[error("move {0} is over")]
     Over(MoveId),
+    #[error("this node's leadership that began it has ended")]
+    Deposed,
+    #[error("it took too long")]
+    Late,
+}
+
+impl SendingError {
+    /// Another try would end the same way.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Call(CallMoveError::RefusedForGood { .. }))
+    }
 }
 
 pub struct Sending<'a> {
@@ -37,13 +54,14 @@ pub struct Sending<'a> {
     page: Vec<u8>,
     /// What the target has of each bucket.
     sent: Vec<(KeySlot, Option<BucketExport>)>,
+    pace: Pace,
     bytes_per_second: u64,
     /// When the next page may go.
     next: Instant,
 }
 
 impl<'a> Sending<'a> {
-    pub async fn begin(
+    pub fn new(
         replication: &'a Replication,
         group: &'a Group,
         to: GroupId,
@@ -51,10 +69,8 @@ impl<'a> Sending<'a> {
         id: MoveId,
         attempt: Attempt,
         bytes_per_second: u64,
-    ) -> Result<Self, SendingError> {
-        let sent = slot.key_slots().map(|key_slot| (key_slot, None)).collect();
-        let (page, next) = (Vec::new(), Instant::now());
-        let sending = Self {
+    ) -> Self {
+        Self {
             replication,
             group,
             to,
@@ -63,21 +79,25 @@ impl<'a> Sending<'a> {
             attempt,
             pages: 0,
             checksum: 0,
-            page,
-            sent,
+            page: Vec::new(),
+            sent: slot.key_slots().map(|key_slot| (key_slot, None)).collect(),
+            pace: Pace::Limited,
             bytes_per_second,
-            next,
-        };
-        let answer = sending.call(&MoveOp::Begin { id, attempt }, &[]).await?;
-        sending.check_staged(&answer)?;
-        Ok(sending)
+            next: Instant::now(),
+        }
+    }
+
+    pub async fn begin(&mut self) -> Result<(), SendingError> {
+        let (id, attempt, stamp) = (self.id, self.attempt, self.group.time().clock);
+        let answer = self.call(&MoveOp::Begin { id, attempt, stamp }, &[]).await?;
+        self.check_staged(&answer)
     }
 
     /// Passes over the slot until one has little to send. The more there have been, the more is little: a slot that is written faster than it can be sent
     /// moves all the same.
     pub async fn until_little_is_left(&mut self) -> Result<(), SendingError> {
         for pass in 1.. {
-            let bytes = self.pass(Pace::Limited).await?;
+            let bytes = self.pass().await?;
             if bytes <= pass * PAGE_BYTES_MAX {
                 break;
             }
@@ -85,9 +105,14 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    /// What has changed until the slot was frozen, and the adoption with it.
-    pub async fn finish(&mut self) -> Result<(), SendingError> {
-        self.pass(Pace::Frozen).await?;
+    /// What has changed until the slot was frozen, and the adoption with it, within `wait_max`.
+    pub async fn finish(&mut self, wait_max: Duration) -> Result<(), SendingError> {
+        self.pace = Pace::Frozen { call_max: wait_max / FROZEN_CALLS };
+        tokio::time::timeout(wait_max, self.adopt()).await.unwrap_or(Err(SendingError::Late))
+    }
+
+    async fn adopt(&mut self) -> Result<(), SendingError> {
+        self.pass().await?;
         let Self { id, attempt, pages: number, .. } = *self;
         let page = std::mem::take(&mut self.page);
         let checksum = checksum_of(self.checksum, &page);
@@ -105,8 +130,21 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
+    /// Err if what was found here does not count. § A replica that leads no more may install a snapshot, and is to be seen half-way through it: buckets with the
+    /// position of the whole and a part of the keys. While the leadership that began the attempt lasts there is none.
+    pub fn check(&self) -> Result<(), SendingError> {
+        if self.group.leadership() != Some((self.attempt.term, self.attempt.replica)) {
+            return Err(SendingError::Deposed);
+        }
+        let topology = self.replication.newest_topology();
+        if topology.slot_move(self.id).is_none_or(|kept| kept.state != MoveState::Started) {
+            return Err(SendingError::Over(self.id));
+        }
+        Ok(())
+    }
+
     /// Sends what has changed since the last pass; of a frozen slot, the last page is left in `page`. Bytes found.
-    async fn pass(&mut self, pace: Pace) -> Result<usize, SendingError> {
+    async fn pass(&mut self) -> Result<usize, SendingError> {
         let mut bytes = 0;
         for bucket in 0..self.sent.len() {
             let (key_slot, older) = (self.sent[bucket].0, self.sent[bucket].1.take());
@@ -122,20 +160,21 @@ impl<'a> Sending<'a> {
                 bytes += self.page.len() - before;
                 match encoded {
                     Encoded::All => break,
-                    Encoded::Full => self.send_page(pace).await?,
+                    Encoded::Full => self.send_page().await?,
                     Encoded::Paused => tokio::task::yield_now().await,
                 }
             }
             self.sent[bucket].1 = Some(delta.into_newer());
         }
-        if pace == Pace::Limited && !self.page.is_empty() {
-            self.send_page(pace).await?;
+        if self.pace == Pace::Limited && !self.page.is_empty() {
+            self.send_page().await?;
         }
+        self.check()?;
         Ok(bytes)
     }
 
-    async fn send_page(&mut self, pace: Pace) -> Result<(), SendingError> {
-        if pace == Pace::Limited {
+    async fn send_page(&mut self) -> Result<(), SendingError> {
+        if self.pace == Pace::Limited {
             self.wait_for_turn().await?;
         }
         let page = std::mem::take(&mut self.page);
@@ -149,23 +188,28 @@ impl<'a> Sending<'a> {
 
     async fn wait_for_turn(&mut self) -> Result<(), SendingError> {
         tokio::time::sleep_until(self.next).await;
-        let topology = self.replication.newest_topology();
-        if topology.slot_move(self.id).is_none_or(|kept| kept.state != MoveState::Started) {
-            return Err(SendingError::Over(self.id));
-        }
+        self.check()?;
         let takes = Duration::from_secs_f64(self.page.len() as f64 / self.bytes_per_second as f64);
         self.next = self.next.max(Instant::now()) + takes;
         Ok(())
     }
 
-    /// An answer that was lost is asked for again: a step that was logged already does nothing.
+    /// An answer that was lost is asked for again: a step that was logged already does nothing. Of a frozen slot, until the time is over.
     async fn call(&self, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, SendingError> {
-        match self.replication.call_move(self.to, self.slot, step, page).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                tracing::info!(slot = %self.slot, %error, "a step of a move is asked for again");
-                Ok(self.replication.call_move(self.to, self.slot, step, page).await?)
+        let (wait_max, tries_max) = match self.pace {
+            Pace::Limited => (STEP_WAIT_MAX, 2),
+            Pace::Frozen { call_max } => (call_max, usize::MAX),
+        };
+        let mut tries = 1;
+        loop {
+            match self.replication.call_move(self.to, self.slot, step, page, wait_max).await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ CallMoveError::RefusedForGood { .. }) => return Err(error.into()),
+                Err(error) if tries >= tries_max => return Err(error.into()),
+                Err(error) => tracing::info!(slot = %self.slot, %error, "a step of a move is asked for again"),
             }
+            tries += 1;
+            tokio::time::sleep(CALL_PAUSE).await;
         }
     }
 
@@ -182,5 +226,5 @@ impl<'a> Sending<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Limited,
-    Frozen,
+    Frozen { call_max: Duration },
 }

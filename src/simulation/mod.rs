@@ -20,4 +20,5 @@ mod planted_bugs;
 mod scenario;
 mod scripts;
 mod seeds;
+mod whole;
 mod world;

@@ -86,11 +86,12 @@ impl Machine {
     }
 
     pub fn config(&self) -> Config {
-        let Scenario { nodes, groups, replicas, election_ms_max, node_down_after, .. } = self.scenario;
+        let Scenario { nodes, groups, replicas, election_ms_max, read_mode, node_down_after, .. } = self.scenario;
         let founders = || (0..nodes).map(address_of).map(|Address { host, port }| HostPort { host, port });
         Config {
             join: if self.index < nodes { Vec::new() } else { founders().collect() },
             node_down_after,
+            read_mode,
             announce_host: Some(host_of(self.index)),
             port: PORT + self.index as u16,
             data_dir: PathBuf::from(self.directory.path()),
@@ -290,7 +291,7 @@ async fn live(config: Config, place: Place, slot: Arc<Mutex<Option<Arc<Shared>>>
     tasks.spawn(rebalance::drive(replication.clone()));
     tasks.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     let removed = replication.clone();
-    tasks.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0));
+    tasks.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0, config.park_time_max()));
     *slot.lock() = Some(Arc::new(Shared::new(replication, config, None, parameters)));
     let mut running = JoinSet::new();
     running.spawn(coordinator.run(stopped));

@@ -1,5 +1,6 @@
 //! What a run is of: the cluster, and what happens to it.
 
+use crate::config::ReadMode;
 use crate::raft::Fsync;
 use crate::simulation::faults;
 use crate::simulation::world::World;
@@ -14,6 +15,7 @@ pub struct Scenario {
     pub replicas: u32,
     pub election_ms_max: u64,
     pub fsync: Fsync,
+    pub read_mode: ReadMode,
     /// Seconds after which a node that is away is given up.
     pub node_down_after: u32,
     /// After it everything works again, and what clients were told is checked.
@@ -30,6 +32,7 @@ impl Scenario {
             replicas: 3,
             election_ms_max: 400,
             fsync: Fsync::Always,
+            read_mode: ReadMode::Lease,
             node_down_after: 300,
             disturb: faults::drawn,
         }

@@ -10,7 +10,7 @@ use crate::simulation::world::{Later, World};
 use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 12] = [
+pub const SCRIPTS: [Scenario; 14] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
@@ -23,16 +23,19 @@ pub const SCRIPTS: [Scenario; 12] = [
     FULL_DISKS,
     GROWTH,
     MOVE_CRASHES,
+    META_OUTAGE,
+    MOVE_CUT,
 ];
 
 const FIRST: GroupId = GroupId(1);
 const LEADER_WAIT_MS_MAX: u64 = 20_000;
+/// A request waits so long.
+const PARK_MS_MAX: u64 = 1_600;
 /// Longer than a group is led elsewhere before its preferred leader gets it back.
 const PREFERENCE_MS: u64 = 14_000;
 /// A connection that is silent for 2 s is dropped.
 const CUT_NOTICED_MS_MAX: u64 = 4_000;
-/// Less than a request waits for a leader.
-const CUT_NAMED_MS_MAX: u64 = 1_600;
+const CUT_NAMED_MS_MAX: u64 = PARK_MS_MAX;
 /// A sync begins a second after the first write that it is for, or when the disk has time for it.
 const LOST_MS_MAX: u64 = 1_500;
 
@@ -62,7 +65,17 @@ pub const FULL_DISKS: Scenario = Scenario { disturb: full_disks, ..Scenario::dra
 /// Whoever takes part in a slot's move is killed after each of its steps.
 pub const MOVE_CRASHES: Scenario = Scenario { disturb: move_crashes, ..Scenario::drawn() };
 
+/// The meta group loses its majority while many slots wait to be moved, and both groups live.
+pub const META_OUTAGE: Scenario =
+    Scenario { disturb: meta_outage, nodes: 5, replicas: 1, groups: Some(5), ..Scenario::drawn() };
+
+/// The link between a move's two groups is cut as the slot is frozen.
+pub const MOVE_CUT: Scenario = Scenario { disturb: move_cut, ..Scenario::drawn() };
+
 const MOVE_WAIT_MS_MAX: u64 = 20_000;
+const OUTAGE_SLOTS: usize = 60;
+/// As many as are sent at once.
+const FROZEN_MAX: usize = 4;
 
 /// What a move has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +123,58 @@ fn is_at(world: &World, slot: Slot, moment: Moment) -> bool {
         Held::Adopted { .. } => moment == Moment::Adopted,
     };
     world.held(slot).iter().any(is_held) || (moment == Moment::Committed && world.is_committed(slot))
+}
+
+fn move_cut(world: &mut World) -> Result<(), String> {
+    let groups = || (1..=3).map(GroupId);
+    for _ in 0..6 {
+        world.pass(500)?;
+        world.pass_until(LEADER_WAIT_MS_MAX, |world| groups().all(|group| world.leader(group).is_some()))?;
+        // The source's leader is to reach the meta group still.
+        let meta = world.leader(GroupId::META);
+        let Some(to) = groups().find(|group| world.leader(*group) != meta) else { continue };
+        let Some(from) = groups().find(|group| world.leader(*group) != world.leader(to)) else { continue };
+        let Some(slot) = Slot::all().find(|slot| world.owner(*slot) == Some(from)) else { continue };
+        let (Some(source), Some(target)) = (world.leader(from), world.leader(to)) else { continue };
+        world.begin_move(source, slot, to);
+        let is_frozen = |world: &World| is_at(world, slot, Moment::Frozen);
+        if !world.pass_until(MOVE_WAIT_MS_MAX, is_frozen)? {
+            return Err(format!("slot {slot} is never frozen"));
+        }
+        world.cut_both_ways(source, target);
+        world.count("cut in a move");
+        if !world.pass_until(PARK_MS_MAX, |world| world.is_served(slot))? {
+            return Err(format!("slot {slot} is served by nobody for longer than requests wait"));
+        }
+        world.network.mend();
+        world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)?;
+    }
+    Ok(())
+}
+
+fn meta_outage(world: &mut World) -> Result<(), String> {
+    let (from, to) = (FIRST, GroupId(2));
+    world.pass(1000)?;
+    let ends: Vec<usize> = [from, to].into_iter().filter_map(|group| world.leader(group)).collect();
+    let slots = Slot::all().filter(|slot| world.owner(*slot) == Some(from)).take(OUTAGE_SLOTS).collect();
+    world.begin_moves(ends[0], slots, to);
+    world.pass_until(MOVE_WAIT_MS_MAX, |world| world.frozen() > 0)?;
+    let away = others(world, &ends);
+    away.iter().for_each(|node| world.kill(*node));
+    world.count("meta outage");
+    for _ in 0..200 {
+        world.pass(100)?;
+        if world.frozen() > FROZEN_MAX {
+            return Err(format!("{} slots are frozen, and nobody can serve them", world.frozen()));
+        }
+    }
+    let waiting = world.moves();
+    away.iter().for_each(|node| world.start(*node));
+    match world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)? {
+        true if waiting > 2 * FROZEN_MAX => Ok(()),
+        true => Err("the moves were over before the outage".to_owned()),
+        false => Err(format!("{} moves are not over, with the meta group back", world.moves())),
+    }
 }
 
 fn wipe(world: &mut World) -> Result<(), String> {
@@ -265,10 +330,17 @@ fn cut_link(world: &mut World) -> Result<(), String> {
 
 fn loss_of_all(world: &mut World) -> Result<(), String> {
     for _ in 0..6 {
-        world.pass(2000)?;
+        for _ in 0..20 {
+            world.move_slot();
+            world.pass(100)?;
+        }
         // Just when there is another snapshot, which may hold more than a log that is not synced.
         let before = world.snapshots();
         world.pass_until(5000, |world| world.snapshots() > before)?;
+        // § Owned by one group afterwards, whatever else is lost.
+        world.move_slot();
+        let ms = world.chance.below(60);
+        world.pass(ms)?;
         for node in 0..world.machines.len() {
             world.lose_power(node);
             // As few as make a quorum; the other joins anew.

@@ -1,18 +1,19 @@
 //! The whole cluster, its clients and its faults, stepped a millisecond at a time.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::cluster::{Address, GroupId, MetaRole, MoveState, Probe, ReplicaId};
 use crate::keyspace::draw_anew;
-use crate::raft::{Fsync, Held, Route};
+use crate::raft::{Fsync, Group, Held, Route};
 use crate::random::simulated::{Chance, seed};
 use crate::server::SimulatedConnection;
 use crate::simulation::client::{Clients, put, take};
@@ -415,6 +416,17 @@ impl World {
         (0..ms).try_for_each(|_| self.step(false))
     }
 
+    /// See `pass_until`, without calls.
+    pub fn idle_until(&mut self, ms_max: u64, condition: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        for _ in 0..ms_max {
+            if condition(self) {
+                return Ok(true);
+            }
+            self.step(false)?;
+        }
+        Ok(condition(self))
+    }
+
     /// What was acknowledged may be gone: from here on nothing of it is asked for.
     pub fn forget(&mut self) {
         self.clients.forget();
@@ -449,6 +461,19 @@ impl World {
     pub fn held(&self, slot: Slot) -> Vec<Held> {
         let seen = self.seen();
         seen.iter().flat_map(|seen| &seen.groups).filter_map(|group| group.held(slot)).collect()
+    }
+
+    /// The leader of some group serves the slot.
+    pub fn is_served(&self, slot: Slot) -> bool {
+        let serves = |group: &Arc<Group>| group.leads() && group.keyspace().owns(slot);
+        self.seen().iter().flat_map(|seen| &seen.groups).any(serves)
+    }
+
+    /// Slots that some group has frozen.
+    pub fn frozen(&self) -> usize {
+        let held = self.seen().into_iter().flat_map(|seen| seen.groups).flat_map(|group| group.slots());
+        let frozen = held.filter(|(_, held)| matches!(held, Held::Frozen { .. }));
+        frozen.map(|(slot, _)| slot).collect::<BTreeSet<_>>().len()
     }
 
     /// The node that leads the group and takes writes.
@@ -599,10 +624,14 @@ impl World {
 
     /// As an operator at this node would.
     pub fn begin_move(&mut self, node: usize, slot: Slot, to: GroupId) {
+        self.begin_moves(node, [slot].into(), to);
+    }
+
+    pub fn begin_moves(&mut self, node: usize, slots: BTreeSet<Slot>, to: GroupId) {
         let Some(shared) = self.machines[node].shared() else { return };
         self.machines[node].spawn(async move {
             // Refused while the slot is moving, or with no meta leader.
-            let _ = shared.replication.start_moves(to, [slot].into(), "").await;
+            let _ = shared.replication.start_moves(to, slots, "").await;
         });
     }
 
@@ -640,7 +669,7 @@ impl World {
     }
 
     /// What the key holds, from whichever node leads.
-    fn read(&mut self, key: &str) -> Result<String, String> {
+    pub fn read(&mut self, key: &str) -> Result<String, String> {
         self.ask(&[b"GET", key.as_bytes()])
     }
 
@@ -669,6 +698,26 @@ impl World {
             node = (node + 1) % self.machines.len();
         }
         Err(format!("{} is not done any more", String::from_utf8_lossy(&words.join(&b' '))))
+    }
+
+    /// The reply, if the node is up and gives one within `ms_max`; clients make no new calls meanwhile.
+    pub fn call(&mut self, node: usize, words: &[&[u8]], ms_max: u64) -> Result<Option<BytesMut>, String> {
+        let answer = Arc::new(Mutex::new(None));
+        if let Some(shared) = self.machines[node].shared() {
+            let (slot, mut bytes) = (answer.clone(), Vec::new());
+            put(&mut bytes, words);
+            self.machines[node].spawn(async move {
+                let replies = SimulatedConnection::open(shared).turn(&bytes).await;
+                *slot.lock() = Some(replies);
+            });
+        }
+        for _ in 0..ms_max {
+            self.step(false)?;
+            if let Some(replies) = answer.lock().take() {
+                return Ok(replies);
+            }
+        }
+        Ok(None)
     }
 }
 

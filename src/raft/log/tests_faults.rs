@@ -2,6 +2,7 @@
 //! passed through, no older than what was acknowledged.
 
 mod full_disk;
+mod synced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

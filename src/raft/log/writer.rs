@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::planted::{self, Bug};
+use crate::raft::batch;
 use crate::raft::blocking::rest;
 use crate::raft::log::error::LogError;
 use crate::raft::log::format::{
@@ -273,8 +274,12 @@ impl Writer {
         self.entry_bytes += entry_bytes(entry);
         self.segments.holds(key, entry.log_id.index);
         self.marks.entry(key).or_default().last = Some(entry.log_id);
-        // § Memberships are synced in every mode.
-        self.must_sync |= matches!(entry.payload, EntryPayload::Membership(_));
+        // § In every mode, with all that this log holds before them.
+        self.must_sync |= match &entry.payload {
+            EntryPayload::Membership(_) => true,
+            EntryPayload::Normal(batch) => batch::is_durable(batch),
+            EntryPayload::Blank => false,
+        };
     }
 
     fn put_record(&mut self, key: LogKey, record: &Record) {

@@ -414,6 +414,11 @@ impl Coordinator {
         if let Err(error) = written.and_then(|written| written) {
             if is_full(&error) {
                 self.untaken = true;
+                // § Replicas are started and stopped only by what the file says. Requests follow a slot all the same: its old group has let go of it.
+                if topology.differs_in_slots_alone(&self.replication.topology.load()) {
+                    self.replication.topology.store(topology);
+                    self.publish();
+                }
                 return;
             }
             // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.

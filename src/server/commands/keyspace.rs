@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use crate::cluster::GroupId;
 use crate::command::{WireError, glob_matches};
 use crate::keyspace::Time;
 use crate::protocol::{Args, Protocol, Reply};
@@ -62,11 +63,23 @@ pub async fn database_size(context: &mut CommandContext<'_>) {
 }
 
 async fn count_keys(shared: &Shared) -> Result<u64, WireError> {
-    let mut count = 0;
-    for group in led_groups(shared).await? {
-        count += read_led(&group, |group| group.keyspace().counters().keys).await?;
+    let give_up = Instant::now() + shared.config.park_time_max();
+    loop {
+        let groups = led_groups(shared).await?;
+        let departures = departures(&groups);
+        let mut count = 0;
+        for group in &groups {
+            count += read_led(group, |group| group.keyspace().counters().keys).await?;
+        }
+        // § A slot that has left meanwhile was counted in both groups, or in none.
+        if departures == self::departures(&groups) {
+            return Ok(count);
+        }
+        if Instant::now() >= give_up {
+            return Err(WireError::LeadershipMoved);
+        }
+        tokio::task::yield_now().await;
     }
-    Ok(count)
 }
 
 pub async fn random_key(context: &mut CommandContext<'_>) {
@@ -135,45 +148,49 @@ enum Flush {
     Unknown,
 }
 
-/// Empties every group led here, trying again those that were refused for certain.
+/// Empties every group led here, all of them again while one refuses or a slot changes places.
 async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
     let give_up = Instant::now() + shared.config.park_time_max();
     let mut emptied = false;
     // § An error says that nothing happened: once a group is emptied there can be none.
     let refused = |emptied: bool, error| if emptied { Flush::Unknown } else { Flush::Refused(error) };
-    let mut left = match led_groups(shared).await {
+    let mut groups = match led_groups(shared).await {
         Ok(groups) => groups,
         Err(error) => return Flush::Refused(error),
     };
+    let first: Vec<GroupId> = groups.iter().map(|group| group.id()).collect();
     loop {
         // § As any write is; see `dispatch.rs`.
-        if left.iter().any(|group| group.refuses_writes()) {
+        if groups.iter().any(|group| group.refuses_writes()) {
             return refused(emptied, WireError::DiskFull);
         }
-        let submitted = left.iter().map(|group| {
+        let departures = departures(&groups);
+        let submitted = groups.iter().map(|group| {
             let mut chunk = Chunk::new(protocol);
             chunk.push_flush();
             group.submit(chunk)
         });
-        let mut again = Vec::new();
-        for (group, outcome) in left.iter().zip(join_all(submitted).await) {
+        let mut again = false;
+        for outcome in join_all(submitted).await {
             match outcome {
                 // § The empty reply: a slot waited for a move's outcome, and nothing was emptied.
-                ChunkOutcome::Replied { ends, .. } if ends.last() == Some(&0) => again.push(group.id()),
+                ChunkOutcome::Replied { ends, .. } if ends.last() == Some(&0) => again = true,
                 ChunkOutcome::Replied { .. } => emptied = true,
-                ChunkOutcome::Reroute => again.push(group.id()),
+                ChunkOutcome::Reroute => again = true,
                 ChunkOutcome::Unknown => return Flush::Unknown,
             }
         }
-        if again.is_empty() {
+        // § A slot that was not emptied where it was may have come to a group that was emptied without it.
+        if !again && departures == self::departures(&groups) {
             return Flush::Done;
         }
-        left = match led_groups(shared).await {
-            Ok(groups) => groups.into_iter().filter(|group| again.contains(&group.id())).collect(),
+        groups = match led_groups(shared).await {
+            Ok(groups) => groups,
             Err(error) => return refused(emptied, error),
         };
-        // A group that is led elsewhere by now was not emptied, and OK would claim it.
-        if left.len() < again.len() || Instant::now() >= give_up {
+        // A group that is led elsewhere by now may hold what was not emptied, and OK would claim it.
+        let is_led = |id: &GroupId| groups.iter().any(|group| group.id() == *id);
+        if !first.iter().all(is_led) || Instant::now() >= give_up {
             return refused(emptied, WireError::LeadershipMoved);
         }
         tokio::task::yield_now().await;

@@ -70,8 +70,24 @@ pub async fn scan(args: &Args<'_>, context: &mut CommandContext<'_>) {
 }
 
 async fn collect(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Slice, WireError> {
-    let led: Vec<Led> = groups.iter().map(|group| Led { id: group.id().0, departures: group.departures() }).collect();
+    let led = led_now(groups);
     let mark = mark_on(options.mark, &led).ok_or(WireError::LeadershipMoved)?;
+    let mut all = collect_from(options, groups).await?;
+    // § A slot that has left meanwhile may be in none of the slices: not in its group's any more, and not yet in that of where it went.
+    if led != led_now(groups) {
+        return Err(WireError::LeadershipMoved);
+    }
+    if all.next != 0 {
+        all.next |= mark << MARK_SHIFT;
+    }
+    Ok(all)
+}
+
+fn led_now(groups: &[Arc<Group>]) -> Vec<Led> {
+    groups.iter().map(|group| Led { id: group.id().0, departures: group.departures() }).collect()
+}
+
+async fn collect_from(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Slice, WireError> {
     let wanted = |key: &[u8]| options.any_type && options.pattern.is_none_or(|pattern| glob_matches(pattern, key));
     let mut all = Slice { keys: Vec::new(), next: options.position };
     let mut left = options.count;
@@ -81,14 +97,13 @@ async fn collect(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Sli
         all.keys.extend(slice.keys);
         all.next = slice.next;
         if all.next == 0 {
-            return Ok(all);
+            break;
         }
         left -= step;
         if left > 0 {
             tokio::task::yield_now().await;
         }
     }
-    all.next |= mark << MARK_SHIFT;
     Ok(all)
 }
 
@@ -135,7 +150,7 @@ fn merge(parts: Vec<Slice>) -> Slice {
 }
 
 /// A group, and how many slots have left it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Led {
     id: u32,
     departures: u64,
