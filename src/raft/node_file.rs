@@ -108,7 +108,8 @@ impl NodeFile {
     }
 
     pub(super) fn has_next(directory: &Path) -> io::Result<bool> {
-        directory.join(NEXT_FILE_NAME).try_exists()
+        let path = directory.join(NEXT_FILE_NAME);
+        path.try_exists().map_err(|error| named(directory, &error))
     }
 
     /// The node is what `write_next` was given from now on.
