@@ -19,7 +19,7 @@
 //! | 1 | `protocol` `keyspace` `cluster` | bytes <-> argv and replies · data in buckets · topology and routing |
 //! | 2 | `command` | the table: row, plan, apply, read; op codec; wire error texts |
 //! | 3 | `raft` | groups, proposer, log, transport, snapshots, meta group (openraft appears here alone) |
-//! | 4 | `rebalance` | where replicas and leaders should be, and bringing them there |
+//! | 4 | `rebalance` | where groups, replicas, leaders and slots should be, and bringing them there |
 //! | 5 | `admin` | HTTP, operator commands and CLI |
 //! | 6 | `server` | listener, connections, turns, the commands a node answers itself |
 //! | 7 | `node` `main` | wiring, start and stop in order |
@@ -59,6 +59,7 @@
 //! | scheduler (`rebalance/scheduler.rs`), acts where the meta group is led | node | a timer, groups' leaders | meta group |
 //! | membership watch (`raft/members.rs`) | node | a timer, peers' client ports | node main |
 //! | driver of moves, one task per group at work (`rebalance/moves.rs`) | node | topologies, a timer | groups it leads, peers, meta group |
+//! | pushes of slots that move (`server/notifications.rs`) | node | topologies | connections that asked for them |
 //! | accept loops and connections (`server/listener.rs`) | `Listener` | sockets | groups |
 //! | health, metrics, log level (`node.rs`), free space (`raft/space.rs`), HTTP (`admin/http.rs`) | node | timers, sockets | leadership tasks, driver |
 //!
@@ -75,6 +76,8 @@
 //! * A slot that moves is sent as deltas between exports (`keyspace/delta.rs`), not as data and then a stream of ops: no write is in two logs, and a pass
 //!   that fails is made again. `raft/slots.rs` says why it is as safe. Adopt names the count and checksum of the pages, not of the keys: the latter cannot
 //!   be checked at apply, since replay meets buckets that a snapshot has at a later position. The source's leader compares the keys before it commits.
+//! * Slots weigh by number, bytes and sampled requests in equal parts (`rebalance/slots.rs`), and move for evenness only when it has been wanting for a minute, or at
+//!   once for a new group: requests come in waves.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
 //! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact.

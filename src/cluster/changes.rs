@@ -180,12 +180,25 @@ impl Topology {
         if !self.groups.contains_key(&group) {
             return Err(MetaError::UnknownGroup(group));
         }
-        let moves = self.moves().any(|(_, moved)| moved.from == group || moved.to == group);
-        if moves || self.slots.contains(&group) {
+        if self.is_in_use(group) {
             return Err(MetaError::GroupInUse(group));
         }
         self.groups.remove(&group);
         Ok(MetaOutcome::Changed)
+    }
+
+    /// It has slots, or one is on its way to it or from it.
+    pub fn is_in_use(&self, group: GroupId) -> bool {
+        self.slots.contains(&group) || self.moves().any(|(_, moved)| moved.from == group || moved.to == group)
+    }
+
+    pub fn groups_in_use(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied().filter(|group| self.is_in_use(*group))
+    }
+
+    /// There has never been a group with this id, or a later one. Ids rise: one below it that is not there was dissolved.
+    pub fn next_group(&self) -> GroupId {
+        self.next_group
     }
 
     /// Groups that there should be. `None`: as many as were asked for when the cluster was founded, and those exist.

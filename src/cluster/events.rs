@@ -124,7 +124,7 @@ impl Topology {
     fn given_up(&self, id: MoveId, again: bool) -> Option<(String, &'static str)> {
         let moved = self.slot_move(id).filter(|moved| moved.state == MoveState::Aborted { again: false })?;
         let Move { slot, from, to, .. } = moved;
-        let why = if again { "no try came to its end" } else { "it was cancelled" };
+        let why = if again { "no try came to its end" } else { "it was cancelled, or refused for good" };
         Some((format!("slot {slot} stays in group {from}: its move to group {to} is given up"), why))
     }
 

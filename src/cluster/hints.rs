@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{GroupId, NodeId, ReplicaId};
+use super::{GroupId, NodeId, ReplicaId, Topology};
 
 /// Entries that a peer's hints may have: one per slot would be the most groups, and the meta group.
 const HINT_COUNT_MAX: usize = crate::slot::SLOT_COUNT + 1;
@@ -108,6 +108,12 @@ impl Hints {
             changed |= heard.election > Ballot::default() && self.learn_election(*group, heard.election);
         }
         changed
+    }
+
+    /// § Of groups that were dissolved: peers would tell each other of them for ever, and more than there can be groups are refused.
+    pub fn forget_dissolved(&mut self, topology: &Topology) {
+        let is_known = |group: GroupId| group >= topology.next_group() || topology.group(group).is_some();
+        self.groups.retain(|group, _| *group == GroupId::META || is_known(*group));
     }
 
     /// The current leader or, during an election, the last one.
@@ -213,5 +219,21 @@ mod tests {
             crowd.hints.learn(GroupId(group), hint(1, 1));
         }
         assert_eq!(News::decode(&crowd.encode()), Err(HintsError::Count(HINT_COUNT_MAX + 1)));
+    }
+
+    #[test]
+    fn hints_of_dissolved_groups_are_forgotten_and_those_of_groups_to_come_are_kept() {
+        let mut topology = crate::cluster::fixture_topology(3, 0, 3);
+        let (epoch, homes) = (topology.epoch(), topology.nodes().keys().copied().collect());
+        topology.apply(&crate::cluster::MetaOp::MakeGroup { epoch, homes, why: String::new() }).unwrap();
+        let op = crate::cluster::MetaOp::Dissolve { epoch: topology.epoch(), group: GroupId(4), why: String::new() };
+        topology.apply(&op).unwrap();
+        let mut hints = Hints::default();
+        let hint = LeaderHint { term: 1, replica: ReplicaId(1), node: NodeId([1; 20]) };
+        for group in [0, 1, 4, 5].map(GroupId) {
+            hints.learn(group, hint);
+        }
+        hints.forget_dissolved(&topology);
+        assert_eq!([0, 1, 4, 5].map(|group| hints.leader(GroupId(group)).is_some()), [true, true, false, true]);
     }
 }

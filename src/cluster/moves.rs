@@ -27,6 +27,8 @@ pub struct Move {
     pub target_done: bool,
     /// Aborted ones of the slot to the same group before it, each begun again as the next.
     pub tries: u32,
+    /// An operator wants it: the scheduler is not to undo it.
+    pub by_hand: bool,
 }
 
 /// Tries of a move. Each may send the whole slot and hold up its clients, and what has failed so often will fail again.
@@ -124,16 +126,15 @@ impl Topology {
         if wanted.is_empty() {
             return Ok(MetaOutcome::Unchanged);
         }
-        wanted.into_iter().for_each(|slot| self.start_move(slot, to, 0));
-        self.placed_by_hand |= by_hand;
+        wanted.into_iter().for_each(|slot| self.start_move(slot, to, 0, by_hand));
         Ok(MetaOutcome::Moves)
     }
 
-    fn start_move(&mut self, slot: Slot, to: GroupId, tries: u32) {
+    fn start_move(&mut self, slot: Slot, to: GroupId, tries: u32, by_hand: bool) {
         let id = self.next_move;
         self.next_move = MoveId(id.0 + 1);
         let (from, state) = (self.group_of(slot), MoveState::Started);
-        self.moves.insert(id, Move { slot, from, to, state, source_done: false, target_done: false, tries });
+        self.moves.insert(id, Move { slot, from, to, state, source_done: false, target_done: false, tries, by_hand });
     }
 
     pub(super) fn confirm_move(&self, id: MoveId) -> Result<MetaOutcome, MetaError> {
@@ -151,6 +152,7 @@ impl Topology {
             MoveState::Started => {
                 slot_move.state = MoveState::Committed;
                 self.slots[slot_move.slot.index()] = slot_move.to;
+                self.placed_by_hand |= slot_move.by_hand;
                 Ok(MetaOutcome::Moves)
             }
             MoveState::Committed => Ok(MetaOutcome::Unchanged),
@@ -186,10 +188,10 @@ impl Topology {
             MoveEnd::Target => slot_move.target_done = true,
         }
         if slot_move.source_done && slot_move.target_done {
-            let Move { slot, to, state, tries, .. } = slot_move.clone();
+            let Move { slot, to, state, tries, by_hand, .. } = slot_move.clone();
             self.moves.remove(&id);
             if state == (MoveState::Aborted { again: true }) {
-                self.start_move(slot, to, tries + 1);
+                self.start_move(slot, to, tries + 1, by_hand);
             }
         }
         Ok(MetaOutcome::Moves)
@@ -198,7 +200,7 @@ impl Topology {
     /// A slot is in one move at a time, and where the topology says unless that move is committed.
     pub(super) fn validate_moves(&self) -> Result<(), TopologyError> {
         let mut moving = BTreeSet::new();
-        for (id, Move { slot, from, to, state, source_done, target_done, tries }) in self.moves() {
+        for (id, Move { slot, from, to, state, source_done, target_done, tries, by_hand: _ }) in self.moves() {
             let owner = if *state == MoveState::Committed { to } else { from };
             let fits = slot.index() < SLOT_COUNT && self.group_of(*slot) == *owner && moving.insert(*slot);
             let groups = from != to && [from, to].iter().all(|group| self.groups.contains_key(group));

@@ -82,8 +82,11 @@ impl Receiver for PeerInbox {
 
 /// Answers peers until the channel closes. Beside each other, since most wait for a commit.
 pub async fn answer_questions(replication: Arc<Replication>, mut questions: mpsc::Receiver<Question>) {
-    let mut answering = JoinSet::new();
+    // Moves have places of their own: their many steps must not keep out what decides about them.
+    let (mut steps, mut others) = (JoinSet::new(), JoinSet::new());
     while let Some(question) = questions.recv().await {
+        let is_step = matches!(question.kind, ASK_MOVE | ASK_MOVE_PART);
+        let answering = if is_step { &mut steps } else { &mut others };
         while answering.try_join_next().is_some() {}
         if answering.len() < ANSWERED_AT_ONCE {
             let replication = replication.clone();
@@ -248,10 +251,12 @@ impl Replication {
     async fn check_spared(&self, held: &BTreeSet<GroupId>) -> Result<(), String> {
         let topology = self.newest_topology();
         // Whoever asks may name anything.
-        if held.iter().any(|group| topology.group(*group).is_none()) {
+        if held.iter().any(|group| *group >= topology.next_group()) {
             return Err("it has copies of groups that are not known here".to_owned());
         }
-        let (all, mut stuck): (Vec<GroupId>, _) = (held.iter().copied().collect(), Vec::new());
+        // Of a group that was dissolved nobody needs a copy.
+        let all: Vec<GroupId> = held.iter().copied().filter(|group| topology.group(*group).is_some()).collect();
+        let mut stuck = Vec::new();
         for some in all.chunks(COMMITS_AT_ONCE) {
             let commits = join_all(some.iter().map(|group| self.commits(*group))).await;
             stuck.extend(some.iter().zip(commits).filter(|(_, commits)| !commits).map(|(group, _)| group.to_string()));

@@ -245,10 +245,11 @@ impl Replication {
         self.topology().node(hint.node).map(cluster::NodeInfo::address)
     }
 
-    /// True once the founding plan is committed and every group has had a leader. Stays true through elections, during which requests wait.
+    /// True once the founding plan is committed and every group that is in use has had a leader. Stays true through elections, during which requests
+    /// wait, and while a group is made.
     pub fn is_formed(&self) -> bool {
         let hints = self.hints();
-        self.meta.is_founded() && self.topology().groups().keys().all(|group| hints.leader(*group).is_some())
+        self.meta.is_founded() && self.topology().groups_in_use().all(|group| hints.leader(group).is_some())
     }
 
     /// Err says what is missing: a replica that has not started, or a group without a known leader.
@@ -259,7 +260,7 @@ impl Replication {
                 return Err(format!("the replica of group {group} is starting"));
             }
         }
-        match topology.groups().keys().find(|group| !hints.is_current(**group)) {
+        match topology.groups_in_use().find(|group| !hints.is_current(*group)) {
             Some(group) => Err(format!("group {group} has no leader now")),
             None => Ok(()),
         }

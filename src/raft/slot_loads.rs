@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::NodeId;
 use crate::raft::peers::ASK_SLOT_LOADS;
 use crate::raft::replication::Replication;
+use crate::random;
 use crate::slot::{SLOT_COUNT, Slot};
 
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -22,27 +23,32 @@ const SLOTS_AT_ONCE: usize = 16;
 pub struct SlotLoad {
     /// Of keys and values.
     pub bytes: u64,
-    /// Since the process that leads it started.
+    /// As `counter` counts them.
     pub requests: u64,
+    /// Who has counted: drawn anew at every start of a process.
+    pub counter: u64,
 }
 
 /// Requests for each slot that this node has served.
 #[derive(Debug)]
-pub struct SlotRequests(Box<[AtomicU64]>);
+pub struct SlotRequests {
+    counter: u64,
+    counts: Box<[AtomicU64]>,
+}
 
 impl Default for SlotRequests {
     fn default() -> Self {
-        Self((0..SLOT_COUNT).map(|_| AtomicU64::new(0)).collect())
+        Self { counter: random::draw_u64(), counts: (0..SLOT_COUNT).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
 impl SlotRequests {
     pub fn note(&self, slot: Slot, count: usize) {
-        self.0[slot.index()].fetch_add(count as u64, Relaxed);
+        self.counts[slot.index()].fetch_add(count as u64, Relaxed);
     }
 
     fn of(&self, slot: Slot) -> u64 {
-        self.0[slot.index()].load(Relaxed)
+        self.counts[slot.index()].load(Relaxed)
     }
 }
 
@@ -71,7 +77,9 @@ impl Replication {
             for slots in owned.chunks(SLOTS_AT_ONCE) {
                 for slot in slots {
                     let (_, bytes) = group.keyspace().slot_size(*slot);
-                    loads.insert(*slot, SlotLoad { bytes, requests: self.slot_requests().of(*slot) });
+                    let requests = self.slot_requests();
+                    let load = SlotLoad { bytes, requests: requests.of(*slot), counter: requests.counter };
+                    loads.insert(*slot, load);
                 }
                 tokio::task::yield_now().await;
             }

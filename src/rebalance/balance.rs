@@ -1,12 +1,12 @@
 //! What the scheduler remembers for evening out slots: how often each has been asked for lately, and since when the cluster has been as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{NodeId, Topology};
-use crate::raft::Replication;
+use crate::cluster::{GroupId, NodeId, Topology};
+use crate::raft::{Replication, SlotLoad};
 use crate::rebalance::slots::SlotWeights;
 use crate::slot::{SLOT_COUNT, Slot};
 
@@ -17,16 +17,16 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A node that has just joined may be there to replace one that is about to leave.
 const QUIET_AFTER: Duration = Duration::from_secs(5);
-/// Part of a rate that the newest look makes up.
-const NEWEST_PART: f64 = 0.2;
+/// What was asked for so long ago counts a third of what is asked for now.
+const MEMORY_SECONDS: f64 = 25.0;
 
 #[derive(Debug)]
 pub struct Balance {
     nodes: BTreeSet<NodeId>,
     nodes_since: Instant,
     looked: Option<Instant>,
-    /// Requests counted at the last look.
-    counted: Vec<u64>,
+    /// Who counted how many requests, at the last look.
+    counted: Vec<(u64, u64)>,
     /// Requests per second.
     rates: Vec<f64>,
     bytes: Vec<u64>,
@@ -36,6 +36,10 @@ pub struct Balance {
     evening: bool,
     /// As the topology counts it.
     asked: Option<u64>,
+    /// The slots that were moved last, and where to.
+    last: Option<(GroupId, BTreeSet<Slot>)>,
+    /// When it was seen that some of them are not there.
+    failed_at: Option<Instant>,
 }
 
 impl Balance {
@@ -45,12 +49,14 @@ impl Balance {
             nodes: BTreeSet::new(),
             nodes_since: now,
             looked: None,
-            counted: vec![0; SLOT_COUNT],
+            counted: vec![(0, 0); SLOT_COUNT],
             rates: vec![0.0; SLOT_COUNT],
             bytes: vec![0; SLOT_COUNT],
             even_at: now,
             evening: false,
             asked: None,
+            last: None,
+            failed_at: None,
         }
     }
 
@@ -63,8 +69,16 @@ impl Balance {
         self.nodes_since.elapsed() >= QUIET_AFTER
     }
 
-    /// Whether it is time to look at what slots cost.
+    /// Whether it is time to look at what slots cost; to be asked when no slot is on its way. What did not come to its end is not begun again at once.
     pub fn is_due(&mut self, topology: &Topology) -> bool {
+        if let Some((to, slots)) = self.last.take()
+            && slots.iter().any(|slot| topology.group_of(*slot) != to)
+        {
+            self.failed_at = Some(Instant::now());
+        }
+        if self.failed_at.is_some_and(|failed| failed.elapsed() < PATIENCE) {
+            return false;
+        }
         let asked = self.asked.replace(topology.evening_asked());
         self.evening |= asked.is_some_and(|asked| asked != topology.evening_asked());
         self.evening || is_urgent(topology) || self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)
@@ -75,18 +89,23 @@ impl Balance {
         let loads = replication.slot_loads().await?;
         let passed = self.looked.map(|looked| looked.elapsed().as_secs_f64());
         self.looked = Some(Instant::now());
+        self.take_in(&loads, passed);
+        Some(SlotWeights::new(&self.bytes, &self.rates))
+    }
+
+    /// `passed`: seconds since the last look, if there was one.
+    fn take_in(&mut self, loads: &BTreeMap<Slot, SlotLoad>, passed: Option<f64>) {
         for slot in Slot::all() {
             let load = loads.get(&slot).copied().unwrap_or_default();
             let at = slot.index();
             self.bytes[at] = load.bytes;
-            // Another leader counts from its own start.
-            let counted = std::mem::replace(&mut self.counted[at], load.requests);
-            if let Some(passed) = passed.filter(|passed| *passed > 0.0 && load.requests >= counted) {
-                let rate = (load.requests - counted) as f64 / passed;
-                self.rates[at] += (rate - self.rates[at]) * NEWEST_PART;
+            // Each leader counts for itself.
+            let (counter, counted) = std::mem::replace(&mut self.counted[at], (load.counter, load.requests));
+            if let Some(passed) = passed.filter(|passed| *passed > 0.0 && load.counter == counter) {
+                let rate = load.requests.saturating_sub(counted) as f64 / passed;
+                self.rates[at] += (rate - self.rates[at]) * (1.0 - (-passed / MEMORY_SECONDS).exp());
             }
         }
-        Some(SlotWeights::new(&self.bytes, &self.rates))
     }
 
     /// Slots are where they should be.
@@ -95,8 +114,8 @@ impl Balance {
     }
 
     /// Slots begin to move.
-    pub fn note_moves(&mut self) {
-        self.evening = true;
+    pub fn note_moves(&mut self, to: GroupId, slots: BTreeSet<Slot>) {
+        (self.evening, self.last) = (true, Some((to, slots)));
     }
 
     /// Slots have been uneven for long enough.
@@ -114,4 +133,40 @@ fn is_urgent(topology: &Topology) -> bool {
 /// By bytes and number, for a plan that is only shown: how often a slot is asked for is seen over time.
 pub async fn slot_weights_now(replication: &Replication) -> SlotWeights {
     Balance::new().look(replication).await.unwrap_or_else(SlotWeights::equal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fixture_topology;
+
+    fn loads(counter: u64, requests: u64) -> BTreeMap<Slot, SlotLoad> {
+        Slot::all().map(|slot| (slot, SlotLoad { bytes: 1, requests, counter })).collect()
+    }
+
+    #[test]
+    fn a_rate_is_of_one_counter_and_as_new_as_the_time_that_it_was_seen_for() {
+        let mut balance = Balance::new();
+        balance.take_in(&loads(1, 360_000), None);
+        assert_eq!(balance.rates[0], 0.0, "one look shows no rate");
+        balance.take_in(&loads(2, 400_000), Some(5.0));
+        balance.take_in(&loads(1, 500_000), Some(5.0));
+        assert_eq!(balance.rates[0], 0.0, "the slot was led elsewhere in between");
+        balance.take_in(&loads(1, 500_500), Some(5.0));
+        assert!((17.0..19.0).contains(&balance.rates[0]), "{}", balance.rates[0]);
+        (0..10).for_each(|_| balance.take_in(&loads(1, 500_500), Some(0.1)));
+        assert!(balance.rates[0] > 17.0, "a second is no time: {}", balance.rates[0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_that_did_not_arrive_are_not_sent_again_at_once() {
+        let (mut balance, topology) = (Balance::new(), fixture_topology(3, 3, 3));
+        let slot = topology.slots_of(GroupId(1)).next().expect("it has some");
+        balance.note_moves(GroupId(1), [slot].into());
+        assert!(balance.is_due(&topology), "it is there");
+        balance.note_moves(GroupId(2), [slot].into());
+        assert!(!balance.is_due(&topology));
+        tokio::time::advance(PATIENCE).await;
+        assert!(balance.is_due(&topology));
+    }
 }

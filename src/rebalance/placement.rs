@@ -56,7 +56,7 @@ pub fn next_placement(now: &Situation<'_>) -> Option<MetaOp> {
 }
 
 fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
-    let urgent = now.lead_away().or_else(|| now.rebuild());
+    let urgent = now.abandon().or_else(|| now.lead_away()).or_else(|| now.rebuild());
     if urgent.is_some() || !now.moving.is_empty() {
         return urgent;
     }
@@ -222,13 +222,22 @@ impl Situation<'_> {
     /// A group that there is one too many of and that has no slots any more.
     fn dissolve(&self) -> Option<MetaOp> {
         let topology = self.topology;
-        let used = |group: &GroupId| {
-            topology.slots().contains(group)
-                || topology.moves().any(|(_, moved)| moved.from == *group || moved.to == *group)
-        };
-        let group = topology.leaving_groups().into_iter().find(|group| !used(group))?;
+        let group = topology.leaving_groups().into_iter().find(|group| !topology.is_in_use(*group))?;
         let why = format!("there are {} nodes, and a group for each", topology.staying().count());
         Some(MetaOp::Dissolve { epoch: topology.epoch(), group, why })
+    }
+
+    /// A group that was made and has no leader: a home that is lost may be the one that was to initialize it, and then it never gets one. Another is made.
+    fn abandon(&self) -> Option<MetaOp> {
+        let topology = self.topology;
+        let leads = |group: &GroupId| self.settled.contains(group) || self.moving.contains(group);
+        topology.groups().iter().filter(|(group, _)| !leads(group) && !topology.is_in_use(**group)).find_map(
+            |(group, info)| {
+                let home = info.homes().find(|home| self.is_lost(*home) || topology.draining(*home).is_some())?;
+                let why = format!("it has no slots and no leader yet, and {} is away or leaves", self.name(home));
+                Some(MetaOp::Dissolve { epoch: topology.epoch(), group: *group, why })
+            },
+        )
     }
 
     /// A group for a node that has none to lead.

@@ -165,6 +165,29 @@ fn a_node_that_joins_gets_a_group_with_its_share_of_slots_and_gives_them_back_wh
 }
 
 #[test]
+fn a_group_that_lost_its_initializer_before_it_had_a_leader_is_made_anew() {
+    let mut topology = fixture_topology(3, 0, 3);
+    join(&mut topology, 4);
+    let op = next_placement(&at_rest(&topology));
+    let Some(MetaOp::Place { .. } | MetaOp::MakeGroup { .. }) = op else { panic!("{op:?}") };
+    let made = MetaOp::MakeGroup { epoch: topology.epoch(), homes: vec![node(4), node(1)], why: String::new() };
+    apply(&mut topology, made);
+    let fresh = GroupId(4);
+    let leaderless = |topology: &Topology| {
+        let mut now = at_rest(topology);
+        now.settled.remove(&fresh);
+        next_placement(&now)
+    };
+    assert!(!matches!(leaderless(&topology), Some(MetaOp::Dissolve { .. })), "its initializer may come to it yet");
+    give_up(&mut topology, 4);
+    let Some(op @ MetaOp::Dissolve { group, .. }) = leaderless(&topology) else { panic!("it waits for a lost node") };
+    assert_eq!(group, fresh);
+    apply(&mut topology, op);
+    carry_out(&mut topology);
+    assert!(topology.group(fresh).is_none() && topology.groups().len() == 4);
+}
+
+#[test]
 fn a_successor_gets_all_that_the_replaced_node_had() {
     let mut topology = fixture_topology(3, 3, 3);
     join(&mut topology, 4);

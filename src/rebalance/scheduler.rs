@@ -14,7 +14,7 @@ use crate::raft::{LedGroup, Replication};
 use crate::rebalance::absence::Watch;
 use crate::rebalance::balance::Balance;
 use crate::rebalance::placement::{Situation, next_placement};
-use crate::rebalance::slots::next_slots;
+use crate::rebalance::slots::{SlotWeights, next_slots};
 
 const INTERVAL: Duration = Duration::from_millis(500);
 /// While a step is under way.
@@ -24,7 +24,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) {
     let mut watch = Watch::new(node_down_after);
     let mut looked = Instant::now();
-    let (mut balance, mut busy) = (Balance::new(), false);
+    let (mut balance, mut led, mut busy) = (Balance::new(), false, false);
     loop {
         tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
         // § A process that stood still has watched nothing meanwhile.
@@ -35,6 +35,11 @@ pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) 
         for op in watch.look(&topology, &replication.reachable(), leads, passed) {
             propose(&replication, &op).await;
         }
+        if leads && !led {
+            // What an earlier leadership knew is old.
+            balance = Balance::new();
+        }
+        led = leads;
         busy = leads && step(&replication, &mut balance).await;
     }
 }
@@ -69,10 +74,17 @@ async fn place_slots(replication: &Replication, balance: &mut Balance) {
     if topology.moves().next().is_some() || !balance.is_due(&topology) {
         return;
     }
-    let Some(weights) = balance.look(replication).await else { return };
+    let weights = match balance.look(replication).await {
+        Some(weights) => weights,
+        // A node that leaves does not wait for a group that has nothing to do with it.
+        None if !topology.leaving_groups().is_empty() => SlotWeights::equal(),
+        None => return,
+    };
     match next_slots(&topology, &weights) {
         Some(op) if balance.may_move(&topology) => {
-            balance.note_moves();
+            if let MetaOp::StartMoves { to, slots, .. } = &op {
+                balance.note_moves(*to, slots.clone());
+            }
             propose(replication, &op).await;
         }
         Some(_) => (),

@@ -76,6 +76,19 @@ fn slots_placed_by_hand_stay_where_they_are_until_they_are_let_go() {
 }
 
 #[test]
+fn a_move_by_hand_that_is_cancelled_leaves_the_slots_to_the_scheduler() {
+    let mut topology = fixture_topology(3, 3, 3);
+    let first = topology.next_move();
+    let slots: BTreeSet<Slot> = topology.slots_of(GroupId(1)).take(1).collect();
+    apply(&mut topology, &MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand: true });
+    apply(&mut topology, &MetaOp::AbortMove { id: first, again: false });
+    for end in [MoveEnd::Source, MoveEnd::Target] {
+        apply(&mut topology, &MetaOp::FinishMove { id: first, end });
+    }
+    assert!(!topology.is_placed_by_hand());
+}
+
+#[test]
 fn a_slot_that_outweighs_its_group_does_not_wander() {
     let mut bytes = vec![1_000_000; SLOT_COUNT];
     bytes[7] = 4_000_000_000;

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::cluster::{GroupId, NodeId, Topology};
 use crate::slot::{KeySlot, Slot};
 
-/// As many as Valkey keeps unless told otherwise. Those under way are at most as many as there are slots, and are always kept.
+/// As many as Valkey keeps unless told otherwise. Those that are over go first.
 const JOB_COUNT_MAX: usize = 1000;
 /// A move that was started is shown by the topology known here within this time.
 const SEEN_WAIT_MS_MAX: i64 = 5000;
@@ -79,13 +79,13 @@ impl Migration {
 }
 
 impl Migrations {
-    pub fn note(&self, migration: Migration) {
+    pub fn note(&self, migration: Migration, topology: &Topology, now: Timestamp) {
         let mut jobs = self.0.lock();
+        jobs.iter_mut().for_each(|job| job.look(topology, now));
         jobs.push_back(migration);
-        if jobs.len() > JOB_COUNT_MAX
-            && let Some(oldest) = jobs.iter().position(|job| job.state != MigrationState::Active)
-        {
-            jobs.remove(oldest);
+        if jobs.len() > JOB_COUNT_MAX {
+            let over = jobs.iter().position(|job| job.state != MigrationState::Active);
+            jobs.remove(over.unwrap_or(0));
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
     fn a_job_is_done_when_all_its_slots_are_there_and_stays_so() {
         let mut topology = fixture_topology(3, 3, 3);
         let jobs = Migrations::default();
-        jobs.note(job(&topology, "a"));
+        jobs.note(job(&topology, "a"), &topology, NOW);
         assert_eq!(seen(&jobs, &topology, NOW), (MigrationState::Active, 2, NOW), "the topology here is behind");
         let [one, other] = start(&mut topology);
         topology.apply(&MetaOp::CommitMove { id: one }).unwrap();
@@ -168,8 +168,8 @@ mod tests {
     fn a_job_whose_moves_are_given_up_has_failed_unless_it_was_cancelled() {
         let mut topology = fixture_topology(3, 3, 3);
         let jobs = Migrations::default();
-        jobs.note(job(&topology, "a"));
-        jobs.note(job(&topology, "b"));
+        jobs.note(job(&topology, "a"), &topology, NOW);
+        jobs.note(job(&topology, "b"), &topology, NOW);
         for id in start(&mut topology) {
             topology.apply(&MetaOp::AbortMove { id, again: false }).unwrap();
         }
@@ -182,10 +182,10 @@ mod tests {
     fn the_oldest_jobs_that_are_over_are_forgotten_first() {
         let topology = fixture_topology(3, 3, 3);
         let jobs = Migrations::default();
-        jobs.note(job(&topology, "active"));
+        jobs.note(job(&topology, "active"), &topology, NOW);
         for number in 0..JOB_COUNT_MAX {
             let state = MigrationState::Done;
-            jobs.note(Migration { state, ..job(&topology, &number.to_string()) });
+            jobs.note(Migration { state, ..job(&topology, &number.to_string()) }, &topology, NOW);
         }
         let ids: Vec<String> = jobs.look(&topology, NOW).into_iter().map(|job| job.id).collect();
         assert_eq!((ids.len(), ids[0].as_str(), ids[1].as_str()), (JOB_COUNT_MAX, "active", "1"));

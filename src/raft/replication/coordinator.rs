@@ -345,7 +345,8 @@ impl Coordinator {
 
     fn learn_news(&mut self, from: NodeId, bytes: &[u8]) {
         match News::decode(bytes) {
-            Ok(News { hints, space, leaving, connected }) => {
+            Ok(News { mut hints, space, leaving, connected }) => {
+                hints.forget_dissolved(&self.replication.topology.load());
                 self.replication.space.learn(from, space);
                 self.learn_departure(from, leaving);
                 let lost = self.lost.len();
@@ -408,6 +409,7 @@ impl Coordinator {
             self.parting.entry(*peer).or_insert_with(Instant::now);
         }
         self.part();
+        self.hints.forget_dissolved(&topology);
         let (file, record) = (self.start.file.clone(), topology.clone());
         let write = move || file.lock().update_topology(&record);
         let written = blocking(write).await;

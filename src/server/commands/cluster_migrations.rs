@@ -219,7 +219,8 @@ async fn start(jobs: Vec<Migration>, shared: &Shared) -> Result<(), String> {
         }
         started.extend(open);
     }
-    jobs.into_iter().for_each(|job| shared.migrations.note(job));
+    let topology = replication.newest_topology();
+    jobs.into_iter().for_each(|job| shared.migrations.note(job, &topology, Timestamp::wall_now()));
     Ok(())
 }
 
