@@ -3,7 +3,9 @@
 //! MEET takes a node in, FORGET has one leave after what it holds has moved to the others. Replicas, epochs and the configuration file
 //! look after themselves here, so what Redis offers for them is answered as a Redis in the same state would.
 
-use crate::cluster::{Address, ClusterView, MetaOp, NodeId};
+use std::time::Duration;
+
+use crate::cluster::{Address, ClusterView, MetaOp, NodeId, Topology};
 use crate::command::{ClusterChange, WireError, integer_argument};
 use crate::protocol::Args;
 use crate::raft::Replication;
@@ -12,12 +14,14 @@ use crate::server::Shared;
 use crate::server::commands::CommandContext;
 use crate::server::commands::cluster::registered;
 
+const LEAVING_SEEN_WAIT: Duration = Duration::from_secs(1);
+
 pub async fn run(change: ClusterChange, args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
     let replication = context.shared.replication.clone();
     match change {
         ClusterChange::Meet => return meet(args, context).await,
         ClusterChange::Forget => return forget(args, context).await,
-        ClusterChange::Reset => check_reset(args, &replication)?,
+        ClusterChange::Reset => check_reset(args, &replication).await?,
         ClusterChange::Replicate => check_replicate(&args[2], &replication)?,
         ClusterChange::SetConfigEpoch => check_config_epoch(args, &replication)?,
         // Epochs rise by themselves, and never to settle a dispute.
@@ -94,14 +98,23 @@ async fn forget(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(),
     Ok(())
 }
 
-/// A node that is to leave, or is alone and empty, has nothing to be reset.
-fn check_reset(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
+/// A node that is to leave, or is alone and empty, has nothing to be reset. That it is to leave others may know a moment before it does: redis-cli sends
+/// this right after they have answered CLUSTER FORGET.
+async fn check_reset(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
     let known = |word: &[u8]| word.eq_ignore_ascii_case(b"hard") || word.eq_ignore_ascii_case(b"soft");
+    let node = replication.node();
+    let leaves = |topology: &Topology| topology.draining(node).is_some() || topology.was_forgotten(node);
+    let is_over = || replication.check_alone().is_ok() || replication.newest_topology().nodes().len() == 1;
+    if args.len() <= 3 && !is_over() {
+        let mut topologies = replication.newest_topologies();
+        let told = topologies.wait_for(|now| now.as_ref().is_some_and(|now| leaves(now)));
+        let _ = tokio::time::timeout(LEAVING_SEEN_WAIT, told).await;
+    }
     let topology = replication.newest_topology();
     match args.get(2) {
         Some(_) if args.len() > 3 => Err(WireError::subcommand_or_arity("CLUSTER", &args[1])),
         Some(word) if !known(word) => Err(WireError::Syntax),
-        _ if topology.draining(replication.node()).is_some() || replication.check_alone().is_ok() => Ok(()),
+        _ if leaves(&topology) || replication.check_alone().is_ok() => Ok(()),
         _ if topology.nodes().len() == 1 => Err(WireError::ResetWithKeys),
         _ => Err(WireError::ResetMember),
     }
