@@ -82,10 +82,12 @@ async fn place_slots(replication: &Replication, balance: &mut Balance) {
     };
     match next_slots(&topology, &weights) {
         Some(op) if balance.may_move(&topology) => {
-            if let MetaOp::StartMoves { to, slots, .. } = &op {
-                balance.note_moves(*to, slots.clone());
+            // One that was not taken is planned anew: it has not failed.
+            if propose(replication, &op).await
+                && let MetaOp::StartMoves { to, slots, .. } = op
+            {
+                balance.note_moves(to, slots);
             }
-            propose(replication, &op).await;
         }
         Some(_) => (),
         None => balance.note_even(),
@@ -139,12 +141,19 @@ fn removals(replication: &Replication, topology: &Topology) -> Vec<MetaOp> {
     gone.map(|node| MetaOp::Forget { node }).collect()
 }
 
-async fn propose(replication: &Replication, op: &MetaOp) {
+/// Whether it was taken.
+async fn propose(replication: &Replication, op: &MetaOp) -> bool {
     let before = replication.newest_topology().epoch();
     match replication.propose(op).await {
-        Ok(_) => tell(replication, before),
+        Ok(_) => {
+            tell(replication, before);
+            true
+        }
         // Another leader, or another plan: the next round looks again.
-        Err(error) => tracing::info!(%error, ?op, "a step of the scheduler was not taken"),
+        Err(error) => {
+            tracing::info!(%error, ?op, "a step of the scheduler was not taken");
+            false
+        }
     }
 }
 
