@@ -89,7 +89,7 @@ pub struct LastStamp {
 pub struct ClockAlarm(pub i64);
 
 impl Boottime {
-    fn as_ms(self) -> i64 {
+    pub fn as_ms(self) -> i64 {
         i64::try_from(self.0 / 1_000_000).expect("milliseconds since boot fit 63 bits")
     }
 }
@@ -113,6 +113,11 @@ impl GroupClock {
         alarm
     }
 
+    /// Whether this replica has led, so that its clock goes on.
+    pub fn has_led(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
     /// The group's time now. A caller that stamps an entry takes the maximum with the last stamp it gave.
     pub fn now(&self, now: Boottime) -> Timestamp {
         Timestamp(now.as_ms() + self.offset_ms.load(Ordering::Acquire))
@@ -131,7 +136,8 @@ impl GroupClock {
     }
 }
 
-fn alarm_unless_near(lead_ms: i64) -> Option<ClockAlarm> {
+/// Of a wall clock that is so far ahead of a group's clock.
+pub fn alarm_unless_near(lead_ms: i64) -> Option<ClockAlarm> {
     (lead_ms.abs() > STAMP_LEAD_MS_MAX).then_some(ClockAlarm(lead_ms))
 }
 

@@ -85,7 +85,7 @@ fn run(args: &Args<'_>, keyspace: &Keyspace, position: Position, reply: &mut Rep
             }
         }
         Run::Read(read) => {
-            let time = Time { stamp: NOW, clock: NOW };
+            let time = Time::new(NOW, NOW);
             let answer = &mut Reply::new(Protocol::Resp2);
             match keyspace.read(key_slot, |bucket| read(args, bucket, time, answer)) {
                 ReadOutcome::Done => (),

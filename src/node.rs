@@ -8,6 +8,7 @@ mod open_files;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
 use crate::raft::{
-    self, Coordinator, Disk, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads, RealDisk,
-    Recovered, ReplicaSeed, Replication, SnapshotTurns, Space, Start, Tcp, Timers, Transport, TransportConfig, Wire,
+    self, Coordinator, Disk, FEATURE_LEVEL, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads,
+    RealDisk, Recovered, ReplicaSeed, Replication, SnapshotTurns, Space, Start, Tcp, Timers, Transport,
+    TransportConfig, Wire,
 };
 use crate::random;
 use crate::rebalance;
@@ -101,7 +103,7 @@ async fn serve(
 
     let opened = open_data(&config)?;
     health.send_replace(Health { ready: false, reason: "forming or joining the cluster".to_owned() });
-    let formation = formation_config(&config);
+    let formation = formation_config(&config, opened.1.record.info());
     let listen: Vec<SocketAddr> = config.bind.iter().map(|host| (*host, config.port).into()).collect();
     let formed = async {
         let (log, mut file) = settle_power_loss(&config, opened, &formation, &listen).await?;
@@ -116,7 +118,7 @@ async fn serve(
             return Ok(End::Stop);
         }
     };
-    check_settings(&formation, &formed.topology)?;
+    check_settings(&config, &formation, &formed.topology)?;
 
     let (failed, mut failures) = mpsc::channel(INBOX_MAX);
     let (topology, runtimes, wire, disk) =
@@ -133,6 +135,7 @@ async fn serve(
     background.spawn(rebalance::drive(replication.clone()));
     background.spawn(rebalance::drive_moves(replication.clone(), config.move_rate_max.0, config.park_time_max()));
     background.spawn(raft::watch_membership(replication.clone()));
+    background.spawn(raft::find_peers(replication.clone(), formation.intent.addresses.clone()));
     background.spawn(rebalance::schedule(replication.clone(), config.node_down_after()));
     background.spawn(watch_health(replication.clone(), health, shared.stop_requested.subscribe()));
     background.spawn(raft::watch_space(replication.space().clone(), config.data_dir.clone(), config.disk_free_min.0));
@@ -242,7 +245,8 @@ async fn must_stop(shared: &Shared, failures: &mut mpsc::Receiver<String>, log: 
 fn open_data(config: &Config) -> Result<(NodeLog, NodeFile, Recovered), NodeError> {
     let directory = &config.data_dir;
     power_loss::finish_set_aside(directory)?;
-    let member = NodeFile::read(directory)?.is_some_and(|record| record.is_member());
+    let record = NodeFile::read(directory)?;
+    let member = record.as_ref().is_some_and(raft::NodeRecord::is_member);
     // A new member whose old log was just set aside has none yet.
     let set_aside = power_loss::report(directory)?.is_some();
     if member && !set_aside && !NodeLog::is_in(&directory.join(LOG_DIRECTORY))? {
@@ -255,6 +259,14 @@ fn open_data(config: &Config) -> Result<(NodeLog, NodeFile, Recovered), NodeErro
         .into());
     }
     let (log, recovered) = open_log(config, false)?;
+    if record.is_none() && !recovered.replicas.is_empty() {
+        // § As an empty node it would found a cluster, or join one, beside what it has acknowledged.
+        return Err(format!(
+            "{} is missing beside the log of its replicas: restore it, or wipe the directory so that this node joins anew",
+            NodeFile::path(directory).display()
+        )
+        .into());
+    }
     let file = NodeFile::open(directory)?;
     tracing::info!(node = %file.record.node, directory = %directory.display(), "starting");
     Ok((log, file, recovered))
@@ -306,14 +318,18 @@ fn open_log(config: &Config, accept_loss: bool) -> Result<(NodeLog, Recovered), 
             file = %dropped.path.display(),
             offset = dropped.offset,
             bytes = dropped.bytes,
-            "dropped a torn write at the end of the log; it was never acknowledged"
+            "dropped the end of the log, which does not read well; nothing follows it. A machine that lost power, or a process that was killed, \
+             leaves a write behind that was never acknowledged; damage of the disk to the last write looks the same. If this machine did \
+             neither, check the disk: this node may lack what it has acknowledged"
         );
     }
     Ok((log, recovered))
 }
 
-pub fn formation_config(config: &Config) -> FormationConfig {
-    let announced = config.announce();
+/// `registered`: what the others know of this node, if it is a member.
+pub fn formation_config(config: &Config, registered: Option<&NodeInfo>) -> FormationConfig {
+    let known = registered.filter(|info| info.is_known());
+    let announced = known.map_or_else(|| config.announce(), |info| config.announce_again(&info.host));
     let info = NodeInfo {
         host: announced.host.clone(),
         port: announced.port,
@@ -336,9 +352,16 @@ pub fn formation_config(config: &Config) -> FormationConfig {
     FormationConfig { info, intent: Intent { addresses, settings }, purpose, password }
 }
 
-/// A restarted node may have been given other flags, or another CPU.
-fn check_settings(formation: &FormationConfig, topology: &Topology) -> Result<(), NodeError> {
-    let wanted = WantedSettings { replicas: None, ..formation.intent.settings };
+/// A restarted node may have been given other flags, another CPU, or an older version.
+fn check_settings(config: &Config, formation: &FormationConfig, topology: &Topology) -> Result<(), NodeError> {
+    let level = topology.level();
+    if level > FEATURE_LEVEL {
+        return Err(format!(
+            "the cluster is at feature level {level}, this version knows {FEATURE_LEVEL}: upgrade this node"
+        )
+        .into());
+    }
+    let wanted = WantedSettings { replicas: config.replicas, ..formation.intent.settings };
     wanted.check(topology.settings()).map_err(Into::into)
 }
 
@@ -386,9 +409,10 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         )?
     };
     let timers = timers(config);
-    let (founding, space) = (topology.clone(), Arc::new(Space::new(log.room())));
+    let (announced, founding) = (formation_config(config, topology.node(file.record.node)).info, topology.clone());
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
+        space: Arc::new(Space::new(log.room())),
         log,
         disk,
         transport: transport.clone(),
@@ -398,7 +422,8 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         started,
         log_bytes_max: config.log_bytes_max.0,
         snapshot_turns: SnapshotTurns::new(config.log_bytes_max.0),
-        space,
+        walls: Arc::default(),
+        level: Arc::new(AtomicU16::new(topology.level())),
         reads: match config.read_mode {
             ReadMode::Lease => Reads::ByLease,
             ReadMode::ReadIndex => Reads::ByReadIndex,
@@ -410,6 +435,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     };
     let start = Start {
         file,
+        announced,
         topology,
         seed,
         transport: transport.clone(),
@@ -424,7 +450,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     known.get_or_init(|| Arc::downgrade(&replication));
     let mut tasks = JoinSet::new();
     tasks.spawn(raft::answer_questions(replication.clone(), questions_received));
-    tasks.spawn(raft::announce_address(replication.clone(), formation_config(config).info));
+    tasks.spawn(raft::announce_address(replication.clone()));
     Ok((coordinator, replication, transport, tasks))
 }
 

@@ -25,6 +25,8 @@ pub enum Bug {
     /// A restarted leader goes on in its term without an election, and what it proposes is not told from what it proposed before. After an
     /// election the leader's id alone tells it.
     PendingKeyWithoutNonce,
+    /// After a restart the leadership that the vote tells of is taken for one that lasts.
+    FormerLeadershipOpens,
     PositionWithoutOpNumber,
     /// A snapshot is published before the log is durable through its buckets' positions.
     SnapshotAheadOfLog,
@@ -38,6 +40,8 @@ pub enum Bug {
     UnfreezeUnasked,
     /// Writes to a frozen slot go on.
     FreezeStopsNothing,
+    /// A step of a move that ended here counts when it comes late.
+    LateStepCounts,
 }
 
 /// Whether the guarantee is left out.

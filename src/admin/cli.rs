@@ -35,8 +35,9 @@ Try it:
   redis-cli -c -p 7001 set hello world
   kvorum cluster status --node 127.0.0.1:7001
 
-In production, one on each of three machines:
-  kvorum server --bind 10.0.0.1 --initial-cluster 10.0.0.1:6379,10.0.0.2:6379,10.0.0.3:6379
+In production, one on each of three machines, with the same password (KVORUM_REQUIREPASS does as well), since without
+one only clients on the node's own machine are served:
+  kvorum server --bind 10.0.0.1 --initial-cluster 10.0.0.1:6379,10.0.0.2:6379,10.0.0.3:6379 --requirepass SECRET
 
 Without a command, `kvorum [FLAGS]` is `kvorum server [FLAGS]`."
 )]

@@ -29,6 +29,8 @@ struct Journey {
     to: u32,
     /// Slots that had to move.
     slots: BTreeSet<u16>,
+    /// What they held at first, if all their leaders said so.
+    bytes: Option<u64>,
     /// The asked node knows of the moves.
     seen: bool,
     began: Instant,
@@ -39,11 +41,14 @@ struct Journey {
 pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32) -> Result<String, String> {
     let before = look(node, password)?;
     let wanted = Slots::parse(slots).ok_or_else(|| format!("{slots} is not a list of slots such as 0-99,200"))?;
-    request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots, &to.to_string()])?;
     let there = owned_by(&before, to);
+    let going: BTreeSet<u16> = wanted.0.into_iter().map(Slot::get).filter(|slot| !there.contains(slot)).collect();
+    let bytes = size_of(node, password, &going);
+    request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots, &to.to_string()])?;
     let mut journey = Journey {
         to,
-        slots: wanted.0.into_iter().map(Slot::get).filter(|slot| !there.contains(slot)).collect(),
+        slots: going,
+        bytes,
         seen: false,
         began: Instant::now(),
         sent: Sent::default(),
@@ -86,6 +91,13 @@ fn look(node: &HostPort, password: Option<&str>) -> Result<ClusterStatus, String
     serde_json::from_str(&reply).map_err(|error| format!("{node} is not a Kvorum of this version: {error}"))
 }
 
+/// Without it the time left is guessed from the slots that are there.
+fn size_of(node: &HostPort, password: Option<&str>, slots: &BTreeSet<u16>) -> Option<u64> {
+    let listed = slots.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    let reply = request(node, password, &["CLUSTER", "KVORUM", "SIZE", &listed]).ok()?;
+    serde_json::from_str(&reply).ok()?
+}
+
 fn owned_by(status: &ClusterStatus, group: u32) -> BTreeSet<u16> {
     let group = status.groups.iter().find(|known| known.id == group);
     group.into_iter().flat_map(|group| &group.slot_ranges).flat_map(|(first, last)| *first..=*last).collect()
@@ -112,16 +124,29 @@ impl Journey {
             if self.seen { own().filter(|slot_move| is_open(slot_move.state)).count() } else { self.slots.len() };
         let done = self.slots.len() - left;
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
-        let rest = if done == 0 { "?".to_owned() } else { format!("{:.0} s", seconds / done as f64 * left as f64) };
+        let part = self.part(done);
+        let rest = if part > 0.0 { format!("{:.0} s", seconds * (1.0 - part) / part) } else { "?".to_owned() };
         let megabytes = self.sent.bytes as f64 / 1e6;
+        let all = self.bytes.map_or(String::new(), |bytes| format!(" of about {:.1}", bytes as f64 / 1e6));
         let line = format!(
-            "{done} of {} slots moved, {} keys, {megabytes:.1} MB, {:.1} MB/s, {rest} left{}",
+            "{done} of {} slots moved, {} keys, {megabytes:.1}{all} MB, {:.1} MB/s, {rest} left{}",
             self.slots.len(),
             self.sent.keys,
             megabytes / seconds,
             troubles(status).map(|trouble| format!("; {trouble}")).collect::<String>()
         );
         (line, self.seen && own().next().is_none())
+    }
+
+    /// How much of it is done: of the bytes, and without any, of the slots. What is written meanwhile is sent as well.
+    fn part(&self, slots_done: usize) -> f64 {
+        const NEARLY: f64 = 0.99;
+        match self.bytes {
+            Some(bytes) if bytes > 0 && slots_done < self.slots.len() => {
+                (self.sent.bytes as f64 / bytes as f64).min(NEARLY)
+            }
+            Some(_) | None => slots_done as f64 / self.slots.len().max(1) as f64,
+        }
     }
 
     fn end(&self, status: &ClusterStatus, terminal: bool) -> Result<String, String> {
@@ -135,5 +160,40 @@ impl Journey {
             self.to
         );
         if there == self.slots.len() { Ok(format!("{told}\n")) } else { Err(format!("{told}; the rest was cancelled")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::example;
+
+    #[test]
+    fn the_time_left_is_told_before_the_first_slot_is_there() {
+        let mut status = example();
+        let mut journey = Journey {
+            to: 2,
+            slots: [3, 4].into(),
+            bytes: Some(40_000_000),
+            seen: false,
+            began: Instant::now() - Duration::from_secs(10),
+            sent: Sent::default(),
+            last: sent(&status),
+        };
+        let told = |journey: &mut Journey, status: &ClusterStatus| journey.look(status).0;
+        assert!(
+            told(&mut journey, &status)
+                .starts_with("0 of 2 slots moved, 0 keys, 0.0 of about 40.0 MB, 0.0 MB/s, ? left")
+        );
+        (status.groups[1].moved_bytes, status.groups[1].moved_keys) = (10_000_000, 7);
+        let line = told(&mut journey, &status);
+        assert!(line.starts_with("0 of 2 slots moved, 7 keys, 10.0 of about 40.0 MB, 1.0 MB/s, 30 s left"), "{line}");
+        // A slot that has much written to it.
+        status.groups[1].moved_bytes = 50_000_000;
+        assert!(told(&mut journey, &status).contains("0 s left"));
+        journey.bytes = None;
+        status.moves[0].state = MoveProgress::Done;
+        let line = told(&mut journey, &status);
+        assert!(line.starts_with("1 of 2 slots moved, 7 keys, 50.0 MB") && line.contains(" 10 s left"), "{line}");
     }
 }

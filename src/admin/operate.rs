@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use super::client::{ClientError, NodeClient};
+use super::status::{held, hindrance};
 use crate::clock::Timestamp;
 use crate::cluster::{ClusterStatus, Event, NodeState};
 use crate::config::HostPort;
@@ -112,10 +113,8 @@ pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
     }
     let plan = plan(members)?;
     let mut text = plan_text(&plan);
-    if plan.by_hand {
-        text.push_str(
-            "Slots stay where an operator has placed them, until `kvorum cluster rebalance` evens them out.\n",
-        );
+    if dry_run && plan.held_slots > 0 {
+        text.push_str(&format!("{}; this plan is what that does.\n", held(plan.held_slots)));
     }
     if dry_run || plan.steps.is_empty() {
         return Ok(text);
@@ -211,7 +210,8 @@ fn leaving_text(status: &ClusterStatus, id: &str, address: &str) -> String {
     let data = || status.groups.iter().filter(|group| group.id != 0);
     let leads = data().filter(|group| group.leader.as_deref() == Some(id)).count();
     let replicas = data().filter(|group| group.replicas.iter().any(|replica| replica.node == id)).count();
-    format!("{address}: {replicas} replica(s) left, leads {leads} group(s)")
+    let waits = hindrance(status, id).map(|hindrance| format!("; {hindrance}")).unwrap_or_default();
+    format!("{address}: {replicas} replica(s) left, leads {leads} group(s){waits}")
 }
 
 /// Tells what has changed, and when nothing has for long.
@@ -285,13 +285,14 @@ mod tests {
     fn what_is_left_to_move_is_counted() {
         let status = example();
         let id = status.nodes[0].id.clone();
-        assert_eq!(leaving_text(&status, &id, "a:1"), "a:1: 2 replica(s) left, leads 1 group(s)");
+        let waits = "it waits for a leader of group 2";
+        assert_eq!(leaving_text(&status, &id, "a:1"), format!("a:1: 2 replica(s) left, leads 1 group(s); {waits}"));
     }
 
     #[test]
     fn a_plan_is_a_numbered_list_with_reasons() {
         let step = PlannedStep { what: "a replica moves".to_owned(), why: "it is dark".to_owned() };
-        let plan = Plan { paused: false, by_hand: false, steps: vec![step.clone(), step] };
+        let plan = Plan { paused: false, held_slots: 0, steps: vec![step.clone(), step] };
         assert_eq!(plan_text(&plan).lines().last(), Some("   2. a replica moves, because it is dark"));
         assert_eq!(plan_text(&Plan { steps: vec![], ..plan }), "Nothing is to be moved.\n");
     }

@@ -1,6 +1,6 @@
 //! `kvorum cluster status`: the cluster as one node sees it, for a tired person or, with --json, for a program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -35,19 +35,22 @@ pub fn table(status: &ClusterStatus) -> String {
 
     let nodes = status.nodes.iter().map(|node| {
         let leads = status.groups.iter().filter(|group| group.leader.as_ref() == Some(&node.id)).count();
-        let state = match node.state {
-            NodeState::Up => "up",
-            NodeState::Down => "DOWN",
-            NodeState::Full => "DISK FULL",
-            NodeState::Joining => "joining",
-            NodeState::Leaving => "leaving",
-            NodeState::Lost => "LOST",
-        };
         let asked = if node.id == status.asked { "*" } else { "" };
         let id = node.id.chars().take(8).collect();
-        vec![format!("{}{asked}", node.address), state.to_string(), leads.to_string(), node.peer_address.clone(), id]
+        vec![
+            format!("{}{asked}", node.address),
+            word(node.state).to_string(),
+            leads.to_string(),
+            node.peer_address.clone(),
+            id,
+        ]
     });
     line(format_args!("{}", columns(&["NODE", "STATE", "LEADS", "PEER ADDRESS", "ID"], nodes.collect()).trim_end()));
+    for node in status.nodes.iter().filter(|node| node.state == NodeState::Leaving) {
+        if let Some(hindrance) = hindrance(status, &node.id) {
+            line(format_args!("{} leaves; {hindrance}", node.address));
+        }
+    }
     line(format_args!(""));
 
     let groups = status.groups.iter().map(|group| group_row(group, &names));
@@ -58,7 +61,61 @@ pub fn table(status: &ClusterStatus) -> String {
         line(format_args!("{}", columns(&["SLOTS", "FROM", "TO", "MOVE"], move_rows(status)).trim_end()));
         troubles(status).for_each(|trouble| line(format_args!("{trouble}")));
     }
+    if status.held_slots > 0 {
+        line(format_args!(""));
+        line(format_args!("{}", held(status.held_slots)));
+    }
     text
+}
+
+/// That an operator's moves bind the scheduler, and what ends that.
+pub fn held(slots: usize) -> String {
+    format!("{slots} slot(s) stay where an operator has moved them, until `kvorum cluster rebalance` is run")
+}
+
+fn word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Down => "DOWN",
+        NodeState::Full => "DISK FULL",
+        NodeState::Joining => "joining",
+        NodeState::Leaving => "leaving",
+        NodeState::Lost => "LOST",
+    }
+}
+
+/// What keeps a node that leaves from giving its replicas to others. `None`: nothing that is seen here.
+pub fn hindrance(status: &ClusterStatus, leaving: &str) -> Option<String> {
+    let is_held = |group: &&GroupStatus| group.replicas.iter().any(|replica| replica.node == leaving);
+    // A group whose slots are on their way out may be dissolved, and needs no other home.
+    let is_emptied = |group: &&GroupStatus| status.moves.iter().any(|slot_move| slot_move.from == group.id);
+    let (mut nodes, mut waits) = (BTreeSet::new(), Vec::new());
+    for group in status.groups.iter().filter(|group| group.id != 0 && is_held(group) && !is_emptied(group)) {
+        if group.leader.is_none() {
+            waits.push(format!("for a leader of group {}", group.id));
+        } else {
+            nodes.extend(hindering(status, leaving, group));
+        }
+    }
+    let named = status.nodes.iter().filter(|node| nodes.contains(node.id.as_str()));
+    let named = named.map(|node| format!("for {} ({})", node.address, word(node.state)));
+    let all: Vec<String> = named.chain(waits).collect();
+    (!all.is_empty()).then(|| format!("it waits {}", all.join(", ")))
+}
+
+/// Nodes that are to catch up with the group, or that alone could take a replica of it, and cannot.
+fn hindering<'a>(status: &'a ClusterStatus, leaving: &str, group: &GroupStatus) -> Vec<&'a str> {
+    let is_able = |state| matches!(state, NodeState::Up | NodeState::Joining);
+    let replica_on = |id: &str| group.replicas.iter().find(|replica| replica.node == id);
+    let of = |takes: &dyn Fn(&str) -> bool| {
+        let taking = status.nodes.iter().filter(|node| node.state != NodeState::Leaving && takes(&node.id));
+        taking.partition::<Vec<_>, _>(|node| is_able(node.state))
+    };
+    let (_, late) = of(&|id| replica_on(id).is_some_and(|replica| !replica.voter && !replica.leaving));
+    let (able, unable) = of(&|id| replica_on(id).is_none());
+    let has_heir = replica_on(leaving).is_some_and(|replica| replica.leaving);
+    let alone = if able.is_empty() && !has_heir { unable } else { Vec::new() };
+    late.into_iter().chain(alone).map(|node| node.id.as_str()).collect()
 }
 
 fn group_row(group: &GroupStatus, names: &BTreeMap<&str, &str>) -> Vec<String> {
@@ -205,6 +262,7 @@ pub(super) fn example() -> ClusterStatus {
         moves: (3..5)
             .map(|slot| MoveStatus { id: slot.into(), slot, from: 1, to: 2, state: MoveProgress::Waiting })
             .collect(),
+        held_slots: 7,
     }
 }
 
@@ -230,12 +288,35 @@ meta   10.0.0.1:7001  4     -     -                                         10.0
 SLOTS  FROM  TO  MOVE
 2      1     2   waiting or under way
 a move from group 1 is tried again: group 2 has no leader now
+
+7 slot(s) stay where an operator has moved them, until `kvorum cluster rebalance` is run
 ";
         let shown = table(&example());
         let squeezed = |text: &str| {
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
         };
         assert_eq!(squeezed(&shown), squeezed(expected), "\n{shown}");
+    }
+
+    #[test]
+    fn what_a_node_that_leaves_waits_for_is_named() {
+        let mut status = example();
+        status.moves.clear();
+        status.groups.truncate(2);
+        let id = status.nodes[0].id.clone();
+        let late = "it waits for 10.0.0.3:7001 (DOWN)";
+        assert_eq!(hindrance(&status, &id).as_deref(), Some(late), "it is to catch up");
+        status.groups[1].replicas.pop();
+        assert_eq!(hindrance(&status, &id).as_deref(), Some(late), "nobody else has a place");
+        status.nodes[0].state = NodeState::Leaving;
+        assert!(table(&status).contains(&format!("10.0.0.1:7001 leaves; {late}\n")), "{}", table(&status));
+        status.groups[1].replicas[0].leaving = true;
+        assert_eq!(hindrance(&status, &id), None, "another is about to take its place");
+        status.groups[1].replicas[0].leaving = false;
+        status.nodes[2].state = NodeState::Up;
+        assert_eq!(hindrance(&status, &id), None);
+        status.groups[1].leader = None;
+        assert_eq!(hindrance(&status, &id).as_deref(), Some("it waits for a leader of group 1"));
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! § A replica that is to go stays where it is, as `departing`, until the group's leader has committed a membership without it: its node
 //! would otherwise stop a voter, or the leader, that the group still counts on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, GroupId, GroupInfo, MetaError, MetaOutcome, NodeId, ReplicaId, Topology};
-use crate::slot::SLOT_COUNT;
+use super::{Epoch, GroupId, GroupInfo, MetaError, MetaOutcome, NodeId, ReplicaId, Topology, TopologyError};
+use crate::slot::{SLOT_COUNT, Slot};
 
 /// How long a node has been seen to be away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +132,8 @@ impl Topology {
         if let Some(new) = successor.filter(|new| *new == node || self.draining.contains_key(new)) {
             return Err(MetaError::Leaves(new));
         }
-        self.check_places_without(node)?;
+        // Who is up the meta group does not know. The node that was asked has counted those; see `Replication::drain`.
+        self.check_places_without(node, |other| !self.is_given_up(other))?;
         let draining = Draining { successor };
         let known = self.draining.insert(node, draining) == Some(draining);
         let absence = self.absence_of(node).unwrap_or(Absence { counted_ms: 0, given_up: false });
@@ -146,12 +147,12 @@ impl Topology {
     }
 
     /// § A removal is no reason to hold fewer copies than were asked for. Where the cluster is too small to hold them anyway there is nothing to keep.
-    fn check_places_without(&self, node: NodeId) -> Result<(), MetaError> {
+    pub fn check_places_without(&self, node: NodeId, is_able: impl Fn(NodeId) -> bool) -> Result<(), MetaError> {
         let others: Vec<NodeId> = self.staying().filter(|other| *other != node).collect();
         if others.is_empty() {
             return Err(MetaError::LastNode);
         }
-        let left = others.iter().filter(|other| !self.is_given_up(**other)).count();
+        let left = others.iter().filter(|other| is_able(**other)).count();
         let replicas = self.settings.replicas as usize;
         let is_kept_now = others.len() + 1 >= replicas;
         let holds = self.replicas_on(node).next().is_some();
@@ -184,6 +185,7 @@ impl Topology {
             return Err(MetaError::GroupInUse(group));
         }
         self.groups.remove(&group);
+        self.placed_by_hand.remove(&group);
         Ok(MetaOutcome::Changed)
     }
 
@@ -217,9 +219,58 @@ impl Topology {
         self.groups.keys().rev().take(many).copied().collect()
     }
 
-    /// An operator has said which slots go where, and has not said since that they are to be evened out.
-    pub fn is_placed_by_hand(&self) -> bool {
-        self.placed_by_hand
+    /// Groups that an operator has moved slots to or from, with the slots that he has put there; until he has them evened out.
+    pub fn placed_by_hand(&self) -> &BTreeMap<GroupId, BTreeSet<Slot>> {
+        &self.placed_by_hand
+    }
+
+    /// How many slots the scheduler is not to even out.
+    pub fn held_count(&self) -> usize {
+        self.placed_by_hand.values().map(BTreeSet::len).sum()
+    }
+
+    pub fn is_held(&self, slot: Slot) -> bool {
+        self.placed_by_hand.get(&self.group_of(slot)).is_some_and(|held| held.contains(&slot))
+    }
+
+    /// An operator has moved the last of its slots away, as before the node that leads it is removed.
+    pub fn is_emptied_by_hand(&self, group: GroupId) -> bool {
+        self.placed_by_hand.contains_key(&group) && !self.slots.contains(&group)
+    }
+
+    /// The slot has changed hands.
+    pub(super) fn note_placed(&mut self, slot: Slot, from: GroupId, to: GroupId, by_hand: bool) {
+        if let Some(held) = self.placed_by_hand.get_mut(&from) {
+            held.remove(&slot);
+        }
+        if by_hand {
+            self.placed_by_hand.entry(from).or_default();
+            self.placed_by_hand.entry(to).or_default().insert(slot);
+        }
+    }
+
+    pub(super) fn validate_held(&self) -> Result<(), TopologyError> {
+        let fits = |group: &GroupId, held: &BTreeSet<Slot>| {
+            self.groups.contains_key(group) && held.iter().all(|slot| self.slots.get(slot.index()) == Some(group))
+        };
+        match self.placed_by_hand.iter().find(|(group, held)| !fits(group, held)) {
+            Some((group, _)) => Err(TopologyError::Held(*group)),
+            None => Ok(()),
+        }
+    }
+
+    /// The feature level that entries are written with. § What an op means is selected by the level of its entry, so a node of another version
+    /// that applies it does the same, and a level is used only when every node knows it.
+    pub fn level(&self) -> u16 {
+        self.level
+    }
+
+    pub(super) fn raise_level(&mut self, level: u16) -> MetaOutcome {
+        if level <= self.level {
+            return MetaOutcome::Unchanged;
+        }
+        self.level = level;
+        MetaOutcome::Changed
     }
 
     /// How often an operator has told the scheduler to even out slots.
@@ -228,9 +279,25 @@ impl Topology {
     }
 
     pub(super) fn ask_for_evening(&mut self) -> MetaOutcome {
-        self.placed_by_hand = false;
+        self.placed_by_hand.clear();
         self.evening_asked += 1;
         MetaOutcome::Changed
+    }
+
+    /// Nothing changes but that there is an event.
+    pub(super) fn check_known(&self, node: NodeId, groups: &BTreeSet<GroupId>) -> Result<MetaOutcome, MetaError> {
+        if !self.nodes.contains_key(&node) {
+            return Err(MetaError::UnknownNode(node));
+        }
+        match groups.iter().find(|group| !self.groups.contains_key(group)) {
+            Some(group) => Err(MetaError::UnknownGroup(*group)),
+            None => Ok(MetaOutcome::Changed),
+        }
+    }
+
+    /// The node that should lead the group.
+    pub fn preferred_node(&self, group: GroupId) -> Option<NodeId> {
+        self.groups.get(&group).map(|info| info.replicas[&info.preferred])
     }
 
     pub(super) fn set_paused(&mut self, paused: bool) -> MetaOutcome {

@@ -135,6 +135,9 @@ fn a_removal_is_refused_if_too_few_nodes_would_be_left() {
     assert_eq!(three.apply(&drain(1, None, false)), Err(MetaError::TooFewNodes { left: 2, replicas: 3 }));
     assert_eq!(three.apply(&drain(9, None, false)), Err(MetaError::UnknownNode(node(9))));
     join(&mut three, 4);
+    let without = |able: &[u8]| three.check_places_without(node(1), |other| able.iter().any(|one| node(*one) == other));
+    assert_eq!(without(&[1, 2, 3, 4]), Ok(()));
+    assert_eq!(without(&[1, 2, 3]), Err(MetaError::TooFewNodes { left: 2, replicas: 3 }));
     // It holds nothing yet, and nobody counts on it.
     assert_eq!(three.clone().apply(&drain(4, None, false)), Ok(MetaOutcome::Changed));
     assert_eq!(three.apply(&drain(1, Some(1), false)), Err(MetaError::Leaves(node(1))));
@@ -156,7 +159,8 @@ fn events_tell_what_happened_and_why_and_leave_out_what_nobody_needs_to_know() {
         MetaOp::Join { node: node(4), info: info(4), settings },
         place.clone(),
         place,
-        absent(3, 1000, false),
+        absent(3, 3000, false),
+        absent(3, 40_000, false),
         absent(3, 300_000, true),
         absent(3, 0, false),
         absent(3, 1000, false),
@@ -174,10 +178,25 @@ fn events_tell_what_happened_and_why_and_leave_out_what_nobody_needs_to_know() {
         [
             "127.0.0.1:7004 joined, node 4 of the cluster ()",
             "a replica of group 1 moves from 127.0.0.1:7002 to 127.0.0.1:7004 (a test)",
+            "127.0.0.1:7003 is away: it has had no connection for 3 s ()",
             "127.0.0.1:7003 has been away for 300 s: its replicas are rebuilt elsewhere, if there is an elsewhere ()",
+            "127.0.0.1:7003 is back ()",
+            "127.0.0.1:7003 is away: it has had no connection for 1 s ()",
             "127.0.0.1:7003 is back ()",
             "rebalancing is paused (an operator asked for it)",
         ]
     );
     assert!(events.iter().all(|event| event.at == Timestamp(7)));
+}
+
+#[test]
+fn a_feature_level_is_only_ever_raised() {
+    let mut topology = topology(3, 3, 3);
+    let mut raise = |level| {
+        let outcome = topology.apply(&MetaOp::RaiseLevel { level }).unwrap();
+        (outcome, topology.level())
+    };
+    assert_eq!(raise(1), (MetaOutcome::Unchanged, 1));
+    assert_eq!(raise(3), (MetaOutcome::Changed, 3));
+    assert_eq!(raise(2), (MetaOutcome::Unchanged, 3));
 }

@@ -7,13 +7,15 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, GroupId, MetaOp, MetaOutcome, Move, MoveId, MoveState, NodeId, ReplicaId, Topology};
+use super::{Epoch, GroupId, MetaOp, MetaOutcome, Move, MoveId, MoveState, NodeId, NodeInfo, ReplicaId, Topology};
 use crate::clock::Timestamp;
 
 /// The newest are kept.
 pub const EVENT_COUNT_MAX: usize = 256;
 /// Bytes of a reason; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 400;
+/// Of an event about many.
+const GROUPS_LISTED: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -49,9 +51,7 @@ impl Topology {
         let (what, why) = match op {
             MetaOp::Found(_) => ("the cluster was founded".to_owned(), ""),
             MetaOp::Join { node, .. } => (self.joined(before, *node, outcome), ""),
-            MetaOp::UpdateAddress { node, .. } => {
-                (format!("{} is now at {}", before.name_of(*node), self.name_of(*node)), "")
-            }
+            MetaOp::UpdateAddress { node, info } => (self.readdressed(before, *node, info), ""),
             MetaOp::Forget { node } => (format!("{} left the cluster", before.name_of(*node)), ""),
             MetaOp::Place { group, remove, add, why, .. } => (before.placed(*group, *remove, *add), why.as_str()),
             MetaOp::Prefer { group, replica, why, .. } => {
@@ -82,6 +82,10 @@ impl Topology {
                 (format!("group {group} is made, to be led by {}", self.leader_to_be(group)?), why.as_str())
             }
             MetaOp::Dissolve { group, why, .. } => (format!("group {group} is dissolved"), why.as_str()),
+            MetaOp::RaiseLevel { level } => {
+                (format!("entries are written at feature level {level}"), "every node's version knows it")
+            }
+            MetaOp::Led { node, groups, .. } => (self.led(*node, groups), ""),
             MetaOp::EvenSlots => ("slots are to be evened out".to_owned(), "an operator asked for it"),
             MetaOp::PauseRebalance => ("rebalancing is paused".to_owned(), "an operator asked for it"),
             MetaOp::ResumeRebalance => ("rebalancing goes on".to_owned(), "an operator asked for it"),
@@ -92,9 +96,20 @@ impl Topology {
     fn joined(&self, before: &Self, node: NodeId, outcome: &MetaOutcome) -> String {
         match outcome {
             MetaOutcome::Replaced { old, .. } => {
-                format!("{} joined in the place of node {old}, which had lost its directory", self.name_of(node))
+                format!(
+                    "{} joined in the place of node {old}, which was at this address and did not answer",
+                    self.name_of(node)
+                )
             }
             _ => format!("{} joined, node {} of the cluster", self.name_of(node), before.nodes().len() + 1),
+        }
+    }
+
+    fn readdressed(&self, before: &Self, node: NodeId, info: &NodeInfo) -> String {
+        let (was, now) = (before.name_of(node), info.address());
+        match before.node_at(&now).filter(|holder| *holder != node) {
+            Some(holder) => format!("{was} is now at {now}, where node {holder} was, of which no address is known"),
+            None => format!("{was} is now at {now}"),
         }
     }
 
@@ -106,6 +121,22 @@ impl Topology {
             (Some(from), None) => format!("group {group} gives up its replica on {from}"),
             (None, None) => format!("group {group} stays where it is"),
         }
+    }
+
+    fn led(&self, node: NodeId, groups: &BTreeSet<GroupId>) -> String {
+        let listed: Vec<String> = groups.iter().take(GROUPS_LISTED).map(GroupId::to_string).collect();
+        let more = match groups.len().saturating_sub(GROUPS_LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (noun, verb) = if groups.len() == 1 { ("group", "is") } else { ("groups", "are") };
+        let prefer = groups.iter().all(|group| self.preferred_node(*group) == Some(node));
+        let remark = match (prefer, groups.len()) {
+            (true, 1) => ", as it should be",
+            (true, _) => ", as they should be",
+            (false, _) => " for now",
+        };
+        format!("{noun} {}{more} {verb} led by {}{remark}", listed.join(", "), self.name_of(node))
     }
 
     fn leader_to_be(&self, group: GroupId) -> Option<String> {
@@ -135,7 +166,7 @@ impl Topology {
         is_last.then(|| format!("group {to} has {} slots, and no more are on the way to it", self.slots_of(to).count()))
     }
 
-    /// `None` for the notes in between, by which a new meta leader knows how long a node has been away.
+    /// `None` for the notes between the first and the last, by which a new meta leader knows how long a node has been away.
     fn absence_text(&self, before: &Self, node: NodeId, counted_ms: u64, given_up: bool) -> Option<String> {
         let (name, known) = (self.name_of(node), before.absence_of(node));
         match (known, given_up) {
@@ -143,8 +174,9 @@ impl Topology {
                 "{name} has been away for {} s: its replicas are rebuilt elsewhere, if there is an elsewhere",
                 counted_ms / 1000
             )),
-            (Some(absence), false) if counted_ms == 0 && absence.given_up => Some(format!("{name} is back")),
-            (None | Some(_), false) => None,
+            (Some(_), false) if counted_ms == 0 => Some(format!("{name} is back")),
+            (None, false) => Some(format!("{name} is away: it has had no connection for {} s", counted_ms / 1000)),
+            (Some(_), false) => None,
         }
     }
 

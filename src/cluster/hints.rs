@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
+
 use super::{GroupId, NodeId, ReplicaId, Topology};
 
 /// Entries that a peer's hints may have: one per slot would be the most groups, and the meta group.
@@ -58,6 +60,10 @@ pub enum DiskSpace {
 pub struct News {
     pub hints: Hints,
     pub space: DiskSpace,
+    /// The highest feature level that it knows.
+    pub level: u16,
+    /// Of its wall clock.
+    pub wall: Timestamp,
     /// It is about to stop, and must not be given leaderships.
     pub leaving: bool,
     /// Peers that it has a connection to.
@@ -119,6 +125,11 @@ impl Hints {
     /// The current leader or, during an election, the last one.
     pub fn leader(&self, group: GroupId) -> Option<LeaderHint> {
         self.groups.get(&group)?.leader
+    }
+
+    /// Whether there has been a leader, or an election after which there may have been one.
+    pub fn has_begun(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|heard| heard.leader.is_some() || heard.election > Ballot::default())
     }
 
     /// Whether `leader` is the current one: no later election was heard of.
@@ -208,7 +219,14 @@ mod tests {
         let mut hints = Hints::default();
         hints.learn(GROUP, hint(4, 1));
         hints.learn_election(GROUP, ballot(5, 3));
-        let news = News { hints, space: DiskSpace::Low, leaving: true, connected: [NodeId([7; 20])].into() };
+        let news = News {
+            hints,
+            space: DiskSpace::Low,
+            level: 1,
+            wall: Timestamp(5),
+            leaving: true,
+            connected: [NodeId([7; 20])].into(),
+        };
         let bytes = news.encode();
         assert_eq!(News::decode(&bytes), Ok(news));
         for length in 0..bytes.len() {

@@ -22,14 +22,15 @@ pub enum MetaOp {
     /// The first entry.
     Found(Box<FoundingPlan>),
     /// A node that is in no cluster asks to become a member. Under the address of a registered node it takes that node's
-    /// place, since the one that was there has lost its data directory; the meta leader proposes this only after it
-    /// failed to reach the registered incarnation there.
+    /// place: it is the next incarnation of a node that has lost its data, or that one was given up. The meta leader proposes this only
+    /// after it failed to reach the registered incarnation there.
     Join {
         node: NodeId,
         info: NodeInfo,
         settings: WantedSettings,
     },
-    /// A member runs under another address than the one registered.
+    /// A member runs under another address than the one registered. If that is another's, the other is not there any more, and its own is not
+    /// known until it tells; the meta leader proposes this only after the member has answered there.
     UpdateAddress {
         node: NodeId,
         info: NodeInfo,
@@ -115,6 +116,16 @@ pub enum MetaOp {
     ConfirmMove {
         id: MoveId,
     },
+    /// Every node knows this feature level: entries are written with it from now on, here and in all groups.
+    RaiseLevel {
+        level: u16,
+    },
+    /// For the events alone: these groups have come to be led by the node. Planned for the topology of `epoch`.
+    Led {
+        epoch: Epoch,
+        node: NodeId,
+        groups: BTreeSet<GroupId>,
+    },
 }
 
 /// What an applied entry did.
@@ -154,7 +165,7 @@ pub enum MetaError {
     UnknownNode(NodeId),
     #[error("node {0} was replaced or forgotten; empty its data directory to join as a new node")]
     WasForgotten(NodeId),
-    #[error("address {address} belongs to node {holder}")]
+    #[error("address {address} belongs to node {holder}, and no other answers there")]
     AddressTaken { address: Address, holder: NodeId },
     #[error("node {node} still holds a replica of group {group}")]
     HoldsReplica { node: NodeId, group: GroupId },
@@ -271,6 +282,11 @@ impl Topology {
             }
             MetaOp::EvenSlots => self.ask_for_evening(),
             MetaOp::ConfirmMove { id } => self.confirm_move(*id)?,
+            MetaOp::RaiseLevel { level } => self.raise_level(*level),
+            MetaOp::Led { epoch, node, groups } => {
+                self.check_epoch(*epoch)?;
+                self.check_known(*node, groups)?
+            }
         };
         if outcome != MetaOutcome::Unchanged {
             self.epoch = Epoch(self.epoch.0 + 1);
@@ -328,11 +344,16 @@ impl Topology {
         if registered == info {
             return Ok(MetaOutcome::Unchanged);
         }
-        let address = info.address();
-        if let Some(holder) = self.node_at(&address).filter(|holder| *holder != node) {
-            return Err(MetaError::AddressTaken { address, holder });
+        let holder = self.node_at(&info.address()).filter(|holder| *holder != node);
+        let moved_on = holder.map(|holder| (holder, NodeInfo::unknown(holder, info)));
+        // § Two nodes at one address would be an entry that nobody can apply.
+        if let Some((holder, unknown)) = &moved_on
+            && (unknown.address() == info.address() || self.node_at(&unknown.address()).is_some())
+        {
+            return Err(MetaError::AddressTaken { address: info.address(), holder: *holder });
         }
         self.nodes.insert(node, info.clone());
+        self.nodes.extend(moved_on);
         Ok(MetaOutcome::AddressUpdated)
     }
 

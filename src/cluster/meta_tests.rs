@@ -95,15 +95,13 @@ fn a_group_is_created_by_a_surviving_founding_replica_and_never_again_if_none_su
 }
 
 #[test]
-fn addresses_change_for_members_only_and_never_to_one_in_use() {
+fn addresses_change_for_members_only_and_whoever_was_there_has_none_until_it_tells() {
     let mut topology = topology(3, 3, 3);
     let update = |number, at| MetaOp::UpdateAddress { node: node(number), info: info(at) };
     assert_eq!(topology.apply(&update(1, 9)), Ok(MetaOutcome::AddressUpdated));
     assert_eq!(topology.node_at(&info(9).address()), Some(node(1)));
     assert_eq!(topology.apply(&update(1, 9)), Ok(MetaOutcome::Unchanged));
     assert_eq!(topology.apply(&update(8, 8)), Err(MetaError::UnknownNode(node(8))));
-    let taken = MetaError::AddressTaken { address: info(2).address(), holder: node(2) };
-    assert_eq!(topology.apply(&update(1, 2)), Err(taken));
     let moved_peer_port = NodeInfo { peer_port: 1, ..info(9) };
     let op = MetaOp::UpdateAddress { node: node(1), info: moved_peer_port };
     assert_eq!(topology.apply(&op), Ok(MetaOutcome::AddressUpdated));
@@ -111,6 +109,26 @@ fn addresses_change_for_members_only_and_never_to_one_in_use() {
     let late = join(&topology, 1, 1);
     assert_eq!(topology.apply(&late), Ok(MetaOutcome::Unchanged));
     assert_eq!(topology.node_at(&info(1).address()), None);
+    // Two that exchange theirs, in either order.
+    assert_eq!(topology.apply(&update(2, 3)), Ok(MetaOutcome::AddressUpdated));
+    assert_eq!(topology.node_at(&info(3).address()), Some(node(2)));
+    let unknown = topology.node(node(3)).unwrap().clone();
+    assert!(!unknown.is_known() && super::Address::parse(&unknown.address().to_string()) == Some(unknown.address()));
+    assert_eq!(topology.apply(&update(2, 3)), Ok(MetaOutcome::Unchanged));
+    assert_eq!(topology.apply(&update(3, 2)), Ok(MetaOutcome::AddressUpdated));
+    assert_eq!((topology.node(node(2)), topology.node(node(3))), (Some(&info(3)), Some(&info(2))));
+}
+
+#[test]
+fn the_place_of_a_node_that_is_nowhere_is_nobody_elses() {
+    let mut topology = topology(3, 3, 3);
+    let update = |number, info: NodeInfo| MetaOp::UpdateAddress { node: node(number), info };
+    let squatted = NodeInfo { peer_port: 1, ..NodeInfo::unknown(node(3), &info(3)) };
+    assert_eq!(topology.apply(&update(1, squatted)), Ok(MetaOutcome::AddressUpdated));
+    // Node 3 would have to go where node 1 is.
+    let refused = topology.apply(&update(2, info(3)));
+    assert_eq!(refused, Err(MetaError::AddressTaken { address: info(3).address(), holder: node(3) }));
+    assert_eq!(topology.validate(), Ok(()));
 }
 
 #[test]

@@ -43,6 +43,6 @@ pub use route::{Route, RouteTable};
 pub use settings::{Settings, SettingsMismatch, WantedSettings};
 pub use status::{ClusterStatus, GroupStatus, MoveProgress, MoveStatus, NodeState, NodeStatus, ReplicaStatus};
 pub use topology::{
-    Address, GroupInfo, META_VOTER_COUNT_MAX, MetaRole, NODE_COUNT_MAX, NodeInfo, Topology, TopologyError,
+    Address, FIRST_LEVEL, GroupInfo, META_VOTER_COUNT_MAX, MetaRole, NODE_COUNT_MAX, NodeInfo, Topology, TopologyError,
 };
-pub use view::{Absent, ClusterShard, ClusterView, PeerTraffic, SlotRange};
+pub use view::{Absent, ClusterShard, ClusterView, Leaderless, PeerTraffic, SlotRange};

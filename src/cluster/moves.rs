@@ -27,6 +27,8 @@ pub struct Move {
     pub target_done: bool,
     /// Aborted ones of the slot to the same group before it, each begun again as the next.
     pub tries: u32,
+    /// The id of its first try.
+    pub origin: MoveId,
     /// An operator wants it: the scheduler is not to undo it.
     pub by_hand: bool,
 }
@@ -126,15 +128,18 @@ impl Topology {
         if wanted.is_empty() {
             return Ok(MetaOutcome::Unchanged);
         }
-        wanted.into_iter().for_each(|slot| self.start_move(slot, to, 0, by_hand));
+        wanted.into_iter().for_each(|slot| self.start_move(slot, to, by_hand, None));
         Ok(MetaOutcome::Moves)
     }
 
-    fn start_move(&mut self, slot: Slot, to: GroupId, tries: u32, by_hand: bool) {
+    /// `before`: the try that has come to nothing.
+    fn start_move(&mut self, slot: Slot, to: GroupId, by_hand: bool, before: Option<&Move>) {
         let id = self.next_move;
         self.next_move = MoveId(id.0 + 1);
         let (from, state) = (self.group_of(slot), MoveState::Started);
-        self.moves.insert(id, Move { slot, from, to, state, source_done: false, target_done: false, tries, by_hand });
+        let (tries, origin) = before.map_or((0, id), |before| (before.tries + 1, before.origin));
+        let (source_done, target_done) = (false, false);
+        self.moves.insert(id, Move { slot, from, to, state, source_done, target_done, tries, origin, by_hand });
     }
 
     pub(super) fn confirm_move(&self, id: MoveId) -> Result<MetaOutcome, MetaError> {
@@ -151,8 +156,9 @@ impl Topology {
         match slot_move.state {
             MoveState::Started => {
                 slot_move.state = MoveState::Committed;
-                self.slots[slot_move.slot.index()] = slot_move.to;
-                self.placed_by_hand |= slot_move.by_hand;
+                let Move { slot, from, to, by_hand, .. } = *slot_move;
+                self.slots[slot.index()] = to;
+                self.note_placed(slot, from, to, by_hand);
                 Ok(MetaOutcome::Moves)
             }
             MoveState::Committed => Ok(MetaOutcome::Unchanged),
@@ -188,10 +194,10 @@ impl Topology {
             MoveEnd::Target => slot_move.target_done = true,
         }
         if slot_move.source_done && slot_move.target_done {
-            let Move { slot, to, state, tries, by_hand, .. } = slot_move.clone();
-            self.moves.remove(&id);
-            if state == (MoveState::Aborted { again: true }) {
-                self.start_move(slot, to, tries + 1, by_hand);
+            let ended = self.moves.remove(&id);
+            let again = ended.filter(|ended| ended.state == MoveState::Aborted { again: true });
+            if let Some(before) = again {
+                self.start_move(before.slot, before.to, before.by_hand, Some(&before));
             }
         }
         Ok(MetaOutcome::Moves)
@@ -200,12 +206,12 @@ impl Topology {
     /// A slot is in one move at a time, and where the topology says unless that move is committed.
     pub(super) fn validate_moves(&self) -> Result<(), TopologyError> {
         let mut moving = BTreeSet::new();
-        for (id, Move { slot, from, to, state, source_done, target_done, tries, by_hand: _ }) in self.moves() {
+        for (id, Move { slot, from, to, state, source_done, target_done, tries, origin, by_hand: _ }) in self.moves() {
             let owner = if *state == MoveState::Committed { to } else { from };
             let fits = slot.index() < SLOT_COUNT && self.group_of(*slot) == *owner && moving.insert(*slot);
             let groups = from != to && [from, to].iter().all(|group| self.groups.contains_key(group));
             let is_over = *state != MoveState::Started || !(*source_done || *target_done);
-            let is_counted = *tries < MOVE_TRIES_MAX;
+            let is_counted = *tries < MOVE_TRIES_MAX && *origin <= id;
             if !fits || !groups || !is_over || !is_counted || (*source_done && *target_done) || id >= self.next_move {
                 return Err(TopologyError::Move(id));
             }

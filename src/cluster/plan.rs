@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, ClusterId, Epoch, GroupId, MoveId, NodeId, NodeInfo, ReplicaId, Settings, Topology, TopologyError,
-    WantedSettings,
+    Address, ClusterId, Epoch, FIRST_LEVEL, GroupId, MoveId, NodeId, NodeInfo, ReplicaId, Settings, Topology,
+    TopologyError, WantedSettings,
 };
 use crate::planted::{self, Bug};
 use crate::slot::SLOT_COUNT;
@@ -190,8 +190,9 @@ fn lay_out(intent: &Intent, members: &BTreeMap<Address, Founder>, seed: PlanSeed
         moves: BTreeMap::new(),
         next_move: MoveId(1),
         next_group: GroupId(1),
-        placed_by_hand: false,
+        placed_by_hand: BTreeMap::new(),
         evening_asked: 0,
+        level: FIRST_LEVEL,
     };
     for node in &order {
         let replica = topology.draw_replica_id();

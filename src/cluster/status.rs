@@ -16,6 +16,9 @@ pub struct ClusterStatus {
     /// Oldest first.
     #[serde(default)]
     pub moves: Vec<MoveStatus>,
+    /// Slots that stay where an operator has moved them.
+    #[serde(default)]
+    pub held_slots: usize,
 }
 
 /// A slot's move between groups that is not over, or not cleaned up.
@@ -70,7 +73,7 @@ pub enum NodeState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupStatus {
     pub id: u32,
-    /// Node id of the last known leader.
+    /// Node id of the leader; `None` while there is none as far as the asked node can tell.
     pub leader: Option<String>,
     pub term: u64,
     pub replicas: Vec<ReplicaStatus>,

@@ -59,6 +59,9 @@ pub enum MetaRole {
     Learner,
 }
 
+/// The feature level that a cluster begins with.
+pub const FIRST_LEVEL: u16 = 1;
+
 /// See the module's text. Only a founded topology exists; a node that has none yet holds `None`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
@@ -88,10 +91,12 @@ pub struct Topology {
     pub(super) moves: BTreeMap<MoveId, Move>,
     pub(super) next_move: MoveId,
     pub(super) next_group: GroupId,
-    /// An operator has said which slots go where: the scheduler does not even them out until it is told to.
-    pub(super) placed_by_hand: bool,
+    /// Groups that an operator has moved slots to or from, with the slots that he has put there: these stay until the scheduler is told to even them out.
+    pub(super) placed_by_hand: BTreeMap<GroupId, BTreeSet<Slot>>,
     /// How often an operator has told it to.
     pub(super) evening_asked: u64,
+    /// See `RaiseLevel`.
+    pub(super) level: u16,
 }
 
 /// Why bytes from the disk or a peer are not a topology.
@@ -119,6 +124,8 @@ pub enum TopologyError {
     GroupCount(usize),
     #[error("move {0} does not fit the slots and groups")]
     Move(MoveId),
+    #[error("slots are held in group {0}, which does not have them")]
+    Held(GroupId),
 }
 
 impl Topology {
@@ -253,6 +260,7 @@ impl Topology {
         }
         self.groups.iter().try_for_each(|(group, info)| self.validate_group(*group, info))?;
         self.validate_moves()?;
+        self.validate_held()?;
         self.validate_replica_ids()
     }
 
@@ -316,6 +324,16 @@ fn meta_voter_count(nodes: usize) -> usize {
 }
 
 impl NodeInfo {
+    /// Of a node that is not where it was registered, while nobody knows where it is. § No other node may have this address, and none can: no
+    /// host has such a name (RFC 2606).
+    pub(super) fn unknown(node: NodeId, before: &Self) -> Self {
+        Self { host: format!("{node}.invalid"), peer_port: 0, ..before.clone() }
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.peer_port != 0
+    }
+
     pub fn address(&self) -> Address {
         Address { host: self.host.clone(), port: self.port }
     }

@@ -41,16 +41,29 @@ pub struct ClusterView<'a> {
     ranges: Vec<SlotRange>,
     /// The greatest term in which a node leads a group; 0 for a node that leads none.
     config_epochs: BTreeMap<NodeId, u64>,
-    key_slots_without_leader: usize,
+    /// Without a leader since a moment ago, and for long.
+    key_slots_waiting: usize,
+    key_slots_down: usize,
 }
 
-/// Other nodes that this one has no connection to.
+/// How long a group has been without a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaderless {
+    /// As during an election: requests wait.
+    Shortly,
+    /// So long that more must be missing than a vote.
+    Long,
+}
+
+/// Who is not there: nodes that this one has no connection to, and leaders.
 #[derive(Debug, Clone, Default)]
 pub struct Absent {
     /// Lost a moment ago; see the module's text.
     pub lost: BTreeSet<NodeId>,
     /// Away for so long that they are shown as failed, with the key slots they led last until others lead those.
     pub failed: BTreeSet<NodeId>,
+    /// Groups that have no leader as far as this node can tell.
+    pub leaderless: BTreeMap<GroupId, Leaderless>,
 }
 
 /// Frames to and from peers since the start.
@@ -64,14 +77,16 @@ impl<'a> ClusterView<'a> {
     pub fn new(topology: &'a Topology, hints: &Hints, absent: &'a Absent) -> Self {
         let owners: BTreeMap<GroupId, NodeId> =
             topology.groups().keys().map(|group| (*group, owner(topology, hints, &absent.lost, *group))).collect();
-        let current: BTreeSet<GroupId> =
-            topology.groups().keys().copied().filter(|group| hints.is_current(*group)).collect();
         let mut ranges: Vec<SlotRange> = Vec::new();
-        let mut slots_without_leader = 0;
+        let (mut slots_waiting, mut slots_down) = (0, 0);
         // By slots, a sixteenth of the key slots: all clients ask at once when a leader has changed.
         for slot in Slot::by_key_slots() {
             let group = topology.group_of(slot);
-            slots_without_leader += usize::from(!current.contains(&group));
+            match absent.leaderless.get(&group) {
+                Some(Leaderless::Shortly) => slots_waiting += 1,
+                Some(Leaderless::Long) => slots_down += 1,
+                None => (),
+            }
             let (start, end) = slot.key_slot_bounds();
             let node = owners[&group];
             match ranges.last_mut() {
@@ -79,14 +94,14 @@ impl<'a> ClusterView<'a> {
                 Some(_) | None => ranges.push(SlotRange { start, end, node }),
             }
         }
-        let key_slots_without_leader = slots_without_leader * KEY_SLOTS_PER_SLOT;
+        let (key_slots_waiting, key_slots_down) = (slots_waiting * KEY_SLOTS_PER_SLOT, slots_down * KEY_SLOTS_PER_SLOT);
         let mut config_epochs: BTreeMap<NodeId, u64> = topology.nodes().keys().map(|node| (*node, 0)).collect();
         for (group, node) in &owners {
             let term = hints.leader(*group).filter(|leader| leader.node == *node).map_or(0, |leader| leader.term);
             let epoch = config_epochs.entry(*node).or_default();
             *epoch = term.max(*epoch);
         }
-        Self { topology, absent, ranges, config_epochs, key_slots_without_leader }
+        Self { topology, absent, ranges, config_epochs, key_slots_waiting, key_slots_down }
     }
 
     /// Ascending, without holes.
@@ -154,17 +169,17 @@ impl<'a> ClusterView<'a> {
         self.config_epochs.get(&myself).copied().unwrap_or(0)
     }
 
-    /// CLUSTER INFO. `cluster_state` is ok whenever there is a topology: requests are parked during an election, never
-    /// refused, and clients take `fail` for a reason to give up. Key slots whose group has no leader now show as pfail.
+    /// CLUSTER INFO. `cluster_state` stays ok during an election: requests are parked then, not refused, and clients take `fail` for a
+    /// reason to give up. Key slots whose group has no leader now show as pfail; those of a group that has long had none as fail, and so does the state.
     pub fn info_text(&self, myself: NodeId, traffic: PeerTraffic) -> String {
         let leaders: BTreeSet<NodeId> = self.ranges.iter().map(|range| range.node).collect();
         let Epoch(topology_epoch) = self.topology.epoch();
         let current_epoch = self.config_epochs.values().copied().fold(topology_epoch, u64::max);
         let fields = [
             ("cluster_slots_assigned", KEY_SLOT_COUNT as u64),
-            ("cluster_slots_ok", (KEY_SLOT_COUNT - self.key_slots_without_leader) as u64),
-            ("cluster_slots_pfail", self.key_slots_without_leader as u64),
-            ("cluster_slots_fail", 0),
+            ("cluster_slots_ok", (KEY_SLOT_COUNT - self.key_slots_waiting - self.key_slots_down) as u64),
+            ("cluster_slots_pfail", self.key_slots_waiting as u64),
+            ("cluster_slots_fail", self.key_slots_down as u64),
             ("cluster_known_nodes", self.topology.nodes().len() as u64),
             ("cluster_size", leaders.len() as u64),
             ("cluster_current_epoch", current_epoch),
@@ -174,7 +189,8 @@ impl<'a> ClusterView<'a> {
             ("total_cluster_links_buffer_limit_exceeded", 0),
         ];
         let lines = fields.iter().map(|(name, value)| format!("{name}:{value}\r\n"));
-        std::iter::once("cluster_state:ok\r\n".to_owned()).chain(lines).collect()
+        let state = if self.key_slots_down == 0 { "ok" } else { "fail" };
+        std::iter::once(format!("cluster_state:{state}\r\n")).chain(lines).collect()
     }
 }
 
@@ -196,7 +212,7 @@ mod tests {
     use crate::cluster::fixture::{node, topology};
     use crate::cluster::{Ballot, LeaderHint, ReplicaId};
 
-    static NONE_ABSENT: Absent = Absent { lost: BTreeSet::new(), failed: BTreeSet::new() };
+    static NONE_ABSENT: Absent = Absent { lost: BTreeSet::new(), failed: BTreeSet::new(), leaderless: BTreeMap::new() };
 
     /// What redis-py and redis-cli read from CLUSTER NODES: id, host, port, bus port, flags, key slots.
     fn parse_nodes(text: &str) -> BTreeMap<String, (String, Vec<String>, BTreeSet<usize>)> {
@@ -323,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn info_stays_ok_during_an_election_and_counts_the_key_slots_without_a_leader() {
+    fn info_stays_ok_during_an_election_and_not_when_it_does_not_end() {
         let topology = topology(3, 1, 3);
         let mut hints = Hints::default();
         hints.learn(GroupId(1), hint(&topology, 1, 4, 0));
@@ -342,10 +358,16 @@ mod tests {
         ] {
             assert!(text.contains(&format!("\r\n{line}\r\n")), "{line} in {text}");
         }
-        hints.learn_election(GroupId(1), Ballot { term: 5, replica: ReplicaId(1) });
-        let text =
-            ClusterView::new(&topology, &hints, &NONE_ABSENT).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
-        assert!(text.starts_with("cluster_state:ok\r\n") && text.contains("\r\ncluster_slots_pfail:16384\r\n"));
+        for (since, state, pfail, fail) in [(Leaderless::Shortly, "ok", 16384, 0), (Leaderless::Long, "fail", 0, 16384)]
+        {
+            let absent = Absent { leaderless: [(GroupId(1), since)].into(), ..Absent::default() };
+            let text =
+                ClusterView::new(&topology, &hints, &absent).info_text(node(1), PeerTraffic { sent: 6, received: 7 });
+            assert!(text.starts_with(&format!("cluster_state:{state}\r\n")), "{text}");
+            let counts =
+                format!("\r\ncluster_slots_ok:0\r\ncluster_slots_pfail:{pfail}\r\ncluster_slots_fail:{fail}\r\n");
+            assert!(text.contains(&counts), "{text}");
+        }
     }
 
     #[test]

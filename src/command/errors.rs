@@ -12,6 +12,8 @@ pub enum WireError {
     // Form of a request.
     #[error("ERR unknown command '{name}', with args beginning with: {args}")]
     UnknownCommand { name: String, args: String },
+    #[error("ERR not run: it follows MULTI, which is not known here")]
+    MultiRefused,
     #[error("ERR unknown subcommand '{name}'. Try {container} HELP.")]
     UnknownSubcommand { name: String, container: String },
     #[error("ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP.")]
@@ -91,6 +93,11 @@ pub enum WireError {
          between policies at runtime LRU and LFU data will take some time to adjust."
     )]
     NoLfuPolicy,
+    #[error(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies \
+         at runtime LRU and LFU data will take some time to adjust."
+    )]
+    LfuPolicy,
 
     // Where a request belongs.
     #[error("MOVED {key_slot} {host}:{port}")]

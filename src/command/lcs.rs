@@ -42,7 +42,7 @@ pub fn read_lcs(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
             Lookup::Due => return ReadOutcome::Due,
             Lookup::Miss => {}
             Lookup::Hit(entry) => {
-                entry.touch(time.clock);
+                entry.note_read(time);
                 *value = entry.value().into_shared();
             }
         }

@@ -34,13 +34,21 @@ pub fn read_refcount(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
 
 pub fn read_idletime(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
     read_entry(args, bucket, time, reply, |entry, reply| {
+        if time.marking.by_frequency {
+            return WireError::LfuPolicy.reply(reply);
+        }
         reply.integer(i64::from(entry.idle_seconds(time.clock)));
     })
 }
 
-/// An error for every key that exists, as in Redis while `maxmemory-policy` is not an LFU one.
+/// An error for every key that exists while `maxmemory-policy` is not an LFU one, as IDLETIME is while it is.
 pub fn read_freq(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply) -> ReadOutcome {
-    read_entry(args, bucket, time, reply, |_, reply| WireError::NoLfuPolicy.reply(reply))
+    read_entry(args, bucket, time, reply, |entry, reply| {
+        if !time.marking.by_frequency {
+            return WireError::NoLfuPolicy.reply(reply);
+        }
+        reply.integer(i64::from(entry.frequency_at(time.clock)));
+    })
 }
 
 /// `MEMORY USAGE key [SAMPLES n]`: a string is one allocation, so the samples do not matter, but are checked.

@@ -19,7 +19,7 @@ pub fn read_get(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply)
         Lookup::Due => return ReadOutcome::Due,
         Lookup::Miss => reply.null(),
         Lookup::Hit(entry) => {
-            entry.touch(time.clock);
+            entry.note_read(time);
             reply_value(&entry, reply);
         }
     }
@@ -34,7 +34,7 @@ pub fn read_mget(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Reply
             Lookup::Due => return ReadOutcome::Due,
             Lookup::Miss => reply.null(),
             Lookup::Hit(entry) => {
-                entry.touch(time.clock);
+                entry.note_read(time);
                 reply_value(&entry, reply);
                 if reply.total_len() - before > REPLY_BYTES_MAX {
                     reply.truncate(mark);
@@ -52,7 +52,7 @@ pub fn read_strlen(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut Rep
         Lookup::Due => return ReadOutcome::Due,
         Lookup::Miss => reply.integer(0),
         Lookup::Hit(entry) => {
-            entry.touch(time.clock);
+            entry.note_read(time);
             reply.integer(entry.value_len() as i64);
         }
     }
@@ -73,7 +73,7 @@ pub fn read_getrange(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &mut R
         Lookup::Due => return ReadOutcome::Due,
         Lookup::Miss => reply.bulk(b""),
         Lookup::Hit(entry) => {
-            entry.touch(time.clock);
+            entry.note_read(time);
             let range = clamp_range(start, end, entry.value_len());
             reply_range(&entry, range, reply);
         }

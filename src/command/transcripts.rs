@@ -55,11 +55,11 @@ impl Executor {
                 let key_slot = key_slot.expect("a read has a key");
                 let mark = reply.len();
                 // The log has passed nothing yet, so that every expired key is Due at first.
-                let lagging = Time { stamp: Timestamp(0), clock: self.now };
+                let lagging = Time::new(Timestamp(0), self.now);
                 let mut outcome = self.keyspace.read(key_slot, |bucket| read(args, bucket, lagging, reply));
                 if let ReadOutcome::Due = outcome {
                     reply.truncate(mark);
-                    let at_apply = Time { stamp: self.now, clock: self.now };
+                    let at_apply = Time::new(self.now, self.now);
                     outcome = self.keyspace.read(key_slot, |bucket| read(args, bucket, at_apply, reply));
                 }
                 match outcome {
@@ -197,7 +197,7 @@ fn large_values_are_answered_after_the_lock_is_gone() {
     let bytes = b"GETk";
     let ranges = [ArgRange { start: 0, end: 3 }, ArgRange { start: 3, end: 4 }];
     let Some(Run::Read(read)) = table::lookup(b"get").map(|row| row.run) else { panic!("GET reads") };
-    let time = Time { stamp: executor.now, clock: executor.now };
+    let time = Time::new(executor.now, executor.now);
     let mut reply = Reply::new(Protocol::Resp2);
     let outcome = executor
         .keyspace

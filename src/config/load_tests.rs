@@ -134,6 +134,28 @@ fn a_node_is_announced_by_its_entry_in_the_initial_cluster() {
     assert_eq!(announced(&["--announce-host", "x", "--announce-port", "1"]), "x:1");
 }
 
+#[test]
+fn a_member_keeps_its_host_unless_another_is_given() {
+    let announced =
+        |host: &str, flags: &[&str]| load_from("", &[], flags).unwrap().config.announce_again(host).to_string();
+    let other_ports = "10.0.0.1:6379,10.0.0.2:6379";
+    for (registered, flags, expected) in [
+        ("10.0.0.1", &["--bind", "0.0.0.0", "--port", "7"][..], "10.0.0.1:7"),
+        ("10.0.0.1", &["--bind", "0.0.0.0,10.0.0.9"], "10.0.0.1:6379"),
+        ("10.0.0.1", &[], "10.0.0.1:6379"),
+        ("node-1", &[], "node-1:6379"),
+        ("10.0.0.1", &["--bind", "127.0.0.1,10.0.0.1"], "10.0.0.1:6379"),
+        // Both have this port, so neither is known to be this node's.
+        ("10.0.0.1", &["--initial-cluster", other_ports], "10.0.0.1:6379"),
+        ("10.0.0.1", &["--bind", "10.0.0.9"], "10.0.0.9:6379"),
+        ("127.0.0.1", &["--bind", "10.0.0.9,127.0.0.1"], "10.0.0.9:6379"),
+        ("10.0.0.1", &["--port", "7", "--initial-cluster", "b:7,c:8"], "b:7"),
+        ("10.0.0.1", &["--announce-host", "x", "--bind", "10.0.0.1"], "x:6379"),
+    ] {
+        assert_eq!(announced(registered, flags), expected, "{registered} with {flags:?}");
+    }
+}
+
 /// The documented file, with each `#key = value` line (no blank after the mark) taken as set.
 fn documented_with_everything_set() -> String {
     let uncomment = |line: &str| match line.strip_prefix('#') {

@@ -52,8 +52,8 @@ pub struct Config {
     /// Port for metrics, health checks and the status page; 0 is off [default: port + 1000].
     #[arg(long, help_heading = "Network")]
     pub http_port: Option<u16>,
-    /// Host that clients and other nodes are told to reach this node by [default: the first --bind address, or this
-    /// node's entry in --initial-cluster].
+    /// Host that clients and other nodes are told to reach this node by [default: this node's entry in
+    /// --initial-cluster, or the first --bind address; a member that is given neither keeps the host it has].
     #[arg(long, value_name = "HOST", help_heading = "Network")]
     pub announce_host: Option<String>,
     /// Port that clients are told to reach this node by [default: port].
@@ -228,15 +228,38 @@ impl Config {
     /// What others are told: --announce-host; else the one entry of --initial-cluster that has our port, if only one
     /// has; else the first --bind address, unless that is a wildcard; else 127.0.0.1.
     pub fn announce(&self) -> HostPort {
-        let port = self.announce_port.unwrap_or(self.port);
-        let mut ours = self.initial_cluster.iter().filter(|address| address.port == port);
+        let host = self.named_host().or_else(|| self.bound_host().map(|host| host.to_string()));
+        HostPort { host: host.unwrap_or_else(|| "127.0.0.1".to_string()), port: self.announced_port() }
+    }
+
+    /// What a member announces that the others know by the host `registered`: --announce-host or its entry in --initial-cluster, if they are
+    /// given; else the host it has, unless --bind says that it is elsewhere. § A restart with fewer flags must not take the others the way to it.
+    pub fn announce_again(&self, registered: &str) -> HostPort {
+        let ip = registered.parse::<IpAddr>().ok();
+        let was_loopback = ip.is_some_and(|ip| ip.is_loopback());
+        let is_wide = self.bind.iter().any(IpAddr::is_unspecified);
+        let kept = is_wide || !was_loopback && ip.is_some_and(|ip| self.bind.contains(&ip));
+        // The loopback address is the default, and no way to a node that was elsewhere.
+        let moved = || self.bound_host().filter(|bound| !kept && (was_loopback || !bound.is_loopback()));
+        let host = self.named_host().or_else(|| moved().map(|host| host.to_string()));
+        HostPort { host: host.unwrap_or_else(|| registered.to_string()), port: self.announced_port() }
+    }
+
+    fn announced_port(&self) -> u16 {
+        self.announce_port.unwrap_or(self.port)
+    }
+
+    fn named_host(&self) -> Option<String> {
+        let mut ours = self.initial_cluster.iter().filter(|address| address.port == self.announced_port());
         let listed = match (ours.next(), ours.next()) {
             (Some(only), None) => Some(only.host.clone()),
             (None, _) | (Some(_), Some(_)) => None,
         };
-        let bound = || self.bind.iter().find(|address| !address.is_unspecified()).map(ToString::to_string);
-        let host = self.announce_host.clone().or(listed).or_else(bound);
-        HostPort { host: host.unwrap_or_else(|| "127.0.0.1".to_string()), port }
+        self.announce_host.clone().or(listed)
+    }
+
+    fn bound_host(&self) -> Option<IpAddr> {
+        self.bind.iter().find(|address| !address.is_unspecified()).copied()
     }
 
     /// Copies of each key in a new cluster.

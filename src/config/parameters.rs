@@ -41,6 +41,8 @@ pub(super) enum Change {
     Allowed,
     /// "can't set immutable config"
     Immutable,
+    /// The same to any value but the present one, for tools that set what Redis lets them.
+    Unchanged,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +72,11 @@ const COUNT: Kind = Kind::Integer { min: 0, max: i64::MAX };
 const INT: Kind = Kind::Integer { min: i32::MIN as i64, max: i32::MAX as i64 };
 const SECONDS: Kind = Kind::Integer { min: 0, max: i32::MAX as i64 };
 const MB: u64 = 1 << 20;
+
+pub(super) const OUTPUT_LIMIT: &str = "client-output-limit";
+pub(super) const OUTPUT_LIMITS: &str = "client-output-buffer-limit";
+pub(super) const OUTPUT_LIMIT_MIN: u64 = MB;
+pub(super) const OUTPUT_LIMIT_MAX: u64 = MB << 20;
 
 const fn row(name: &'static str, kind: Kind, initial: Initial, change: Change) -> Parameter {
     Parameter { name, alias: None, kind, initial, change, file_key: None }
@@ -134,9 +141,21 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live("client-query-buffer-limit", Kind::Memory { min: MB, max: MB << 20 }, |config| {
         config.client_query_buffer_limit.0.to_string()
     }),
-    live("client-output-limit", Kind::Memory { min: MB, max: MB << 20 }, |config| {
+    live(OUTPUT_LIMIT, Kind::Memory { min: OUTPUT_LIMIT_MIN, max: OUTPUT_LIMIT_MAX }, |config| {
         config.client_output_limit.0.to_string()
     }),
+    // Of normal clients the same limit, in Redis's words; those of the other classes are remembered.
+    row(
+        OUTPUT_LIMITS,
+        Kind::OutputLimits,
+        Initial::Setting(|config| {
+            format!(
+                "normal {} 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+                config.client_output_limit.0
+            )
+        }),
+        Change::Allowed,
+    ),
     live("slowlog-log-slower-than", Kind::Integer { min: -1, max: i64::MAX }, |config| {
         config.slowlog_log_slower_than.to_string()
     }),
@@ -155,7 +174,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     started_with("http-port", |config| config.http_port().unwrap_or(0).to_string()),
     started_with("bind", addresses),
     started_with("dir", |config| config.data_dir.display().to_string()).or("data-dir"),
-    started_with("appendfsync", |config| config.appendfsync.to_string()),
+    row("appendfsync", Kind::Text, Initial::Setting(|config| config.appendfsync.to_string()), Change::Unchanged),
     started_with("cluster-announce-ip", |config| config.announce_host.clone().unwrap_or_default()).or("announce-host"),
     started_with("cluster-announce-port", |config| config.announce_port.unwrap_or(0).to_string()).or("announce-port"),
     started_with("cluster-port", |config| config.peer_port().to_string()),
@@ -257,11 +276,6 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     remembered("repl-diskless-load", Kind::OneOf(&["disabled", "on-empty-db", "swapdb"]), "disabled"),
     remembered("replica-serve-stale-data", Kind::YesNo, "yes").or("slave-serve-stale-data"),
     remembered("replica-priority", SECONDS, "100").or("slave-priority"),
-    remembered(
-        "client-output-buffer-limit",
-        Kind::OutputLimits,
-        "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
-    ),
     remembered("cluster-node-timeout", COUNT, "15000"),
     remembered("cluster-migration-barrier", SECONDS, "1"),
     remembered("cluster-replica-validity-factor", SECONDS, "10").or("cluster-slave-validity-factor"),

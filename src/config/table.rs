@@ -11,7 +11,9 @@ use clap::ValueEnum;
 use parking_lot::Mutex;
 
 use super::options::Config;
-use super::parameters::{Change, Initial, Kind, PARAMETERS, Parameter};
+use super::parameters::{
+    Change, Initial, Kind, OUTPUT_LIMIT, OUTPUT_LIMIT_MAX, OUTPUT_LIMIT_MIN, OUTPUT_LIMITS, PARAMETERS, Parameter,
+};
 use super::units::{ByteSize, EvictionPolicy, LogLevel, Secret, YesNo};
 
 /// Longest text of a parameter; keeps one CONFIG SET from holding 512 MB for ever.
@@ -103,12 +105,14 @@ impl ConfigTable {
             }
             match parameter.change {
                 Change::Allowed => {}
-                Change::Immutable => return Err(failed("can't set immutable config")),
+                Change::Unchanged if *text == next[parameter.name] => {}
+                Change::Immutable | Change::Unchanged => return Err(failed("can't set immutable config")),
             }
             next.insert(
                 parameter.name,
                 parameter.kind.normalized(text, &next[parameter.name]).map_err(|reason| failed(&reason))?,
             );
+            align_output_limits(&mut next, parameter.name);
         }
         let tunables = Tunables::from_values(&next);
         let (asked_for, most) = (tunables.maxclients, self.clients_max as usize);
@@ -193,7 +197,20 @@ fn percentiles(text: &str) -> Option<Vec<f64>> {
     numbers.filter(|all| all.len() <= PERCENTILES_MAX && all.iter().all(|number| (0.0..=100.0).contains(number)))
 }
 
-/// `class hard soft seconds` for one class or more.
+/// Redis's limit of normal clients and our own are one: whichever was set decides.
+fn align_output_limits(values: &mut Values, set: &str) {
+    let mut limits: Vec<String> = values[OUTPUT_LIMITS].split_whitespace().map(str::to_string).collect();
+    match set {
+        OUTPUT_LIMITS => drop(values.insert(OUTPUT_LIMIT, limits[1].clone())),
+        OUTPUT_LIMIT => {
+            limits[1].clone_from(&values[OUTPUT_LIMIT]);
+            values.insert(OUTPUT_LIMITS, limits.join(" "));
+        }
+        _ => (),
+    }
+}
+
+/// `class hard soft seconds` for one class or more. Of normal clients the hard limit is in force, within its bounds, and 0 is the upper one.
 fn output_limits(text: &str, current: &str) -> Result<String, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     if !words.len().is_multiple_of(4) {
@@ -211,6 +228,13 @@ fn output_limits(text: &str, current: &str) -> Result<String, String> {
         let seconds = limit[3].parse::<u32>().ok().map(|seconds| seconds.to_string());
         let (Some(hard), Some(soft), Some(seconds)) = (bytes(limit[1]), bytes(limit[2]), seconds) else {
             return Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".to_string());
+        };
+        let (hard, soft, seconds) = match class {
+            0 => {
+                let hard = hard.parse().ok().filter(|hard| *hard > 0).unwrap_or(OUTPUT_LIMIT_MAX);
+                (hard.clamp(OUTPUT_LIMIT_MIN, OUTPUT_LIMIT_MAX).to_string(), "0".to_owned(), "0".to_owned())
+            }
+            _ => (hard, soft, seconds),
         };
         limits.splice(4 * class + 1..4 * class + 4, [hard, soft, seconds]);
     }

@@ -66,7 +66,7 @@ fn no_more_clients_are_taken_than_sockets_can_be_opened() {
 fn output_limits_are_checked_and_merged_as_redis_does() {
     let table = table();
     table.set(&[("client-output-buffer-limit", "Replica 1mb 2 3 pubsub 4 5 6")]).unwrap();
-    let expected = "normal 0 0 0 slave 1048576 2 3 pubsub 4 5 6";
+    let expected = "normal 1073741824 0 0 slave 1048576 2 3 pubsub 4 5 6";
     assert_eq!(one(&table, "client-output-buffer-limit"), expected);
     for (text, reason) in [
         ("x", "Wrong number of arguments in buffer limit configuration."),
@@ -79,6 +79,25 @@ fn output_limits_are_checked_and_merged_as_redis_does() {
         assert!(error.ends_with(reason), "{text}: {error}");
     }
     assert_eq!(one(&table, "client-output-buffer-limit"), expected);
+}
+
+#[test]
+fn the_output_limit_of_normal_clients_is_set_by_either_name_and_shown_as_it_is_in_force() {
+    let table = table();
+    let shown = || {
+        let limits = one(&table, "client-output-buffer-limit");
+        (limits.split(" slave").next().unwrap().to_owned(), one(&table, "client-output-limit"))
+    };
+    for (name, value, bytes) in [
+        ("client-output-buffer-limit", "normal 4mb 2mb 10", 4 << 20),
+        ("client-output-limit", "2mb", 2 << 20),
+        ("client-output-buffer-limit", "normal 100 0 0", 1 << 20),
+        ("client-output-buffer-limit", "normal 0 0 0", 1 << 40),
+    ] {
+        table.set(&[(name, value)]).unwrap();
+        assert_eq!(shown(), (format!("normal {bytes} 0 0"), bytes.to_string()), "{name} {value}");
+        assert_eq!(table.tunables().client_output_limit, bytes);
+    }
 }
 
 #[test]
@@ -127,6 +146,13 @@ fn get_takes_globs_in_any_case_and_finds_nothing_for_an_unknown_name() {
     assert_eq!(get(&table, "timeou?").len(), 1);
     assert_eq!(get(&table, "no-such-thing"), []);
     assert!(get(&table, "*").len() > PARAMETERS.len());
+}
+
+#[test]
+fn appendfsync_may_be_set_to_what_it_is() {
+    let table = table();
+    assert_eq!(table.set(&[("appendfsync", "always")]), Ok(()));
+    assert!(table.set(&[("appendfsync", "no")]).unwrap_err().ends_with("can't set immutable config"));
 }
 
 #[test]

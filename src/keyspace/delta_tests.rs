@@ -114,7 +114,7 @@ fn a_large_value_comes_in_parts_and_again_only_where_it_was_edited() {
     assert!(pair.pass() > 3_000_000);
     pair.check();
     let encoding = |keyspace: &Keyspace, pair: &Pair| {
-        let time = crate::keyspace::Time { stamp: Timestamp(0), clock: Timestamp(0) };
+        let time = crate::keyspace::Time::new(Timestamp(0), Timestamp(0));
         keyspace.read(pair.key_slot, |bucket| match bucket.get(&key(1), time) {
             crate::keyspace::Lookup::Hit(entry) => entry.encoding(),
             other => panic!("{other:?}"),

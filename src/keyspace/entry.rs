@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::keyspace::access;
 use crate::keyspace::record::Record;
-use crate::keyspace::terms::Value;
+use crate::keyspace::terms::{Time, Value};
 
 /// Longest value Redis embeds in its object header (OBJ_ENCODING_EMBSTR_SIZE_LIMIT).
 const EMBSTR_BYTES_MAX: usize = 44;
@@ -97,7 +97,14 @@ impl<'a> Entry<'a> {
         self.record.mark.frequency_at(access::seconds(now)) as u8
     }
 
-    /// Notes an access, relaxed, for eviction.
+    /// Notes a read, relaxed, for eviction.
+    pub fn note_read(&self, time: Time) {
+        if !time.marking.untouched {
+            self.touch(time.clock);
+        }
+    }
+
+    /// Notes an access in any case.
     pub fn touch(&self, now: Timestamp) {
         self.record.mark.touch(access::seconds(now));
     }

@@ -35,4 +35,4 @@ pub use rope::{PIECE_BYTES, Patch, SharedValue};
 pub use scan::ScanCursor;
 pub use store::{Counters, Keyspace, WARMED_AT_ONCE};
 pub use table::SubTable;
-pub use terms::{Applied, HashSecret, Position, SlotState, Time, Value};
+pub use terms::{Applied, HashSecret, Marking, Position, SlotState, Time, Value};

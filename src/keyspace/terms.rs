@@ -49,11 +49,27 @@ pub enum Applied<R> {
     Done(R),
 }
 
-/// The two times a read needs: the last stamp applied from the log, and the group clock now. `stamp <= clock`.
+/// What a read needs beside its key: the last stamp applied from the log, and the group clock now. `stamp <= clock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time {
     pub stamp: Timestamp,
     pub clock: Timestamp,
+    pub marking: Marking,
+}
+
+/// What a read does with access marks, which are no replicated state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marking {
+    /// It leaves none, unless that is what it is for (TOUCH).
+    pub untouched: bool,
+    /// Their counter counts, not their age.
+    pub by_frequency: bool,
+}
+
+impl Time {
+    pub fn new(stamp: Timestamp, clock: Timestamp) -> Self {
+        Self { stamp, clock, marking: Marking::default() }
+    }
 }
 
 /// A value to store, or one read. Give large values as `Shared`: they are kept by refcount instead of being copied under the lock.

@@ -37,7 +37,7 @@ fn at(index: u64) -> Position {
 }
 
 fn time(ms: i64) -> Time {
-    Time { stamp: Timestamp(ms), clock: Timestamp(ms) }
+    Time::new(Timestamp(ms), Timestamp(ms))
 }
 
 fn done<R>(applied: Applied<R>) -> R {
@@ -223,7 +223,7 @@ fn a_key_past_due_by_the_clock_alone_is_due_and_past_the_stamp_a_miss() {
     let keyspace = owned_keyspace();
     put(&keyspace, 1, b"k", b"v", Some(100));
     let look = |stamp, clock| {
-        let time = Time { stamp: Timestamp(stamp), clock: Timestamp(clock) };
+        let time = Time::new(Timestamp(stamp), Timestamp(clock));
         keyspace.read(KeySlot::of_key(b"k"), |bucket| match bucket.get(b"k", time) {
             Lookup::Hit(_) => "hit",
             Lookup::Miss => "miss",

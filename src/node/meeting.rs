@@ -14,7 +14,7 @@ use crate::raft::{self, FormationConfig, NodeRecord, power_loss};
 /// `alone` says why not, if the node is not.
 pub async fn meet(config: &Config, formation: &FormationConfig, address: &Address, alone: Result<(), String>) {
     let joined = match alone {
-        Ok(()) => raft::join_other(formation, address).await,
+        Ok(()) => raft::join_other(formation, config.replicas, address).await,
         Err(reason) => Err(reason),
     };
     let aside = joined.and_then(|record| begin_anew(config, &record).map_err(|error| error.to_string()));

@@ -31,6 +31,12 @@ impl<'a> Args<'a> {
         self.ranges.is_empty()
     }
 
+    /// Bytes from where the first word begins to where the last one ends.
+    pub fn span(&self) -> usize {
+        let ends = self.ranges.first().zip(self.ranges.last());
+        ends.map_or(0, |(first, last)| (last.end - first.start) as usize)
+    }
+
     /// Outlives the `Args` itself, unlike `args[index]`.
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let range = self.ranges.get(index)?;

@@ -32,7 +32,7 @@ struct Large {
 }
 
 /// § A large value is not copied while its bucket is locked: it is kept by reference count until `fill_in` or
-/// [`Replies::append_to`], which the caller runs when the lock is gone.
+/// [`Replies::append_to`], which the caller runs when the lock is gone, and a connection when there is room for it.
 #[derive(Debug, Default)]
 pub struct Reply {
     buffer: BytesMut,
@@ -42,17 +42,31 @@ pub struct Reply {
     discarded: bool,
 }
 
-/// Replies that are not filled in yet, on their way from where they were made to the connection.
+/// Replies that are not filled in yet, on their way from where they were made to the connection's socket.
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: BytesMut,
     large: Vec<Large>,
 }
 
+impl From<BytesMut> for Replies {
+    fn from(bytes: BytesMut) -> Self {
+        Self { bytes, large: Vec::new() }
+    }
+}
+
 impl Replies {
-    /// The bytes, if no large value is missing from them.
-    pub fn whole(self) -> Result<BytesMut, Self> {
-        if self.large.is_empty() { Ok(self.bytes) } else { Err(self) }
+    pub fn bytes(&self) -> &BytesMut {
+        &self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The bytes, if no large value is missing from them; they are gone from here then.
+    pub fn take_whole(&mut self) -> Option<BytesMut> {
+        self.large.is_empty().then(|| std::mem::take(&mut self.bytes))
     }
 
     /// Bytes that `range` comes to when it is filled in.
@@ -125,12 +139,25 @@ impl Reply {
     /// Copies in the large values. Not under a bucket's lock.
     pub fn fill_in(&mut self) {
         let Some(start) = self.large.first().map(|large| large.at) else { return };
-        let mut parts = self.take_replies();
-        let rest = parts.bytes.split_off(start);
-        self.buffer = parts.bytes;
-        parts.large.iter_mut().for_each(|large| large.at -= start);
-        let parts = Replies { bytes: rest, large: parts.large };
+        let parts = self.split_off(start);
         parts.append_to(&mut self.buffer, 0..parts.bytes.len());
+    }
+
+    /// What was written past `start`, as it is.
+    pub fn split_off(&mut self, start: usize) -> Replies {
+        let kept = self.large.partition_point(|large| large.at < start);
+        let mut large = self.large.split_off(kept);
+        self.large_bytes -= large.iter().map(|large| large.value.len()).sum::<usize>();
+        large.iter_mut().for_each(|large| large.at -= start);
+        // A copy of a few bytes leaves the buffer its room.
+        let bytes = BytesMut::from(&self.buffer[start..]);
+        self.buffer.truncate(start);
+        Replies { bytes, large }
+    }
+
+    /// Where the first large value belongs that is not filled in.
+    pub fn first_large(&self) -> Option<usize> {
+        self.large.first().map(|large| large.at)
     }
 
     /// Everything, as it is.

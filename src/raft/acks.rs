@@ -6,6 +6,7 @@
 //! answered request itself was queued.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -41,6 +42,19 @@ impl Acks {
             times.get(voters.len() / 2).copied().flatten()
         });
         quorums.min().flatten().filter(|time| *time != Boottime(u64::MAX))
+    }
+
+    /// Whether a quorum has acknowledged `leader`, who is `own`, of late. A sole voter is one by itself.
+    pub fn hears_quorum(
+        &self,
+        leader: LeaderId,
+        own: ReplicaId,
+        membership: &StoredMembership,
+        within: Duration,
+    ) -> bool {
+        let acked = self.quorum(leader, own, membership);
+        membership.voter_ids().eq([own.0])
+            || acked.is_some_and(|acked| Boottime::now().saturating_since(acked) < within)
     }
 }
 

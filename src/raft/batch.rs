@@ -16,8 +16,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::clock::Timestamp;
 use crate::raft::Batch;
 
-/// § Op semantics are selected by this number, carried in every entry. A replica that meets a level above its own stops
-/// instead of guessing.
+/// The highest feature level that this version knows. § What an op means is selected by the level in its entry, which is the topology's: raised when every
+/// node knows it, so that versions can be mixed while nodes are upgraded one by one. A replica that meets a level above stops instead of guessing.
 pub const FEATURE_LEVEL: u16 = 1;
 
 pub const HEADER_BYTES: usize = 40;
@@ -33,6 +33,7 @@ pub enum BatchKind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {
+    pub level: u16,
     pub kind: BatchKind,
     /// Number of ops.
     pub count: u32,
@@ -64,7 +65,21 @@ pub enum BatchError {
 pub fn encode(header: &BatchHeader, bodies: impl Iterator<Item = impl AsRef<[u8]>> + Clone) -> Batch {
     let body_bytes: usize = bodies.clone().map(|body| body.as_ref().len()).sum();
     let mut bytes = BytesMut::with_capacity(HEADER_BYTES + body_bytes);
-    bytes.put_u16_le(FEATURE_LEVEL);
+    put_header(header, &mut bytes);
+    for body in bodies {
+        bytes.put_slice(body.as_ref());
+    }
+    Batch(bytes.freeze())
+}
+
+/// Of ops that already lie behind room for the header.
+pub fn encode_in_place(header: &BatchHeader, mut bytes: BytesMut) -> Batch {
+    put_header(header, &mut &mut bytes[..HEADER_BYTES]);
+    Batch(bytes.freeze())
+}
+
+fn put_header(header: &BatchHeader, bytes: &mut impl BufMut) {
+    bytes.put_u16_le(header.level);
     bytes.put_u8(match header.kind {
         BatchKind::Ops => 1,
         BatchKind::Meta => 2,
@@ -75,10 +90,6 @@ pub fn encode(header: &BatchHeader, bodies: impl Iterator<Item = impl AsRef<[u8]
     bytes.put_u64_le(header.origin.replica);
     bytes.put_u64_le(header.origin.nonce);
     bytes.put_u64_le(header.seq);
-    for body in bodies {
-        bytes.put_slice(body.as_ref());
-    }
-    Batch(bytes.freeze())
 }
 
 /// The header and the bytes after it.
@@ -101,7 +112,7 @@ pub fn decode(batch: &Batch) -> Result<(BatchHeader, Bytes), BatchError> {
     let stamp = Timestamp(bytes.get_i64_le());
     let origin = Origin { replica: bytes.get_u64_le(), nonce: bytes.get_u64_le() };
     let seq = bytes.get_u64_le();
-    Ok((BatchHeader { kind, count, stamp, origin, seq, durable }, bytes))
+    Ok((BatchHeader { level, kind, count, stamp, origin, seq, durable }, bytes))
 }
 
 /// Without a look at the rest; false for what is none.
@@ -117,6 +128,7 @@ mod tests {
     fn a_batch_decodes_to_what_was_encoded() {
         for durable in [false, true] {
             let header = BatchHeader {
+                level: FEATURE_LEVEL,
                 kind: BatchKind::Ops,
                 count: 2,
                 stamp: Timestamp(-5),
@@ -125,6 +137,9 @@ mod tests {
                 durable,
             };
             let batch = encode(&header, [b"ab".as_slice(), b"c"].iter());
+            let mut ops = BytesMut::zeroed(HEADER_BYTES);
+            ops.put_slice(b"abc");
+            assert_eq!(encode_in_place(&header, ops), batch);
             let (decoded, body) = decode(&batch).expect("decodes");
             assert_eq!((decoded, &body[..]), (header, &b"abc"[..]));
             assert_eq!(is_durable(&batch), durable);

@@ -113,9 +113,9 @@ async fn drive(
     mut node: FormingNode,
     answer: &Mutex<Probe>,
 ) -> Result<Formed, FormationError> {
-    let mut reporter = Reporter::default();
+    let (mut reporter, mut refusals) = (Reporter::default(), Reporter::default());
     loop {
-        let probes = match probe_all(&node, config.password.as_ref()).await {
+        let probes = match probe_all(&node, config.password.as_ref(), &mut refusals).await {
             Ok(probes) => probes,
             Err(error) => return refused(error).await,
         };
@@ -146,7 +146,12 @@ async fn drive(
                 return Ok(Formed { topology });
             }
             Action::JoinThrough(address) => {
-                match join(&join_op(&node), &BTreeSet::new(), config.password.as_ref(), &address).await {
+                // § A founding node that is wiped must be able to come back while a quorum of founding nodes is all there is.
+                let newcomer = match node.purpose {
+                    Purpose::FoundOrJoin => Newcomer::Returning,
+                    Purpose::Join => Newcomer::Stranger,
+                };
+                match join(&join_op(&node), newcomer, &BTreeSet::new(), config.password.as_ref(), &address).await {
                     Ok(topology) => {
                         if node.purpose == Purpose::FoundOrJoin
                             && let Some(difference) = list_difference(&node.intent.addresses, &topology)
@@ -219,8 +224,13 @@ fn draw_seed() -> PlanSeed {
     PlanSeed { cluster_id: ClusterId::random(), hash_secret }
 }
 
-/// An error if a peer refuses this node's password: the password is one for all, so that clients need only one.
-async fn probe_all(node: &FormingNode, password: Option<&Secret>) -> Result<BTreeMap<Address, Probe>, FormationError> {
+/// An error if a peer refuses this node's password: the password is one for all, so that clients need only one. Other errors that are answered are
+/// logged: what answers so is no node that forms or has a cluster.
+async fn probe_all(
+    node: &FormingNode,
+    password: Option<&Secret>,
+    refusals: &mut Reporter,
+) -> Result<BTreeMap<Address, Probe>, FormationError> {
     let own = node.info.address();
     let mut asking = JoinSet::new();
     for address in node.intent.addresses.iter().filter(|address| **address != own) {
@@ -228,21 +238,44 @@ async fn probe_all(node: &FormingNode, password: Option<&Secret>) -> Result<BTre
         asking.spawn(async move {
             let ask = call(&address, password.as_ref(), &[b"CLUSTER", b"KVORUM", b"PROBE"]);
             let answer = tokio::time::timeout(PROBE_WAIT_MAX, ask).await;
-            let probe = match answer {
-                Ok(Ok(Ok(bytes))) => postcard::from_bytes(&bytes).unwrap_or(Probe::Unreachable),
-                Ok(Ok(Err(text))) if is_about_password(&text) => {
-                    return Err(FormationError::OtherPassword { address, text });
-                }
-                Ok(Ok(Err(_)) | Err(_)) | Err(_) => Probe::Unreachable,
-            };
-            Ok((address, probe))
+            match answer {
+                Ok(Ok(Ok(bytes))) => Ok((address, postcard::from_bytes(&bytes).unwrap_or(Probe::Unreachable), None)),
+                Ok(Ok(Err(text))) if is_about_password(&text) => Err(FormationError::OtherPassword { address, text }),
+                Ok(Ok(Err(text))) => Ok((address, Probe::Unreachable, Some(text))),
+                Ok(Err(_)) | Err(_) => Ok((address, Probe::Unreachable, None)),
+            }
         });
     }
-    asking.join_all().await.into_iter().collect()
+    let answers = asking.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let refused = answers.iter().filter_map(|(address, _, text)| Some(format!("{address}: {}", text.as_ref()?)));
+    let mut refused: Vec<String> = refused.collect();
+    if !refused.is_empty() {
+        refused.sort();
+        refusals.note(&format!("nodes were asked for their cluster and refused: {}", refused.join("; ")));
+    }
+    Ok(answers.into_iter().map(|(address, probe, _)| (address, probe)).collect())
 }
 
 fn is_about_password(text: &str) -> bool {
     ["NOAUTH", "WRONGPASS", "ERR AUTH"].iter().any(|start| text.starts_with(start))
+}
+
+/// What a node that joins is to the member that is registered at its address and does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newcomer {
+    /// Its next incarnation: what that one had is gone, so it is replaced at once.
+    Returning,
+    /// Nobody knows. § The member may come back with all that it has, so it is replaced only when it is given up.
+    Stranger,
+}
+
+impl Newcomer {
+    /// The word of a join that says so.
+    pub const RETURNING: &[u8] = b"RETURNING";
+
+    pub fn of_word(word: Option<&[u8]>) -> Self {
+        if word == Some(Self::RETURNING) { Self::Returning } else { Self::Stranger }
+    }
 }
 
 pub(super) enum JoinFailure {
@@ -258,13 +291,15 @@ fn join_op(node: &FormingNode) -> MetaOp {
 /// Asks the member at `address` to take in the node that `op` names, which is to give up copies of the groups in `held`.
 pub(super) async fn join(
     op: &MetaOp,
+    newcomer: Newcomer,
     held: &BTreeSet<GroupId>,
     password: Option<&Secret>,
     address: &Address,
 ) -> Result<Topology, JoinFailure> {
     let (body, held) = (op.encode(), postcard::to_stdvec(held).expect("numbers encode"));
-    let words: [&[u8]; 5] = [b"CLUSTER", b"KVORUM", b"JOIN", &body, &held];
-    let ask = call(address, password, &words);
+    let words: [&[u8]; 6] = [b"CLUSTER", b"KVORUM", b"JOIN", &body, &held, Newcomer::RETURNING];
+    let said = if newcomer == Newcomer::Returning { words.len() } else { words.len() - 1 };
+    let ask = call(address, password, &words[..said]);
     let answer =
         tokio::time::timeout(JOIN_WAIT_MAX, ask).await.map_err(|_| JoinFailure::Later("no answer".to_owned()))?;
     match answer.map_err(|error| JoinFailure::Later(error.to_string()))? {
@@ -400,7 +435,7 @@ async fn answer_connection(mut stream: TcpStream, answers: Answers) -> io::Resul
 }
 
 /// Logs what is waited for, once, and again from time to time.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Reporter {
     last: Option<(String, tokio::time::Instant)>,
 }

@@ -1,7 +1,7 @@
 //! One replica of one data group: what the rest of the node calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Boottime, GroupClock, LastStamp, Timestamp};
-use crate::cluster::{DiskSpace, GroupId, ReplicaId};
+use crate::cluster::{DiskSpace, FIRST_LEVEL, GroupId, ReplicaId};
 use crate::command::{OpCode, plan_expire_due};
 use crate::keyspace::{Keyspace, Time};
 use crate::metrics::GroupMetrics;
@@ -18,6 +18,7 @@ use crate::protocol::Protocol;
 use crate::raft::GroupLog;
 use crate::raft::batch::Origin;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
+use crate::raft::leadership::won;
 use crate::raft::lease::{LeaseCell, LeaseGuard};
 use crate::raft::machine::GroupRaft;
 use crate::raft::move_op::Moved;
@@ -47,6 +48,10 @@ pub struct GroupState {
     stamp_seen: AtomicU64,
     /// The log's last entry when this process started.
     found_last: Option<LogId>,
+    /// The term of the log's vote then: see `leadership::won`.
+    pub found_term: u64,
+    /// The feature level that entries are written with, of the whole node.
+    pub level: Arc<AtomicU16>,
     applied: Mutex<Applied>,
     slots: Mutex<SlotTable>,
     /// Slots that wait for a move's outcome.
@@ -111,6 +116,8 @@ impl GroupState {
             stamp: AtomicI64::new(i64::MIN),
             stamp_seen: AtomicU64::new(0),
             found_last,
+            found_term: 0,
+            level: Arc::new(AtomicU16::new(FIRST_LEVEL)),
             applied: Mutex::default(),
             slots: Mutex::default(),
             unsettled: AtomicUsize::new(0),
@@ -304,12 +311,6 @@ impl Group {
         self.log.snapshot().map_or(0, |log_id| log_id.index)
     }
 
-    /// It knows the group's time by more than this node's wall clock.
-    #[cfg(test)]
-    pub fn clock_is_known(&self) -> bool {
-        self.state.last_stamp().seen.is_some()
-    }
-
     /// What was applied since the last call.
     #[cfg(test)]
     pub fn take_witnessed(&self) -> Vec<Witnessed> {
@@ -353,7 +354,7 @@ impl Group {
 
     /// (term, replica) of this replica's own leadership, if it has one. § Not its vote's: it may have voted for a successor that it knows nothing of yet.
     pub fn leadership(&self) -> Option<(u64, u64)> {
-        let leader = self.raft.as_leader().ok()?.to_committed_leader_id();
+        let leader = won(&self.raft, self.state.found_term)?;
         Some((leader.term, leader.node_id))
     }
 
@@ -376,9 +377,9 @@ impl Group {
     pub fn time(&self) -> Time {
         let stamp = self.state.stamp();
         if planted::is(Bug::ExpiryByLocalClock) {
-            return Time { stamp, clock: Timestamp::wall_now() };
+            return Time::new(stamp, Timestamp::wall_now());
         }
-        Time { stamp, clock: self.state.clock.now(Boottime::now()).max(stamp) }
+        Time::new(stamp, self.state.clock.now(Boottime::now()).max(stamp))
     }
 
     /// Afterwards the local state covers everything acknowledged before the call (Raft section 6.4, ReadIndex).
@@ -392,10 +393,10 @@ impl Group {
         tokio::time::timeout(self.read_index_wait, read).await.unwrap_or(Err(NoLeader))
     }
 
-    /// Sets the gauges of this replica.
-    pub fn sample_metrics(&self, term: u64) {
+    /// Sets the gauges of this replica. `is_led`: the group has a leader that hears from its quorum.
+    pub fn sample_metrics(&self, term: u64, is_led: bool) {
         let (metrics, counters) = (&self.state.metrics, self.state.keyspace.counters());
-        metrics.is_leader.set(f64::from(u8::from(self.leads())));
+        metrics.is_leader.set(f64::from(u8::from(self.leads() && is_led)));
         metrics.term.set(term as f64);
         metrics.applied_index.set(self.applied_index() as f64);
         metrics.keys.set(counters.keys as f64);

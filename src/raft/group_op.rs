@@ -25,7 +25,7 @@ impl Chunk {
 
     /// FLUSHALL: every bucket of the group is emptied.
     pub fn push_flush(&mut self) {
-        let flush = self.push_op(OpCode::FLUSH, any_key_slot(), |_| Ok(()));
+        let flush = self.push_op(OpCode::FLUSH, any_key_slot(), 0, |_| Ok(()));
         flush.expect("this body cannot be refused");
     }
 }

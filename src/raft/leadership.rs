@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::RaftStateMachine;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::clock::{Boottime, Timestamp};
+use crate::clock::{Boottime, Timestamp, alarm_unless_near};
 use crate::cluster::{GroupId, ReplicaId};
 use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
@@ -20,7 +21,8 @@ use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
 use crate::raft::replica::Reads;
 use crate::raft::space::Space;
-use crate::raft::types::{LeaderId, StoredMembership};
+use crate::raft::types::{LeaderId, StoredMembership, TypeConfig};
+use crate::raft::walls::Walls;
 
 /// How often the lease is prolonged and the group clock slewed. A fraction of the lease (200 ms by default).
 const TICK: Duration = Duration::from_millis(20);
@@ -28,6 +30,42 @@ const TICK: Duration = Duration::from_millis(20);
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_millis(500);
 const CLOCK_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 const CATCH_UP_POLL: Duration = Duration::from_millis(1);
+
+/// The leadership that this replica has won since its process started. `found_term`: of the vote that the log had then, 0 if none.
+///
+/// § openraft's `as_leader` looks at the stored vote alone, and after a restart that is the one of a leadership before: of a term whose entries the snapshot
+/// may well end with, and of a time when this replica may have been the only voter. It must win an election, in a term above, before it leads.
+pub fn won<SM: RaftStateMachine<TypeConfig>>(
+    raft: &openraft::Raft<TypeConfig, SM>,
+    found_term: u64,
+) -> Option<LeaderId> {
+    let leader = raft.as_leader().ok()?.to_committed_leader_id();
+    let restored = planted::is(Bug::PendingKeyWithoutNonce) || planted::is(Bug::FormerLeadershipOpens);
+    (leader.term > found_term || restored).then_some(leader)
+}
+
+/// The term, and who leads in it as far as this replica has seen. Leaderships that were before it was started are none: when all nodes are started at once
+/// there is no leader, and commands over all keys must not take groups for led elsewhere. Of one that lives its node tells (`News`).
+pub fn sighted<SM: RaftStateMachine<TypeConfig>>(
+    raft: &openraft::Raft<TypeConfig, SM>,
+    found_term: u64,
+) -> (u64, Option<ReplicaId>) {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let term = metrics.vote.leader_id.term;
+    (term, metrics.current_leader.map(ReplicaId).filter(|_| term > found_term))
+}
+
+/// Whether the term is still the one found at the start, and this replica led in it.
+pub fn led_before<SM: RaftStateMachine<TypeConfig>>(
+    raft: &openraft::Raft<TypeConfig, SM>,
+    own: ReplicaId,
+    found_term: u64,
+) -> bool {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.vote.leader_id.term == found_term && metrics.current_leader == Some(own.0)
+}
 
 /// What this replica knows of its group's leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +76,8 @@ pub struct LeaderSighting {
     pub term: u64,
     /// `None` while an election is on.
     pub leader: Option<ReplicaId>,
+    /// The vote that the log had at the start is this replica's own: whoever still names it as the leader of that term is wrong.
+    pub led_before: bool,
     /// This replica leads, with its first entry applied.
     pub leads_here: bool,
 }
@@ -53,6 +93,7 @@ pub struct LeadershipTask {
     pub reads: Reads,
     pub acks: Arc<Acks>,
     pub space: Arc<Space>,
+    pub walls: Arc<Walls>,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
     pub clock_warned: Option<Instant>,
@@ -90,12 +131,12 @@ impl LeadershipTask {
     }
 
     async fn evaluate(&mut self) {
-        let own = self.raft.as_leader().ok().map(|leader| leader.to_committed_leader_id());
+        let own = won(&self.raft, self.state.found_term);
         let applied = self.state.applied();
         let first_entry_applied = own.is_some() && applied.log_id.map(|log_id| log_id.leader_id) == own;
         let is_voter = applied.membership.voter_ids().any(|voter| voter == self.state.replica.0);
         match own {
-            Some(own) if first_entry_applied && is_voter => {
+            Some(own) if first_entry_applied && is_voter && self.knows_the_time(own, &applied.membership) => {
                 self.open(own);
                 self.prolong(own, &applied.membership);
                 self.state.take_note_of_space(self.space.of_group(self.state.replica, &applied.membership));
@@ -109,11 +150,23 @@ impl LeadershipTask {
         self.report().await;
     }
 
+    /// § Without a stamp that was seen in time, this node's clock alone must not decide: those of a quorum are heard first. The nodes that have voted are
+    /// connected, and tell it with their hints.
+    fn knows_the_time(&self, own: LeaderId, membership: &StoredMembership) -> bool {
+        let is_open = self.current.as_ref().is_some_and(|current| current.leader == own);
+        if is_open || self.state.last_stamp().seen.is_some() || self.state.clock.has_led() {
+            return true;
+        }
+        let others = membership.voter_ids().filter(|voter| *voter != self.state.replica.0).count();
+        let nodes = membership.nodes().filter(|(replica, _)| membership.voter_ids().any(|voter| voter == **replica));
+        self.walls.are_known(nodes.map(|(_, member)| member.node), others.div_ceil(2))
+    }
+
     fn open(&mut self, own: LeaderId) {
         if self.current.as_ref().is_some_and(|current| current.leader == own) {
             return;
         }
-        let alarm = self.state.clock.start(self.state.last_stamp(), Timestamp::wall_now(), Boottime::now());
+        let alarm = self.state.clock.start(self.state.last_stamp(), self.walls.agreed(), Boottime::now());
         if let Some(alarm) = alarm {
             self.warn_of_clock(alarm);
         }
@@ -142,9 +195,13 @@ impl LeadershipTask {
     }
 
     fn slew(&mut self) {
-        if self.current.is_some()
-            && let Some(alarm) = self.state.clock.slew(Timestamp::wall_now(), Boottime::now())
-        {
+        if self.current.is_none() {
+            return;
+        }
+        let now = Boottime::now();
+        let own_lead = Timestamp::wall_now().0 - self.state.clock.now(now).0;
+        let alarm = self.state.clock.slew(self.walls.agreed(), now);
+        if let Some(alarm) = alarm_unless_near(own_lead).or(alarm) {
             self.warn_of_clock(alarm);
         }
     }
@@ -159,13 +216,10 @@ impl LeadershipTask {
     }
 
     async fn report(&mut self) {
-        let (term, leader) = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.vote.leader_id.term, metrics.current_leader.map(ReplicaId))
-        };
-        let GroupState { id: group, replica, .. } = *self.state;
-        let sighting = LeaderSighting { group, replica, term, leader, leads_here: self.current.is_some() };
+        let GroupState { id: group, replica, found_term, .. } = *self.state;
+        let (term, leader) = sighted(&self.raft, found_term);
+        let led_before = led_before(&self.raft, replica, found_term);
+        let sighting = LeaderSighting { group, replica, term, leader, led_before, leads_here: self.current.is_some() };
         if self.last_sighting != Some(sighting) && self.sightings.send(sighting).await.is_ok() {
             self.last_sighting = Some(sighting);
         }

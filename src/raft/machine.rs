@@ -15,7 +15,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use crate::clock::Timestamp;
 use crate::command::op::{self, DecodeError, Op};
 use crate::command::{LcsJob, ReadOutcome, Row, Run, WireError};
-use crate::keyspace::{Applied, Position, SlotState, Time, WARMED_AT_ONCE};
+use crate::keyspace::{Applied, Marking, Position, SlotState, Time, WARMED_AT_ONCE};
 use crate::planted::{self, Bug};
 use crate::protocol::{OwnedArgs, REPLY_BYTES_MAX, Reply};
 use crate::raft::batch::{self, BatchKind};
@@ -137,8 +137,8 @@ impl EntryRun<'_> {
                     self.apply_next(&mut Reply::discard())?;
                     continue;
                 }
-                Item::Read { row, args, key_slot } => {
-                    if let Some(job) = self.read(row, &args, key_slot, &mut reply) {
+                Item::Read { row, args, key_slot, marking } => {
+                    if let Some(job) = self.read((row, &args, key_slot), marking, &mut reply) {
                         jobs.push(ChunkJob { item: ends.len(), job });
                     }
                 }
@@ -189,13 +189,18 @@ impl EntryRun<'_> {
 
     /// § Answered in log order, by the log's own time: a ride-along read never consults a clock. What takes long to compute is handed
     /// back.
-    fn read(&self, row: &'static Row, args: &OwnedArgs, key_slot: KeySlot, reply: &mut Reply) -> Option<Box<LcsJob>> {
+    fn read(
+        &self,
+        (row, args, key_slot): (&'static Row, &OwnedArgs, KeySlot),
+        marking: Marking,
+        reply: &mut Reply,
+    ) -> Option<Box<LcsJob>> {
         if reply.total_len() > REPLY_BYTES_MAX {
             WireError::ReplyTooLarge.reply(reply);
             return None;
         }
         let Run::Read(read) = row.run else { unreachable!("only reads ride along") };
-        let time = Time { stamp: self.stamp, clock: self.stamp };
+        let time = Time { marking, ..Time::new(self.stamp, self.stamp) };
         let outcome = self.state.keyspace.read(key_slot, |bucket| match bucket.state() {
             SlotState::Owned => Some(read(&args.args(), bucket, time, reply)),
             SlotState::Absent => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::{Address, MetaOp, NodeId, NodeInfo, Probe, Topology, WantedSettings};
 use crate::config::Secret;
-use crate::raft::formation::{self, FormationConfig, JoinFailure};
+use crate::raft::formation::{self, FormationConfig, JoinFailure, Newcomer, Reporter};
 use crate::raft::node_file::{Membership, NodeRecord};
 use crate::raft::replication::Replication;
 
@@ -52,7 +52,31 @@ impl Replication {
         if let Some(new) = successor.filter(|new| !reached(*new)) {
             return Err(format!("{} is not connected: it cannot take over", topology.name_of(new)));
         }
+        self.check_places_without(&topology, node, &reachable)?;
         self.propose_anywhere(&MetaOp::Drain { node, successor, gone: gone && !reached(node) }).await
+    }
+
+    /// A node whose replicas find no place would wait for others to come back without anybody having been told.
+    fn check_places_without(
+        &self,
+        topology: &Topology,
+        node: NodeId,
+        reachable: &BTreeSet<NodeId>,
+    ) -> Result<(), String> {
+        let trouble = |other: NodeId| {
+            let short = if other == self.node() { self.space().is_short() } else { self.space().is_short_at(other) };
+            match (topology.is_given_up(other) || !reachable.contains(&other), short) {
+                (true, _) => Some("is not connected"),
+                (false, true) => Some("has no disk space left"),
+                (false, false) => None,
+            }
+        };
+        topology.check_places_without(node, |other| trouble(other).is_none()).map_err(|error| {
+            let others = topology.staying().filter(|other| *other != node);
+            let reasons = others.filter_map(|other| Some(format!("{} {}", topology.name_of(other), trouble(other)?)));
+            let reasons: Vec<String> = reasons.chain([error.to_string()]).collect();
+            reasons.join("; ")
+        })
     }
 
     /// Has the node at `address` join this cluster. It must be alone and empty.
@@ -113,7 +137,7 @@ impl Replication {
 /// A node that was removed while it was away gets no connection to the others, who do not know it any more. So it asks them at their client
 /// ports, one after the other, while there are some that it does not reach. Runs until aborted.
 pub async fn watch_membership(replication: Arc<Replication>) {
-    let mut round = 0;
+    let (mut round, mut reporter) = (0, Reporter::default());
     loop {
         tokio::time::sleep(DOUBT_INTERVAL).await;
         let topology = replication.topology();
@@ -125,13 +149,18 @@ pub async fn watch_membership(replication: Arc<Replication>) {
         round += 1;
         let (cluster, own) = (topology.cluster_id().to_string(), replication.node().to_string());
         let words: [&[u8]; 5] = [b"CLUSTER", b"KVORUM", b"STANDING", cluster.as_bytes(), own.as_bytes()];
-        // No answer says nothing.
-        if ask_at(&peer.address(), replication.password().as_ref(), &words)
-            .await
-            .is_ok_and(|answer| answer == b"removed")
-        {
-            replication.mark_removed();
-            return;
+        let (address, password) = (peer.address(), replication.password());
+        let ask = formation::call(&address, password.as_ref(), &words);
+        match tokio::time::timeout(ANSWER_WAIT_MAX, ask).await {
+            Ok(Ok(Ok(answer))) if answer == b"removed" => {
+                replication.mark_removed();
+                return;
+            }
+            Ok(Ok(Err(text))) => {
+                reporter.note(&format!("{address} does not say whether this node is still a member: {text}"));
+            }
+            // No answer says nothing.
+            Ok(Ok(Ok(_)) | Err(_)) | Err(_) => (),
         }
     }
 }
@@ -143,14 +172,19 @@ async fn ask_at(address: &Address, password: Option<&Secret>, words: &[&[u8]]) -
     answer.map_err(|text| format!("{address} answers: {}", text.strip_prefix("ERR ").unwrap_or(&text)))
 }
 
-/// Makes this node, which has given up the cluster that it was alone in, a member of the one at `address`.
-pub async fn join_other(config: &FormationConfig, address: &Address) -> Result<NodeRecord, String> {
+/// Makes this node, which has given up the cluster that it was alone in, a member of the one at `address`. `replicas` as far as they were asked for:
+/// the next start compares them.
+pub async fn join_other(
+    config: &FormationConfig,
+    replicas: Option<u32>,
+    address: &Address,
+) -> Result<NodeRecord, String> {
     let node = NodeId::random();
-    let settings = WantedSettings { replicas: None, ..config.intent.settings };
+    let settings = WantedSettings { replicas, ..config.intent.settings };
     let op = MetaOp::Join { node, info: config.info.clone(), settings };
     let mut last = String::new();
     for _ in 0..JOIN_ATTEMPTS {
-        match formation::join(&op, &BTreeSet::new(), config.password.as_ref(), address).await {
+        match formation::join(&op, Newcomer::Stranger, &BTreeSet::new(), config.password.as_ref(), address).await {
             Ok(topology) => return Ok(record_of(node, topology)),
             Err(JoinFailure::Refused(reason)) => return Err(reason),
             Err(JoinFailure::Later(reason)) => last = reason,

@@ -2,11 +2,11 @@
 //!
 //! Every node has a replica, voter or learner, so every node answers from committed ownership and membership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Timestamp;
-use crate::cluster::{MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_meta};
+use crate::cluster::{Event, MetaError, MetaOp, MetaOutcome, ReplicaId, Topology, apply_meta};
 use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
+use crate::raft::leadership::{led_before, sighted, won};
 use crate::raft::log::Disk;
 use crate::raft::snapshot_files::{PublishError, SnapshotFiles};
 use crate::raft::snapshot_io::{SnapshotReader, SnapshotWriter};
 use crate::raft::space::{is_full, wait_for_more};
-use crate::raft::types::{Batch, Completion, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::types::{Batch, Completion, Entry, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 
 pub type MetaRaft = openraft::Raft<TypeConfig, MetaMachine>;
@@ -47,6 +48,10 @@ type Answer = Result<MetaOutcome, MetaError>;
 pub struct MetaState {
     pub replica: ReplicaId,
     pub origin: Origin,
+    /// The term of the log's vote when this process started: see `leadership::won`.
+    found_term: u64,
+    /// What entries are written with.
+    level: Arc<AtomicU16>,
     content: Mutex<MetaContent>,
     topology: watch::Sender<Option<Arc<Topology>>>,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
@@ -55,15 +60,37 @@ pub struct MetaState {
 
 impl MetaState {
     /// `known` is what the node last wrote down; it serves until the log has caught up.
-    pub fn new(replica: ReplicaId, nonce: u64, known: Option<Arc<Topology>>) -> Self {
+    pub fn new(
+        replica: ReplicaId,
+        nonce: u64,
+        found_term: u64,
+        level: Arc<AtomicU16>,
+        known: Option<Arc<Topology>>,
+    ) -> Self {
         Self {
             replica,
             origin: Origin { replica: replica.0, nonce },
+            found_term,
+            level,
             content: Mutex::default(),
             topology: watch::Sender::new(known),
             waiting: Mutex::default(),
             seq: AtomicU64::new(0),
         }
+    }
+
+    /// This replica's own, if it has one.
+    pub fn leadership(&self, raft: &MetaRaft) -> Option<LeaderId> {
+        won(raft, self.found_term)
+    }
+
+    /// The meta group's leader and its term, as this replica knows them.
+    pub fn leader(&self, raft: &MetaRaft) -> (u64, Option<ReplicaId>) {
+        sighted(raft, self.found_term)
+    }
+
+    pub fn led_before(&self, raft: &MetaRaft) -> bool {
+        led_before(raft, self.replica, self.found_term)
     }
 
     /// The newest topology this node knows; `None` before the founding plan is applied.
@@ -74,6 +101,15 @@ impl MetaState {
     /// The founding plan has been applied.
     pub fn is_founded(&self) -> bool {
         self.content.lock().topology.is_some()
+    }
+
+    /// What was decided, the oldest first. The founding plan, which nodes know before it is applied, has no event of itself.
+    pub fn events(&self) -> VecDeque<Event> {
+        let known = self.topology.borrow().clone();
+        let content = self.content.lock();
+        let applied = content.topology.as_ref();
+        let newest = applied.filter(|applied| known.as_ref().is_none_or(|known| known.epoch() <= applied.epoch()));
+        newest.or(known.as_deref()).map(|topology| topology.events().clone()).unwrap_or_default()
     }
 
     fn publish(&self, topology: Option<&Topology>) {
@@ -102,11 +138,12 @@ pub enum ProposeError {
 
 /// Proposes `op` on the meta leader. All meta ops are idempotent, so an unknown outcome may be tried again.
 pub async fn propose(raft: &MetaRaft, state: &MetaState, op: &MetaOp) -> Result<MetaOutcome, ProposeError> {
-    let leader = raft.as_leader().map_err(|_| ProposeError::NotLeader)?.to_committed_leader_id();
+    let leader = state.leadership(raft).ok_or(ProposeError::NotLeader)?;
     let seq = state.seq.fetch_add(1, Ordering::Relaxed);
     let body = postcard::to_stdvec(op).expect("a meta op encodes");
     let (kind, stamp, origin) = (BatchKind::Meta, Timestamp::wall_now(), state.origin);
-    let header = BatchHeader { kind, count: 1, stamp, origin, seq, durable: true };
+    let level = state.level.load(Ordering::Relaxed);
+    let header = BatchHeader { level, kind, count: 1, stamp, origin, seq, durable: true };
     let (answer, receiver) = oneshot::channel();
     state.waiting.lock().insert(seq, answer);
     let (refused, refusal) = oneshot::channel();
@@ -220,7 +257,7 @@ impl RaftSnapshotBuilder<TypeConfig> for MetaSnapshotBuilder {
             wait_for_more(&self.files, &path, || self.files.newer_than(&meta).is_none()).await?;
         }
         self.log.flush().await?;
-        match self.files.publish(meta, &path) {
+        match self.files.publish(meta, &path).await {
             Ok(snapshot) => {
                 if let Some(log_id) = snapshot.meta.last_log_id {
                     self.log.snapshot_saved(log_id);
@@ -265,7 +302,7 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
         let mut content = read(self.files.disk(), &snapshot.path)?;
         content.log_id = meta.last_log_id;
         content.membership = meta.last_membership.clone();
-        match self.files.publish(meta.clone(), &snapshot.path) {
+        match self.files.publish(meta.clone(), &snapshot.path).await {
             Ok(_) | Err(PublishError::Older(_)) => (),
             Err(PublishError::Io(error)) => return Err(error),
         }
@@ -279,5 +316,27 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotFile>>> {
         Ok(self.files.current())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fixture_topology;
+
+    #[test]
+    fn a_young_clusters_events_say_that_it_was_founded() {
+        let plan = fixture_topology(3, 3, 3);
+        let state = MetaState::new(ReplicaId(1), 7, 0, Arc::default(), Some(Arc::new(plan.clone())));
+        assert!(state.events().is_empty(), "nothing is applied here yet");
+        let mut older = Some(plan.clone());
+        let pause = |topology: &mut Option<Topology>, op| drop(apply_meta(topology, &op, Timestamp(5)).unwrap());
+        pause(&mut older, MetaOp::PauseRebalance);
+        let newer = older.clone();
+        state.content.lock().topology = newer.clone();
+        assert_eq!(state.events().len(), 1, "with no word of it published");
+        state.publish(newer.as_ref());
+        state.content.lock().topology = Some(plan);
+        assert_eq!(state.events().len(), 1, "older entries are applied anew after a restart");
     }
 }

@@ -1,6 +1,7 @@
 //! Replication: the log, the transport, groups and the meta group. openraft appears here alone.
 
 mod acks;
+mod addresses;
 mod batch;
 mod blocking;
 mod chunk;
@@ -43,11 +44,14 @@ mod succession;
 mod transport;
 mod types;
 mod upkeep;
+mod walls;
 mod window;
 
+pub use addresses::{announce_address, find_peers};
+pub use batch::FEATURE_LEVEL;
 pub use blocking::blocking;
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkJob, ChunkOutcome};
-pub use formation::{FormationConfig, FormationError, Formed, form};
+pub use formation::{FormationConfig, FormationError, Formed, Newcomer, form};
 #[cfg(test)]
 pub use group::Witnessed;
 pub use group::{Group, NoLeader, OUTCOME_WAIT_MAX, TransferError};
@@ -60,7 +64,7 @@ pub use membership::{ChangeError, MembershipStatus};
 pub use meta::ProposeError;
 pub use move_calls::{CallMoveError, MoveAnswer, PART_BYTES, STEP_WAIT_MAX};
 pub use node_file::{Membership, NodeFile, NodeRecord};
-pub use peers::{PeerInbox, Question, announce_address, answer_questions};
+pub use peers::{PeerInbox, Question, answer_questions};
 pub use replica::{Reads, ReplicaSeed, Timers};
 pub use replication::{Coordinator, Replication, Route, Start};
 pub use slot_loads::SlotLoad;
@@ -75,5 +79,5 @@ pub use transport::{
     Transport, TransportConfig, Wire,
 };
 #[cfg(test)]
-pub use transport::{Listener, Stream};
+pub use transport::{Copied, Listener, Stream, WrittenFrames};
 pub use types::{Batch, Completion, Entry, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, Vote};

@@ -67,22 +67,23 @@ enum Refusal {
 }
 
 impl Replication {
-    /// Starts moves of those of `slots` that `to` does not own. An error says why none was started.
-    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>, why: &str) -> Result<(), String> {
+    /// Starts moves of those of `slots` that `to` does not own, with ids from the one on that it returns. An error says why none was started.
+    pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>, why: &str) -> Result<MoveId, String> {
         let mut topologies = self.newest_topologies();
         for tries_left in (0..START_TRIES_MAX).rev() {
             self.wait_cleaned_up(&slots).await;
             let topology = self.newest_topology();
             let first = topology.next_move();
             let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: why.to_owned(), by_hand: true };
-            let Err(error) = self.propose_anywhere(&op).await else { return Ok(()) };
-            // It may have been started, or others meanwhile: what is known here shows it in a moment.
+            let proposed = self.propose_anywhere(&op).await;
+            // Who asks this node next is to find them under way; after an error too they may be, or others.
             let newer = topologies.wait_for(|now| now.as_ref().is_some_and(|now| now.next_move() > first));
             let is_newer = matches!(tokio::time::timeout(START_SEEN_WAIT, newer).await, Ok(Ok(_)));
+            let Err(error) = proposed else { return Ok(first) };
             let now = self.newest_topology();
             let moves_to = |slot: &Slot| now.moves().any(|(_, moved)| moved.slot == *slot && moved.to == to);
             if is_newer && slots.iter().all(|slot| now.group_of(*slot) == to || moves_to(slot)) {
-                return Ok(());
+                return Ok(first);
             }
             if !is_newer || tries_left == 0 {
                 return Err(error);
@@ -152,10 +153,10 @@ impl Replication {
         }
     }
 
-    /// Gives up the moves of these slots that are not committed, and returns when it is known here: what is asked for next must not find them open.
-    pub async fn cancel_moves(&self, slots: &BTreeSet<Slot>) -> Result<(), String> {
+    /// Gives up those of these moves that are not committed, and returns when it is known here: what is asked for next must not find them open.
+    pub async fn cancel_moves(&self, unwanted: impl Fn(&Move) -> bool) -> Result<(), String> {
         let topology = self.newest_topology();
-        let open = |(_, moved): &(MoveId, &Move)| slots.contains(&moved.slot) && moved.is_open();
+        let open = |(_, moved): &(MoveId, &Move)| unwanted(moved) && moved.is_open();
         let ids: Vec<MoveId> = topology.moves().filter(open).map(|(id, _)| id).collect();
         for id in &ids {
             let aborted = self.propose_anywhere(&MetaOp::AbortMove { id: *id, again: false }).await;

@@ -3,8 +3,10 @@
 //! An op of a move names its slot by the slot's first key slot. Its body is two byte strings: the postcard [`MoveOp`], and the page.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::cluster::MoveId;
 use crate::command::OpCode;
@@ -24,6 +26,18 @@ pub struct Moved {
     bytes: AtomicU64,
     /// Why its last step failed; none since then if none has.
     trouble: Mutex<Option<String>>,
+    /// When the next page may go.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Moved {
+    /// When a page may go that takes so long at the greatest rate. Slots that are sent beside each other share it, and one alone has all of it.
+    fn turn(&self, now: Instant, takes: Duration) -> Instant {
+        let mut next = self.next.lock();
+        let turn = next.map_or(now, |next| next.max(now));
+        *next = Some(turn + takes);
+        turn
+    }
 }
 
 /// Those of a thousand groups travel in one frame.
@@ -97,6 +111,11 @@ impl Group {
     pub fn note_moved(&self, keys: u64, bytes: u64) {
         self.state().moved.keys.fetch_add(keys, Ordering::Relaxed);
         self.state().moved.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// When a page may be sent to another group; see `Moved::turn`.
+    pub fn sending_turn(&self, takes: Duration) -> Instant {
+        self.state().moved.turn(Instant::now(), takes)
     }
 
     /// Keys and bytes, since the process started.

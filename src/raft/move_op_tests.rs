@@ -225,3 +225,13 @@ fn steps_that_decide_who_owns_a_slot_are_synced_in_every_mode() {
         assert_eq!(chunk.durable, durable, "{step:?}");
     }
 }
+
+#[test]
+fn slots_that_are_sent_beside_each_other_share_the_rate_and_one_alone_has_all_of_it() {
+    let (moved, now, second) = (Moved::default(), Instant::now(), Duration::from_secs(1));
+    for sent in 0..4 {
+        assert_eq!(moved.turn(now, second), now + sent * second);
+    }
+    let later = now + 10 * second;
+    assert_eq!(moved.turn(later, second), later, "what nobody has used is not saved up");
+}

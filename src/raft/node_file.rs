@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{FoundingPlan, NodeId, Topology};
+use crate::cluster::{FoundingPlan, NodeId, NodeInfo, Topology};
 use crate::raft::directory::{create_directory, sync_directory};
 
 const MAGIC: &[u8; 8] = b"KVNODE01";
@@ -44,6 +44,14 @@ impl NodeRecord {
     pub fn is_member(&self) -> bool {
         matches!(self.membership, Membership::Member { .. })
     }
+
+    /// What is registered of this node, if it is a member.
+    pub fn info(&self) -> Option<&NodeInfo> {
+        match &self.membership {
+            Membership::Member { topology, .. } => topology.node(self.node),
+            Membership::Empty | Membership::Planned(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,9 +80,13 @@ impl NodeFile {
         &self.directory
     }
 
+    pub fn path(directory: &Path) -> PathBuf {
+        directory.join(FILE_NAME)
+    }
+
     /// What the file says, if there is one. Changes nothing.
     pub fn read(directory: &Path) -> io::Result<Option<NodeRecord>> {
-        let path = directory.join(FILE_NAME);
+        let path = Self::path(directory);
         let damaged = || {
             let text =
                 format!("{} is damaged: restore it from a backup, or wipe the directory to join anew", path.display());

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Address, GroupId, MetaOp, NodeId, NodeInfo, Probe, ReplicaId};
+use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, ReplicaId, Topology};
+use crate::raft::addresses::check_reachable;
+use crate::raft::formation::{self, JoinFailure, Newcomer};
 use crate::raft::meta::ProposeError;
 use crate::raft::replication::Replication;
-use crate::raft::{AskReply, PeerState, Receiver, formation};
+use crate::raft::{AskReply, PeerState, Receiver};
 
 /// `ask` kinds: the body is postcard of (group, replica): hand leadership of the group to the replica.
 const ASK_TRANSFER: u8 = 1;
@@ -29,17 +31,16 @@ pub(super) const ASK_SLOT_LOADS: u8 = 5;
 pub(super) const ASK_MOVE_PART: u8 = 6;
 /// The body is postcard of a group that is led there: commit an entry in it.
 const ASK_COMMIT: u8 = 7;
+/// The body is empty: how often is each slot asked for, as the scheduler there has seen it?
+pub(super) const ASK_SLOT_RATES: u8 = 8;
 /// Beyond it questions are dropped, and asked again.
 const ANSWERED_AT_ONCE: usize = 64;
 /// Groups that are asked for a commit at a time.
 const COMMITS_AT_ONCE: usize = 16;
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Less than an operator's command waits for its answer, and longer than an election takes.
 const PROPOSE_WAIT_MAX: Duration = Duration::from_secs(6);
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Longest host name of the DNS, and then some.
-const HOST_BYTES_MAX: usize = 255;
 /// Less than what the joining node allows for the whole of it.
 const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -105,6 +106,7 @@ async fn answer(replication: &Arc<Replication>, kind: u8, body: &Bytes) -> Vec<u
         ASK_MOVE => replication.answer_move(body).await,
         ASK_MOVE_PART => encode(&replication.take_part(body)),
         ASK_SLOT_LOADS => replication.encoded_slot_loads().await,
+        ASK_SLOT_RATES => replication.encoded_slot_rates(),
         other => encode(&Err::<(), String>(format!("unknown question {other}"))),
     }
 }
@@ -147,28 +149,22 @@ async fn commit_for(replication: &Replication, body: &[u8]) -> Result<(), String
 
 async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), NotProposed> {
     let op = MetaOp::decode(body).map_err(|error| NotProposed::Refused(error.to_string()))?;
+    if let MetaOp::Join { info, .. } | MetaOp::UpdateAddress { info, .. } = &op {
+        check_reachable(info).map_err(NotProposed::Refused)?;
+    }
     replication.propose(&op).await.map(|_| ()).map_err(NotProposed::from)
 }
 
-/// Tells the cluster this node's present address until it is the one registered.
-pub async fn announce_address(replication: Arc<Replication>, info: NodeInfo) {
-    while replication.topology().node(replication.node()) != Some(&info) {
-        let op = MetaOp::UpdateAddress { node: replication.node(), info: info.clone() };
-        if let Err(error) = replication.propose_anywhere(&op).await {
-            tracing::info!(%error, "this node's new address is not registered yet");
-        }
-        tokio::time::sleep(ADDRESS_INTERVAL).await;
+/// Of the member that is registered at `address`, which is not up.
+fn check_given_up(topology: &Topology, address: &Address, joiner: NodeId) -> Result<(), String> {
+    let holder = topology.node_at(address).filter(|holder| *holder != joiner);
+    match holder.filter(|holder| !topology.is_given_up(*holder)) {
+        Some(holder) => Err(format!(
+            "{address} belongs to node {holder}, which is away and not given up yet: it is replaced when it has been away for the cluster's \
+             node-down-after, or after `kvorum cluster remove-node {holder} --force`"
+        )),
+        None => Ok(()),
     }
-}
-
-/// What every node will print and dial from now on.
-fn check_reachable(info: &NodeInfo) -> Result<(), String> {
-    let host = &info.host;
-    let is_host = (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_host || host.contains([',', '@', '"']) || info.port == 0 || info.peer_port == 0 {
-        return Err("refused: the address is none that clients and peers could connect to".to_owned());
-    }
-    Ok(())
 }
 
 impl Replication {
@@ -223,12 +219,15 @@ impl Replication {
 
     /// Takes a new node in, here or through the meta leader; the topology it starts with, encoded. An error that starts with
     /// "refused: " is final, after others the node tries again. `held`, encoded, are the groups that the node is about to give up copies of.
-    pub async fn join(&self, op: &[u8], held: Option<&[u8]>) -> Result<Vec<u8>, String> {
+    pub async fn join(&self, op: &[u8], newcomer: Newcomer, held: Option<&[u8]>) -> Result<Vec<u8>, String> {
         let op = MetaOp::decode(op).map_err(|error| format!("refused: {error}"))?;
         let MetaOp::Join { node, info, .. } = &op else { return Err("refused: not a join".to_owned()) };
         check_reachable(info)?;
         if let Some(holder) = self.holder_that_is_up(&info.address(), *node) {
             return Err(format!("{} belongs to node {holder}, which is up", info.address()));
+        }
+        if newcomer == Newcomer::Stranger {
+            check_given_up(&self.newest_topology(), &info.address(), *node)?;
         }
         if let Some(held) = held {
             let held = postcard::from_bytes(held).map_err(|error| format!("refused: {error}"))?;
@@ -241,7 +240,7 @@ impl Replication {
             Err(ProposeError::NotLeader) => {
                 let leader = self.meta_leader().filter(|leader| *leader != self.address());
                 let Some(leader) = leader else { return Err("the meta group has no leader now".to_owned()) };
-                self.join_at(&leader, &op).await
+                self.join_at(&leader, &op, newcomer).await
             }
         }
     }
@@ -287,15 +286,36 @@ impl Replication {
         (holder == self.node() || self.peers().iter().any(is_up)).then_some(holder)
     }
 
-    async fn join_at(&self, leader: &Address, op: &MetaOp) -> Result<Vec<u8>, String> {
-        let (body, password) = (op.encode(), self.password());
-        let words: [&[u8]; 4] = [b"CLUSTER", b"KVORUM", b"JOIN", &body];
-        let ask = formation::call(leader, password.as_ref(), &words);
+    async fn join_at(&self, leader: &Address, op: &MetaOp, newcomer: Newcomer) -> Result<Vec<u8>, String> {
+        // What it held was looked at here.
+        let (password, held) = (self.password(), BTreeSet::new());
+        let ask = formation::join(op, newcomer, &held, password.as_ref(), leader);
         let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await;
         let answer = answer.map_err(|_| format!("{leader} does not answer"))?;
-        match answer.map_err(|error| format!("{leader}: {error}"))? {
-            Ok(topology) => Ok(topology),
-            Err(text) => Err(text.strip_prefix("ERR ").unwrap_or(&text).to_owned()),
+        match answer {
+            Ok(topology) => Ok(topology.encode()),
+            Err(JoinFailure::Refused(reason)) => Err(format!("refused: {reason}")),
+            Err(JoinFailure::Later(reason)) => Err(reason.strip_prefix("ERR ").unwrap_or(&reason).to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{fixture_info, fixture_node, fixture_topology};
+
+    #[test]
+    fn only_the_place_of_a_member_that_is_given_up_goes_to_a_stranger() {
+        let mut topology = fixture_topology(3, 3, 3);
+        let check = |topology: &Topology, joiner, at| {
+            check_given_up(topology, &fixture_info(at).address(), fixture_node(joiner)).is_ok()
+        };
+        assert!(check(&topology, 4, 4) && !check(&topology, 4, 3));
+        assert!(check(&topology, 3, 3), "one that asks again");
+        for (given_up, expected) in [(false, false), (true, true)] {
+            topology.apply(&MetaOp::Absent { node: fixture_node(3), counted_ms: 1, given_up }).unwrap();
+            assert_eq!(check(&topology, 4, 3), expected);
         }
     }
 }

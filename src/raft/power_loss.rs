@@ -27,7 +27,9 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, Topology, WantedSettings};
 use crate::raft::directory::sync_directory;
-use crate::raft::formation::{Answers, FormationConfig, FormationError, JoinFailure, Reporter, answer_probes, join};
+use crate::raft::formation::{
+    Answers, FormationConfig, FormationError, JoinFailure, Newcomer, Reporter, answer_probes, join,
+};
 use crate::raft::log::Recovered;
 use crate::raft::node_file::{self, Membership, NodeFile, NodeRecord};
 
@@ -106,7 +108,7 @@ async fn wait(
         }
         let mut reasons = Vec::new();
         for address in &peers {
-            match join(&op, held, config.password.as_ref(), address).await {
+            match join(&op, Newcomer::Returning, held, config.password.as_ref(), address).await {
                 Ok(topology) => {
                     let MetaOp::Join { node, .. } = op else { unreachable!("made above") };
                     let membership = Membership::Member { topology: Box::new(topology), plan: None };

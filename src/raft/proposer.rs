@@ -6,6 +6,7 @@
 //! over two entries, so its outcome is one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
@@ -20,7 +21,7 @@ use crate::raft::cohort::Cohorts;
 use crate::raft::group::GroupState;
 use crate::raft::machine::GroupRaft;
 use crate::raft::pending::{PendingEntry, Submission};
-use crate::raft::types::{Completion, LeaderId};
+use crate::raft::types::{Batch, Completion, LeaderId};
 use crate::raft::window::Window;
 
 /// Full entries in flight per leadership. More would only make batches smaller.
@@ -83,7 +84,7 @@ impl Forming {
 
     fn push(&mut self, submission: Submission) {
         self.ops += submission.chunk.op_count;
-        self.bytes += submission.chunk.ops.len();
+        self.bytes += submission.chunk.op_bytes().len();
         self.submissions.push(submission);
     }
 }
@@ -203,12 +204,9 @@ impl Proposer {
         self.stamp = self.stamp.max(self.state.stamp()).max(self.state.clock.now(Boottime::now()));
         let durable = submissions.iter().any(|submission| submission.chunk.durable);
         let (kind, stamp, origin) = (BatchKind::Ops, self.stamp, self.state.origin);
-        let header = BatchHeader { kind, count, stamp, origin, seq, durable };
-        let batch = batch::encode(&header, submissions.iter().map(|submission| &submission.chunk.ops));
-        for submission in &mut submissions {
-            // The ops live on in the entry.
-            submission.chunk.ops = bytes::BytesMut::new();
-        }
+        let level = self.state.level.load(Ordering::Relaxed);
+        let header = BatchHeader { level, kind, count, stamp, origin, seq, durable };
+        let batch = encode(&header, &mut submissions);
         self.state.metrics.batch_bytes.record(batch.0.len() as f64);
         let (place, proposed) = (leadership.window.enter(), std::time::Instant::now());
         self.state.pending.push(PendingEntry { leader, seq, submissions, place, proposed });
@@ -231,4 +229,16 @@ impl Proposer {
         // Fatal: the core has stopped, perhaps with the entry appended. Rule (e) comes from the node, which stops too.
         let _ = self.raft.write(batch).with_leader(leader).responder(completion).await;
     }
+}
+
+/// The entry that the chunks' ops live on in.
+fn encode(header: &BatchHeader, submissions: &mut [Submission]) -> Batch {
+    if let [only] = submissions
+        && let Some(ops) = only.chunk.take_roomy_ops()
+    {
+        return batch::encode_in_place(header, ops);
+    }
+    let batch = batch::encode(header, submissions.iter().map(|submission| submission.chunk.op_bytes()));
+    submissions.iter_mut().for_each(|submission| drop(submission.chunk.take_ops()));
+    batch
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -18,7 +18,7 @@ use crate::planted::{self, Bug};
 use crate::raft::acks::Acks;
 use crate::raft::blocking::blocking;
 use crate::raft::group::{Group, GroupState};
-use crate::raft::leadership::{LeaderSighting, LeadershipTask};
+use crate::raft::leadership::{LeaderSighting, LeadershipTask, won};
 use crate::raft::log::Disk;
 use crate::raft::machine::{GroupMachine, GroupRaft};
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
@@ -28,6 +28,7 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::space::Space;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
+use crate::raft::walls::Walls;
 use crate::raft::{GroupLog, NodeLog, SnapshotTurns, Transport};
 
 const TRANSFERS_MAX: usize = 8;
@@ -48,6 +49,9 @@ pub struct ReplicaSeed {
     pub log_bytes_max: u64,
     pub snapshot_turns: SnapshotTurns,
     pub space: Arc<Space>,
+    pub walls: Arc<Walls>,
+    /// The feature level that entries are written with.
+    pub level: Arc<AtomicU16>,
     pub reads: Reads,
     pub sightings: mpsc::Sender<LeaderSighting>,
     /// Bumped when what is served here changes.
@@ -122,6 +126,7 @@ impl ReplicaSeed {
 #[derive(Debug)]
 pub struct Replica {
     pub group: Arc<Group>,
+    acks: Arc<Acks>,
     /// From here on its core may end: nobody is to take that for a failure.
     stopping: Arc<AtomicBool>,
     tasks: JoinSet<()>,
@@ -141,6 +146,8 @@ impl Replica {
         let keyspace = Keyspace::new(secret);
         let mut state = GroupState::new(group, replica, seed.nonce, keyspace, log.last_log_id());
         state.changes = seed.changes.clone();
+        state.found_term = term_of(&log);
+        state.level = seed.level.clone();
         let state = Arc::new(state);
         let (loading, opening, directory) = (state.clone(), log.clone(), seed.directory(group, replica));
         let (disk, turns) = (seed.disk.clone(), seed.snapshot_turns.clone());
@@ -197,8 +204,9 @@ impl Replica {
             sightings: seed.sightings.clone(),
             election_timeout_max: seed.timers.election_max,
             reads: seed.reads,
-            acks,
+            acks: acks.clone(),
             space: seed.space.clone(),
+            walls: seed.walls.clone(),
             current: None,
             last_sighting: None,
             clock_warned: None,
@@ -215,7 +223,14 @@ impl Replica {
         tasks.spawn_on(upkeep.run(), runtime);
         let stopping = Arc::new(AtomicBool::new(false));
         tasks.spawn_on(end_with_failure(handle.clone(), stopping.clone(), seed.failed.clone()), runtime);
-        Self { group: handle, stopping, tasks }
+        Self { group: handle, acks, stopping, tasks }
+    }
+
+    /// Meant for a leader: whether a quorum has answered it within this time.
+    pub fn hears_quorum(&self, within: Duration) -> bool {
+        let state = self.group.state();
+        let leader = won(self.group.raft(), state.found_term);
+        leader.is_some_and(|leader| self.acks.hears_quorum(leader, state.replica, &state.applied().membership, within))
     }
 
     /// Stops the Raft task; clients still waiting get "unknown".
@@ -226,6 +241,11 @@ impl Replica {
         self.group.state().pending.unknown_all();
         self.tasks.shutdown().await;
     }
+}
+
+/// Of the stored vote.
+fn term_of(log: &GroupLog) -> u64 {
+    log.vote().map_or(0, |vote| vote.leader_id.term)
 }
 
 /// § Exactly one replica, named by the meta group, ever initializes a group. A wiped node has other replica ids, so it never does.
@@ -275,20 +295,14 @@ async fn watch_for_failure<SM: openraft::storage::RaftStateMachine<crate::raft::
 }
 
 /// Nothing is served under a lease of the meta group, so its leader only has to be known.
-async fn report_meta_leader(raft: MetaRaft, own: ReplicaId, sightings: mpsc::Sender<LeaderSighting>) {
+async fn report_meta_leader(raft: MetaRaft, state: Arc<MetaState>, sightings: mpsc::Sender<LeaderSighting>) {
     let mut changes = raft.server_metrics();
     loop {
-        let sighting = {
-            let metrics = changes.borrow_watched();
-            let leader = metrics.current_leader.map(ReplicaId);
-            LeaderSighting {
-                group: GroupId::META,
-                replica: own,
-                term: metrics.vote.leader_id.term,
-                leader,
-                leads_here: leader == Some(own),
-            }
-        };
+        let (term, leader) = state.leader(&raft);
+        let replica = state.replica;
+        let leads_here = leader == Some(replica);
+        let led_before = state.led_before(&raft);
+        let sighting = LeaderSighting { group: GroupId::META, replica, term, leader, led_before, leads_here };
         if sightings.send(sighting).await.is_err() || changes.changed().await.is_err() {
             return;
         }
@@ -299,6 +313,7 @@ async fn report_meta_leader(raft: MetaRaft, own: ReplicaId, sightings: mpsc::Sen
 #[derive(Debug)]
 pub struct MetaReplica {
     pub raft: MetaRaft,
+    acks: Arc<Acks>,
     pub state: Arc<MetaState>,
     tasks: JoinSet<()>,
 }
@@ -313,12 +328,13 @@ impl MetaReplica {
     ) -> io::Result<Self> {
         let group = GroupId::META;
         let log = seed.log.group(group, replica);
-        let state = Arc::new(MetaState::new(replica, seed.nonce, Some(known)));
+        let state = Arc::new(MetaState::new(replica, seed.nonce, term_of(&log), seed.level.clone(), Some(known)));
         let machine = MetaMachine::open(seed.disk.clone(), state.clone(), log.clone(), seed.directory(group, replica))?;
         seed.wait_out_lost_leases(log.vote().is_some()).await;
         let received = machine.files.directory().to_owned();
         // Nothing is read under a lease of the meta group, and its log stays small.
-        let network = seed.transport.network(group, Arc::default(), watch::channel(0).1);
+        let acks = Arc::<Acks>::default();
+        let network = seed.transport.network(group, acks.clone(), watch::channel(0).1);
         let (config, store) = (seed.raft_config.clone(), log);
         let start = async move { openraft::Raft::new(replica.0, config, network, store, machine).await };
         let raft = runtime.spawn(start).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
@@ -332,8 +348,15 @@ impl MetaReplica {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn_on(watch_for_failure(raft.clone(), group, Arc::default(), seed.failed.clone()), runtime);
-        tasks.spawn_on(report_meta_leader(raft.clone(), replica, seed.sightings.clone()), runtime);
-        Ok(Self { raft, state, tasks })
+        tasks.spawn_on(report_meta_leader(raft.clone(), state.clone(), seed.sightings.clone()), runtime);
+        Ok(Self { raft, acks, state, tasks })
+    }
+
+    /// Meant for a leader: whether a quorum has answered it within this time.
+    pub fn hears_quorum(&self, within: Duration) -> bool {
+        let membership = self.raft.metrics().borrow_watched().membership_config.clone();
+        let leader = self.state.leadership(&self.raft);
+        leader.is_some_and(|leader| self.acks.hears_quorum(leader, self.state.replica, &membership, within))
     }
 
     pub async fn stop(mut self) {

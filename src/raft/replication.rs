@@ -5,18 +5,23 @@
 mod coordinator;
 mod hand_over;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::clock::Timestamp;
 use crate::cluster::{
-    self, Absent, GroupId, Hints, MetaOp, MetaOutcome, News, NodeId, ReplicaId, RouteTable, Topology,
+    self, Absent, Event, GroupId, Hints, Leaderless, MetaOp, MetaOutcome, News, NodeId, NodeInfo, ReplicaId,
+    RouteTable, Topology,
 };
 use crate::config::{ConfigTable, Secret};
+use crate::raft::batch::FEATURE_LEVEL;
 use crate::raft::group::Group;
 use crate::raft::membership::{self, ChangeError, MembershipStatus};
 use crate::raft::meta::{self, MetaRaft, MetaState, ProposeError};
@@ -24,6 +29,7 @@ use crate::raft::page_parts::PageParts;
 use crate::raft::slot_loads::SlotRequests;
 use crate::raft::slots::Held;
 use crate::raft::space::Space;
+use crate::raft::walls::Walls;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
 
@@ -48,6 +54,8 @@ pub enum Route {
 
 pub struct Replication {
     node: NodeId,
+    /// Where this node is; the topology may not say so yet.
+    announced: NodeInfo,
     meta_raft: MetaRaft,
     meta: Arc<MetaState>,
     transport: Transport,
@@ -56,6 +64,8 @@ pub struct Replication {
     hints: ArcSwap<Hints>,
     groups: ArcSwap<BTreeMap<GroupId, Arc<Group>>>,
     routes: ArcSwap<RouteTable>,
+    /// Groups without a leader, and since when; see `Coordinator::leaderless_now`.
+    leaderless: ArcSwap<BTreeMap<GroupId, Instant>>,
     /// Peers whose connection was lost a moment ago.
     lost: ArcSwap<BTreeSet<NodeId>>,
     /// Peers that have said that they are about to stop.
@@ -66,6 +76,9 @@ pub struct Replication {
     changes: watch::Sender<u64>,
     removed: watch::Sender<bool>,
     space: Arc<Space>,
+    walls: Arc<Walls>,
+    /// The highest feature levels that the nodes know that are connected.
+    levels: Mutex<BTreeMap<NodeId, u16>>,
     slot_requests: SlotRequests,
 }
 
@@ -94,9 +107,22 @@ impl Replication {
         self.meta.topology()
     }
 
+    pub fn events(&self) -> VecDeque<Event> {
+        self.meta.events()
+    }
+
     /// This node's client address.
     pub fn address(&self) -> cluster::Address {
-        self.topology().node(self.node).map(cluster::NodeInfo::address).expect("a member knows itself")
+        self.topology().node(self.node).map(NodeInfo::address).expect("a member knows itself")
+    }
+
+    pub(super) fn announced(&self) -> &NodeInfo {
+        &self.announced
+    }
+
+    /// Where a peer says that it is.
+    pub(super) fn hear_address(&self, node: NodeId, info: &NodeInfo) {
+        self.transport.hear_address(node, &info.host, info.peer_port);
     }
 
     /// The cluster's password, for calls to other nodes' client ports.
@@ -203,6 +229,8 @@ impl Replication {
         let news = News {
             hints: Hints::clone(&self.hints.load()),
             space: self.space.own(),
+            level: FEATURE_LEVEL,
+            wall: Timestamp::wall_now(),
             leaving: self.leaves.load(Ordering::Acquire),
             connected: self.peers().iter().filter(|peer| peer.lost_for.is_none()).map(|peer| peer.node).collect(),
         };
@@ -217,6 +245,15 @@ impl Replication {
         connected.chain([self.node()]).collect()
     }
 
+    /// A feature level above the present one that every node knows.
+    pub fn next_level(&self) -> Option<u16> {
+        let topology = self.newest_topology();
+        let (own, levels) = (self.node(), self.levels.lock());
+        let known = |node: &NodeId| if *node == own { FEATURE_LEVEL } else { levels.get(node).copied().unwrap_or(0) };
+        let common = topology.nodes().keys().map(known).min();
+        common.filter(|level| *level > topology.level())
+    }
+
     /// Resolves when the cluster has let go of this node.
     pub async fn removed(&self) {
         // The sender is in `self`, so waiting cannot fail.
@@ -227,46 +264,64 @@ impl Replication {
         self.removed.send_replace(true);
     }
 
-    /// Nodes that this one has no connection to, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
-    pub fn absent_nodes(&self) -> Absent {
+    /// Who is not there, for clients to see. Nothing is decided by it: a group replaces a silent leader by its own vote.
+    pub fn absent(&self) -> Absent {
+        let leaderless = self.leaderless.load();
+        let leaderless = leaderless.iter().map(|(group, since)| {
+            let long = since.elapsed() > FAILED_AFTER;
+            (*group, if long { Leaderless::Long } else { Leaderless::Shortly })
+        });
+        let leaderless = leaderless.collect();
+        Absent { lost: BTreeSet::clone(&self.lost.load()), failed: self.failed_nodes(), leaderless }
+    }
+
+    /// Without a connection for so long that they are shown as failed.
+    fn failed_nodes(&self) -> BTreeSet<NodeId> {
         let failed = |peer: &PeerState| peer.lost_for.is_some_and(|lost_for| lost_for > FAILED_AFTER);
-        let failed = self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect();
-        Absent { lost: BTreeSet::clone(&self.lost.load()), failed }
+        self.peers().iter().filter(|peer| failed(peer)).map(|peer| peer.node).collect()
+    }
+
+    /// Whether the group has a leader, as far as this node can tell.
+    pub fn is_led(&self, group: GroupId) -> bool {
+        !self.leaderless.load().contains_key(&group)
     }
 
     /// True while this node leads the meta group.
     pub fn leads_meta(&self) -> bool {
-        self.meta_raft.as_leader().is_ok()
+        self.meta.leadership(&self.meta_raft).is_some()
     }
 
     /// The client address of the meta group's leader, if one is known.
     pub fn meta_leader(&self) -> Option<cluster::Address> {
         let hint = self.hints().leader(GroupId::META)?;
-        self.topology().node(hint.node).map(cluster::NodeInfo::address)
+        self.topology().node(hint.node).map(NodeInfo::address)
     }
 
-    /// True once the founding plan is committed and every group that is in use has had a leader. Stays true through elections, during which requests
-    /// wait, and while a group is made.
+    /// True once the founding plan is committed and every group that is in use has had a leader or an election. Stays true through elections, during which
+    /// requests wait, while a group is made, and when all nodes are started again and a group finds no quorum: the others must be looked after.
     pub fn is_formed(&self) -> bool {
         let hints = self.hints();
-        self.meta.is_founded() && self.topology().groups_in_use().all(|group| hints.leader(group).is_some())
+        self.meta.is_founded() && self.topology().groups_in_use().all(|group| hints.has_begun(group))
     }
 
     /// Err says what is missing: a replica that has not started, or a group without a known leader.
     pub fn readiness(&self) -> Result<(), String> {
-        let (topology, hints) = (self.topology(), self.hints());
+        let topology = self.topology();
         for (group, _) in topology.replicas_on(self.node) {
             if self.group(group).is_none() {
                 return Err(format!("the replica of group {group} is starting"));
             }
         }
-        match topology.groups_in_use().find(|group| !hints.is_current(*group)) {
+        match topology.groups_in_use().find(|group| !self.is_led(*group)) {
             Some(group) => Err(format!("group {group} has no leader now")),
             None => Ok(()),
         }
     }
 
     pub async fn propose(&self, op: &MetaOp) -> Result<MetaOutcome, ProposeError> {
+        if self.leads_meta() {
+            self.check_address(op).await?;
+        }
         meta::propose(&self.meta_raft, &self.meta, op).await
     }
 

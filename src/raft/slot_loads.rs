@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::NodeId;
-use crate::raft::peers::ASK_SLOT_LOADS;
+use crate::cluster::{GroupId, NodeId};
+use crate::raft::peers::{ASK_SLOT_LOADS, ASK_SLOT_RATES};
 use crate::raft::replication::Replication;
 use crate::random;
 use crate::slot::{SLOT_COUNT, Slot};
@@ -34,11 +35,14 @@ pub struct SlotLoad {
 pub struct SlotRequests {
     counter: u64,
     counts: Box<[AtomicU64]>,
+    /// Of all nodes, per second, as the scheduler has seen them over time while it ran here.
+    rates: Mutex<Option<Vec<f64>>>,
 }
 
 impl Default for SlotRequests {
     fn default() -> Self {
-        Self { counter: random::draw_u64(), counts: (0..SLOT_COUNT).map(|_| AtomicU64::new(0)).collect() }
+        let counts = (0..SLOT_COUNT).map(|_| AtomicU64::new(0)).collect();
+        Self { counter: random::draw_u64(), counts, rates: Mutex::default() }
     }
 }
 
@@ -49,6 +53,10 @@ impl SlotRequests {
 
     fn of(&self, slot: Slot) -> u64 {
         self.counts[slot.index()].load(Relaxed)
+    }
+
+    pub fn note_rates(&self, rates: &[f64]) {
+        *self.rates.lock() = Some(rates.to_vec());
     }
 }
 
@@ -68,6 +76,23 @@ impl Replication {
 
     pub(super) async fn encoded_slot_loads(&self) -> Vec<u8> {
         postcard::to_stdvec(&self.slot_loads_here().await).expect("numbers encode")
+    }
+
+    /// Requests per second of each of the slots, as the meta leader has seen them; `None` if it has not yet, or does not answer.
+    pub async fn slot_rates(&self) -> Option<Vec<f64>> {
+        if self.leads_meta() {
+            return self.slot_requests().rates.lock().clone();
+        }
+        let leader = self.hints().leader(GroupId::META)?;
+        let answer = self.ask(leader.node, ASK_SLOT_RATES, &[], ANSWER_WAIT_MAX).await.ok()?;
+        let rates: Vec<f64> = postcard::from_bytes::<Option<_>>(&answer).ok()??;
+        let sound = rates.len() == SLOT_COUNT && rates.iter().all(|rate| rate.is_finite() && *rate >= 0.0);
+        sound.then_some(rates)
+    }
+
+    pub(super) fn encoded_slot_rates(&self) -> Vec<u8> {
+        let rates = if self.leads_meta() { self.slot_requests().rates.lock().clone() } else { None };
+        postcard::to_stdvec(&rates).expect("numbers encode")
     }
 
     async fn slot_loads_here(&self) -> BTreeMap<Slot, SlotLoad> {

@@ -124,23 +124,25 @@ impl SnapshotStore {
         meta: &SnapshotMeta,
         received: SnapshotFile,
     ) -> io::Result<()> {
-        let (files, state, meta) = (self.files.clone(), state.clone(), meta.clone());
-        let last = meta.last_log_id;
-        let install = move || {
-            // Read to its end first: a damaged file must not leave half a keyspace.
-            verify(files.disk(), &received.path)?;
-            match files.publish(meta, &received.path) {
-                Ok(snapshot) => {
-                    state.keyspace.clear_for_import();
-                    load(files.disk(), &snapshot.snapshot.path, &state.keyspace)?.restore(&state);
-                    Ok(())
-                }
-                Err(PublishError::Older(_)) => Ok(()),
-                Err(PublishError::Io(error)) => Err(error),
+        let (files, path) = (self.files.clone(), received.path.clone());
+        // Read to its end first: a damaged file must not leave half a keyspace.
+        blocking(move || verify(files.disk(), &path)).await??;
+        match self.files.publish(meta.clone(), &received.path).await {
+            Ok(snapshot) => {
+                let (bytes, files) = (snapshot.snapshot.len, self.files.clone());
+                let loaded = state.clone();
+                let load_it = move || {
+                    loaded.keyspace.clear_for_import();
+                    load(files.disk(), &snapshot.snapshot.path, &loaded.keyspace)?.restore(&loaded);
+                    Ok::<(), io::Error>(())
+                };
+                blocking(load_it).await??;
+                tracing::info!(group = %state.id, bytes, "installed a snapshot");
             }
-        };
-        blocking(install).await??;
-        if let Some(log_id) = last {
+            Err(PublishError::Older(_)) => (),
+            Err(PublishError::Io(error)) => return Err(error),
+        }
+        if let Some(log_id) = meta.last_log_id {
             log.snapshot_saved(log_id);
         }
         Ok(())
@@ -226,7 +228,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
         if !planted::is(Bug::SnapshotAheadOfLog) {
             self.log.flush().await?;
         }
-        match self.files.publish(meta, &path) {
+        match self.files.publish(meta, &path).await {
             Ok(snapshot) => {
                 if let Some(log_id) = snapshot.meta.last_log_id {
                     self.log.snapshot_saved(log_id);

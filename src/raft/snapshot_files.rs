@@ -7,13 +7,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::alias::SnapshotOf;
 use parking_lot::Mutex;
 
 use crate::raft::SnapshotFile;
+use crate::raft::blocking;
 use crate::raft::log::Disk;
+use crate::raft::space::is_full;
 use crate::raft::types::{SnapshotMeta, TypeConfig};
+
+/// Between two tries on a full disk.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 pub type GroupSnapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 
@@ -81,8 +87,20 @@ impl SnapshotFiles {
         newer.cloned().map(|(meta, snapshot)| GroupSnapshot { meta, snapshot })
     }
 
-    /// Renames a finished and fsynced file into place, unless a newer snapshot is there.
-    pub fn publish(&self, meta: SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
+    /// Renames a finished and fsynced file into place, unless a newer snapshot is there. A directory that cannot take it for want of space is waited for:
+    /// an error would stop the node.
+    pub async fn publish(&self, meta: SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
+        loop {
+            let (files, meta, temporary) = (self.clone(), meta.clone(), temporary.to_owned());
+            // Not on the group's thread, which has others to serve.
+            match blocking(move || files.try_publish(&meta, &temporary)).await.map_err(PublishError::Io)? {
+                Err(PublishError::Io(error)) if is_full(&error) => tokio::time::sleep(FULL_PAUSE).await,
+                published => return published,
+            }
+        }
+    }
+
+    fn try_publish(&self, meta: &SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
         let mut current = self.current.lock();
         if let Some((newer, snapshot)) = current.as_ref().filter(|(newer, _)| newer.last_log_id > meta.last_log_id) {
             let _ = self.disk.remove(temporary);
@@ -101,11 +119,15 @@ impl SnapshotFiles {
             // A leftover costs disk space only, and the next start prefers the newer file.
             let _ = self.disk.remove(&old.path);
         }
-        Ok(GroupSnapshot { meta, snapshot })
+        Ok(GroupSnapshot { meta: meta.clone(), snapshot })
     }
 
     fn move_durably(&self, from: &Path, to: &Path) -> io::Result<u64> {
-        self.disk.rename(from, to)?;
+        match self.disk.rename(from, to) {
+            // It was, the time before.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.disk.open(to).is_ok() => (),
+            renamed => renamed?,
+        }
         self.disk.sync_directory(&self.directory)?;
         self.disk.open(to)?.length()
     }

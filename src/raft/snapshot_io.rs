@@ -6,7 +6,7 @@
 //! end:   0 u32 | number of blocks u32
 //! ```
 //! Integers are little-endian. The first block is the postcard header of `raft/snapshot.rs` or `raft/meta.rs`; what the others hold is their
-//! writer's affair. A damaged or cut file is an error that names the offset, never a panic.
+//! writer's affair. A damaged or cut file is an error that names it, the offset and what to do, never a panic.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -107,16 +107,19 @@ pub struct SnapshotReader {
 
 impl SnapshotReader {
     pub fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(BUFFER_BYTES, Stream { file: disk.open(path)?, offset: 0 });
-        let mut magic = [0; MAGIC.len()];
-        file.read_exact(&mut magic)?;
-        let reader = Self { file, path: path.to_owned(), offset: MAGIC.len() as u64, blocks: 0 };
-        if &magic == MAGIC { Ok(reader) } else { Err(reader.damaged("it does not start as a snapshot does")) }
+        let file = disk.open(path).map_err(|error| unreadable(path, &error))?;
+        let file = BufReader::with_capacity(BUFFER_BYTES, Stream { file, offset: 0 });
+        let mut reader = Self { file, path: path.to_owned(), offset: 0, blocks: 0 };
+        if &reader.read_array()? != MAGIC {
+            return Err(reader.damaged("it does not start as a snapshot does"));
+        }
+        reader.offset = MAGIC.len() as u64;
+        Ok(reader)
     }
 
     /// The next block in `block`, or false at the end mark.
     pub fn next(&mut self, block: &mut Vec<u8>) -> io::Result<bool> {
-        let (length, crc) = (self.u32()?, self.u32()?);
+        let (length, crc) = (u32::from_le_bytes(self.read_array()?), u32::from_le_bytes(self.read_array()?));
         if length == 0 {
             return if crc == self.blocks { Ok(false) } else { Err(self.damaged("its end mark counts other blocks")) };
         }
@@ -124,7 +127,8 @@ impl SnapshotReader {
             return Err(self.damaged("a block is longer than any can be"));
         }
         block.clear();
-        let read = (&mut self.file).take(u64::from(length)).read_to_end(block)?;
+        let read = (&mut self.file).take(u64::from(length)).read_to_end(block);
+        let read = read.map_err(|error| unreadable(&self.path, &error))?;
         if read != length as usize || crc32fast::hash(block) != crc {
             return Err(self.damaged("a block does not match its checksum"));
         }
@@ -134,17 +138,27 @@ impl SnapshotReader {
     }
 
     pub fn damaged(&self, what: &str) -> io::Error {
-        let place = format!("snapshot {} is damaged at byte {}: {what}", self.path.display(), self.offset);
-        io::Error::new(io::ErrorKind::InvalidData, place)
+        let text = format!(
+            "snapshot {} is damaged at byte {}: {what}; restore the file, or move the data directory away so that this node joins anew and \
+             is brought up to date by the others",
+            self.path.display(),
+            self.offset
+        );
+        io::Error::new(io::ErrorKind::InvalidData, text)
     }
 
-    fn u32(&mut self) -> io::Result<u32> {
-        let mut bytes = [0; 4];
+    fn read_array<const LENGTH: usize>(&mut self) -> io::Result<[u8; LENGTH]> {
+        let mut bytes = [0; LENGTH];
         match self.file.read_exact(&mut bytes) {
-            Ok(()) => Ok(u32::from_le_bytes(bytes)),
-            Err(_) => Err(self.damaged("it is cut short")),
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.damaged("it is cut short")),
+            Err(error) => Err(unreadable(&self.path, &error)),
         }
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot read snapshot {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -182,13 +196,17 @@ mod tests {
         let path = directory.path().join("s");
         write(&path, &[b"hello", b"world"]);
         let whole = std::fs::read(&path).expect("reads");
+        let refused = |bytes: &[u8], context: &str| {
+            std::fs::write(&path, bytes).expect("writes");
+            let error = read(&path).expect_err(context).to_string();
+            let start = format!("snapshot {} is damaged at byte ", path.display());
+            assert!(error.starts_with(&start) && error.contains("restore the file, or move"), "{context}: {error}");
+        };
         for cut in 0..whole.len() {
-            std::fs::write(&path, &whole[..cut]).expect("writes");
-            assert!(read(&path).is_err(), "cut at {cut}");
+            refused(&whole[..cut], &format!("cut at {cut}"));
             let mut flipped = whole.clone();
             flipped[cut] ^= 0x40;
-            std::fs::write(&path, &flipped).expect("writes");
-            assert!(read(&path).is_err(), "flipped at {cut}");
+            refused(&flipped, &format!("flipped at {cut}"));
         }
     }
 }

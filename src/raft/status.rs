@@ -74,6 +74,7 @@ impl Replication {
             nodes: self.node_statuses(&topology, led.get(&GroupId::META)),
             groups: groups.collect(),
             moves: topology.moves().map(move_status).collect(),
+            held_slots: topology.held_count(),
         }
     }
 
@@ -146,6 +147,7 @@ impl Replication {
         replicas: &BTreeMap<ReplicaId, NodeId>,
         led: Option<&LedGroup>,
     ) -> GroupStatus {
+        let is_led = self.is_led(id);
         let hint = self.hints().leader(id);
         let own = || match self.group(id) {
             Some(group) => LedGroup::of_group(self, &group),
@@ -156,7 +158,7 @@ impl Replication {
         let slot_ranges = runs(topology.slots_of(id).map(|slot| slot.get()));
         GroupStatus {
             id: id.0,
-            leader: hint.map(|hint| hint.node.to_string()),
+            leader: hint.filter(|_| is_led).map(|hint| hint.node.to_string()),
             term: hint.map_or(0, |hint| hint.term),
             replicas: replicas
                 .iter()
@@ -165,7 +167,8 @@ impl Replication {
                     node: node.to_string(),
                     voter: known.voters.contains(replica),
                     leaving: topology.group(id).is_some_and(|info| info.departing.contains_key(replica)),
-                    lag_entries: led.and_then(|led| led.lag.get(replica).copied()),
+                    // A leader that is alone counts on as it knew them last.
+                    lag_entries: led.filter(|_| is_led).and_then(|led| led.lag.get(replica).copied()),
                 })
                 .collect(),
             slot_count: slot_ranges.iter().map(|(first, last)| u32::from(last - first) + 1).sum(),

@@ -7,12 +7,16 @@
 //! § Nothing is cut short that a lease depends on: it is a pre-vote, which openraft refuses for as long as this replica, or any it
 //! asks, has heard of a leader within the election timeout. A leader that is alive and has only lost this connection keeps its term.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
 
 use crate::cluster::{GroupId, NodeId, ReplicaId};
+use crate::raft::group::Group;
+use crate::raft::leadership::sighted;
 use crate::raft::machine::GroupRaft;
 use crate::raft::membership;
 use crate::raft::replica::Timers;
@@ -40,9 +44,21 @@ pub fn rank(heirs: &mut [Heir], leaderships: &BTreeMap<NodeId, usize>) {
     heirs.sort_by_key(|heir| (!heir.able, heir.lag > LAG_ENTRIES_MAX, !heir.preferred, led_by(&heir.node), heir.lag));
 }
 
-/// Stands for election once every voter's lease for `lost` has run out, unless somebody was elected meanwhile.
-pub async fn succeed(raft: GroupRaft, group: GroupId, own: ReplicaId, lost: ReplicaId, timers: Timers) {
-    let Some(turn) = turn_of(own, group, lost, &membership::status(&raft).voters) else { return };
+/// Stands for election once every voter's lease for `lost` has run out, unless somebody was elected meanwhile. `leaderships`: of each node that is
+/// there, of groups that keep their leader.
+pub async fn succeed(
+    raft: GroupRaft,
+    group: GroupId,
+    own: ReplicaId,
+    lost: ReplicaId,
+    leaderships: Arc<BTreeMap<NodeId, usize>>,
+    timers: Timers,
+) {
+    let status = membership::status(&raft);
+    let heirs = status.voters.iter().filter(|voter| **voter != lost);
+    let led = |heir: &ReplicaId| status.members.get(heir).and_then(|node| leaderships.get(node)).copied();
+    let heirs: BTreeMap<ReplicaId, Option<usize>> = heirs.map(|heir| (*heir, led(heir))).collect();
+    let Some(turn) = turn_of(own, group, &heirs) else { return };
     tokio::time::sleep(wait_of(turn, timers)).await;
     let leader = raft.server_metrics().borrow_watched().current_leader;
     if leader.is_none_or(|leader| leader == lost.0) {
@@ -51,12 +67,25 @@ pub async fn succeed(raft: GroupRaft, group: GroupId, own: ReplicaId, lost: Repl
     }
 }
 
-/// Another voter is the first in each group, or one node would lead all groups of the lost one. `None`: this is no voter.
-fn turn_of(own: ReplicaId, group: GroupId, lost: ReplicaId, voters: &BTreeSet<ReplicaId>) -> Option<u32> {
-    let mut heirs: Vec<ReplicaId> = voters.iter().copied().filter(|voter| *voter != lost).collect();
-    let first = group.0 as usize % heirs.len().max(1);
-    heirs.rotate_left(first);
-    heirs.iter().position(|heir| *heir == own).and_then(|turn| u32::try_from(turn).ok())
+/// Stands for election at once in a group that has had no leader since this node was started, as often as others may need to start too. Of nodes
+/// that are started together the replica that should lead is elected first: another would hand over to it later, while clients are at work.
+pub async fn stand_first(group: Arc<Group>, timers: Timers) {
+    let (raft, found_term) = (group.raft(), group.state().found_term);
+    let began = Instant::now();
+    while began.elapsed() < timers.election_min && sighted(raft, found_term) == (found_term, None) {
+        let _ = raft.trigger().elect(true).await;
+        tokio::time::sleep(timers.heartbeat).await;
+    }
+}
+
+/// By the groups that their nodes lead, the fewest first, as in `rank`; those whose node is away last. Among equals another is the first in each group, or one
+/// node would lead all groups of the lost one. `None`: this is no voter.
+fn turn_of(own: ReplicaId, group: GroupId, heirs: &BTreeMap<ReplicaId, Option<usize>>) -> Option<u32> {
+    let mut order: Vec<(ReplicaId, Option<usize>)> = heirs.iter().map(|(heir, led)| (*heir, *led)).collect();
+    let first = group.0 as usize % order.len().max(1);
+    order.rotate_left(first);
+    order.sort_by_key(|(_, led)| (led.is_none(), *led));
+    order.iter().position(|(heir, _)| *heir == own).and_then(|turn| u32::try_from(turn).ok())
 }
 
 /// What the leader sent last may be read only after its connection has ended, so there is a little on top of the lease. The next in turn
@@ -100,11 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn every_heir_has_a_turn_of_its_own_and_groups_begin_with_different_ones() {
-        let voters: BTreeSet<ReplicaId> = [4, 5, 9].map(ReplicaId).into();
-        let turn = |group, own| turn_of(ReplicaId(own), GroupId(group), ReplicaId(5), &voters);
-        assert_eq!([turn(2, 4), turn(2, 9), turn(2, 5)], [Some(0), Some(1), None]);
-        assert_eq!([turn(3, 4), turn(3, 9), turn(3, 7)], [Some(1), Some(0), None]);
-        assert_eq!(turn_of(ReplicaId(5), GroupId(1), ReplicaId(5), &[ReplicaId(5)].into()), None);
+    fn heirs_take_turns_those_on_nodes_that_lead_least_first_and_groups_begin_with_different_ones() {
+        let turn = |group, own, heirs: [(u64, Option<usize>); 2]| {
+            turn_of(ReplicaId(own), GroupId(group), &heirs.map(|(heir, led)| (ReplicaId(heir), led)).into())
+        };
+        let equal = [(4, Some(1)), (9, Some(1))];
+        assert_eq!([turn(2, 4, equal), turn(2, 9, equal), turn(2, 5, equal)], [Some(0), Some(1), None]);
+        assert_eq!([turn(3, 4, equal), turn(3, 9, equal), turn(3, 7, equal)], [Some(1), Some(0), None]);
+        for group in 2..4 {
+            assert_eq!(turn(group, 9, [(4, Some(1)), (9, Some(0))]), Some(0), "it leads fewer groups");
+            assert_eq!(turn(group, 9, [(4, None), (9, Some(7))]), Some(0), "the other one is away");
+        }
+        assert_eq!(turn_of(ReplicaId(5), GroupId(1), &BTreeMap::new()), None);
     }
 }

@@ -11,6 +11,8 @@ use crate::cluster::{Absence, MetaOp, NodeId, Topology};
 
 /// Notes while a node is away; each is an entry of the meta group.
 const NOTES: u32 = 8;
+/// The first note, which operators read of, does not wait for longer; as long as other nodes take to show a node as failed.
+const FIRST_NOTE_MS_MAX: u64 = 3000;
 
 #[derive(Debug)]
 pub struct Watch {
@@ -59,7 +61,9 @@ impl Watch {
         };
         *counted_ms = counted_ms.saturating_add(passed_ms);
         let given_up = *counted_ms >= self.limit_ms;
-        if !given_up && *counted_ms - *noted_ms < (self.limit_ms / u64::from(NOTES)).max(1) {
+        let interval_ms = (self.limit_ms / u64::from(NOTES)).max(1);
+        let wait_ms = if note.is_none() { interval_ms.min(FIRST_NOTE_MS_MAX) } else { interval_ms };
+        if !given_up && *counted_ms - *noted_ms < wait_ms {
             return None;
         }
         *noted_ms = *counted_ms;

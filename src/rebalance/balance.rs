@@ -36,6 +36,8 @@ pub struct Balance {
     evening: bool,
     /// As the topology counts it.
     asked: Option<u64>,
+    /// As the topology has it.
+    placed_by_hand: Option<BTreeMap<GroupId, BTreeSet<Slot>>>,
     /// The slots that were moved last, and where to.
     last: Option<(GroupId, BTreeSet<Slot>)>,
     /// When it was seen that some of them are not there.
@@ -55,6 +57,7 @@ impl Balance {
             even_at: now,
             evening: false,
             asked: None,
+            placed_by_hand: None,
             last: None,
             failed_at: None,
         }
@@ -79,9 +82,20 @@ impl Balance {
         if self.failed_at.is_some_and(|failed| failed.elapsed() < PATIENCE) {
             return false;
         }
+        self.wait_for_operator(topology);
         let asked = self.asked.replace(topology.evening_asked());
         self.evening |= asked.is_some_and(|asked| asked != topology.evening_asked());
-        self.evening || is_urgent(topology) || self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)
+        // While nothing may move, what slots cost is looked at all the same: a plan that is shown goes by it.
+        let hurries = !topology.is_paused() && (self.evening || is_urgent(topology));
+        hurries || self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)
+    }
+
+    /// An operator who moves slots may have more of them to move: what he does is not evened out while he is at it.
+    fn wait_for_operator(&mut self, topology: &Topology) {
+        if self.placed_by_hand.as_ref() != Some(topology.placed_by_hand()) {
+            self.placed_by_hand = Some(topology.placed_by_hand().clone());
+            (self.even_at, self.evening) = (Instant::now(), false);
+        }
     }
 
     /// What slots cost now; `None` if not all of them answer.
@@ -90,6 +104,7 @@ impl Balance {
         let passed = self.looked.map(|looked| looked.elapsed().as_secs_f64());
         self.looked = Some(Instant::now());
         self.take_in(&loads, passed);
+        replication.slot_requests().note_rates(&self.rates);
         Some(SlotWeights::new(&self.bytes, &self.rates))
     }
 
@@ -120,25 +135,33 @@ impl Balance {
 
     /// Slots have been uneven for long enough.
     pub fn may_move(&self, topology: &Topology) -> bool {
+        if topology.is_paused() {
+            return false;
+        }
         self.evening || is_urgent(topology) || self.even_at.elapsed() >= PATIENCE
     }
 }
 
 /// A group without slots, or one that is to be dissolved, does not wait.
 fn is_urgent(topology: &Topology) -> bool {
-    let empty = || topology.groups().keys().any(|group| !topology.slots().contains(group));
-    !topology.leaving_groups().is_empty() || (!topology.is_placed_by_hand() && empty())
+    let waits = |group: &GroupId| !topology.slots().contains(group) && !topology.is_emptied_by_hand(*group);
+    // With every slot held none could be given.
+    let some_free = topology.held_count() < SLOT_COUNT;
+    !topology.leaving_groups().is_empty() || (some_free && topology.groups().keys().any(waits))
 }
 
-/// By bytes and number, for a plan that is only shown: how often a slot is asked for is seen over time.
+/// For a plan that is only shown: how often a slot is asked for is seen over time, by the meta leader.
 pub async fn slot_weights_now(replication: &Replication) -> SlotWeights {
-    Balance::new().look(replication).await.unwrap_or_else(SlotWeights::equal)
+    let (loads, rates) = tokio::join!(replication.slot_loads(), replication.slot_rates());
+    let Some(loads) = loads else { return SlotWeights::equal() };
+    let bytes: Vec<u64> = Slot::all().map(|slot| loads.get(&slot).map_or(0, |load| load.bytes)).collect();
+    SlotWeights::new(&bytes, &rates.unwrap_or_else(|| vec![0.0; SLOT_COUNT]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::fixture_topology;
+    use crate::cluster::{MetaOp, MoveEnd, fixture_topology};
 
     fn loads(counter: u64, requests: u64) -> BTreeMap<Slot, SlotLoad> {
         Slot::all().map(|slot| (slot, SlotLoad { bytes: 1, requests, counter })).collect()
@@ -168,5 +191,33 @@ mod tests {
         assert!(!balance.is_due(&topology));
         tokio::time::advance(PATIENCE).await;
         assert!(balance.is_due(&topology));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_who_moves_slots_is_left_alone_and_one_who_asks_for_evenness_does_not_wait() {
+        let (mut balance, mut topology) = (Balance::new(), fixture_topology(3, 3, 3));
+        let slots: BTreeSet<Slot> = topology.slots_of(GroupId(1)).collect();
+        tokio::time::advance(PATIENCE).await;
+        balance.is_due(&topology);
+        for part in [1, slots.len()] {
+            let (first, slots) = (topology.next_move(), slots.iter().copied().take(part).collect());
+            let op = MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand: true };
+            topology.apply(&op).expect("applies");
+            let ids: Vec<_> = topology.moves().map(|(id, _)| id).collect();
+            for op in ids.into_iter().flat_map(|id| {
+                let ends = [MoveEnd::Source, MoveEnd::Target].map(|end| MetaOp::FinishMove { id, end });
+                std::iter::once(MetaOp::CommitMove { id }).chain(ends)
+            }) {
+                topology.apply(&op).expect("applies");
+            }
+            tokio::time::advance(PATIENCE).await;
+            assert!(balance.is_due(&topology) && !balance.may_move(&topology), "{part}");
+        }
+        tokio::time::advance(PATIENCE).await;
+        assert!(balance.is_due(&topology) && balance.may_move(&topology));
+        topology.apply(&MetaOp::EvenSlots).expect("applies");
+        assert!(balance.is_due(&topology) && balance.may_move(&topology));
+        topology.apply(&MetaOp::PauseRebalance).expect("applies");
+        assert!(!balance.may_move(&topology));
     }
 }

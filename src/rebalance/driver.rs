@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaRole, ReplicaId};
+use crate::clock::Timestamp;
+use crate::cluster::{GroupId, MetaRole, NodeId, ReplicaId, Topology};
 use crate::raft::{ChangeError, Group, Heir, MembershipStatus, Replication};
 use crate::rebalance::plan::{Desired, Step, next_step};
 
@@ -18,6 +19,13 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// to stop, or a leadership that was just handed over would be handed back to it.
 const PREFERENCE_DELAY: Duration = Duration::from_secs(12);
 
+/// Leaderships go back to preferred nodes one at a time: each node has its turn by the wall clock, hands over one group in it, and begins in
+/// its first part only. A wrong clock makes for two at a time, and for no harm.
+const TURN_MS: i64 = 1000;
+const TURN_BEGIN_MS: i64 = 600;
+/// In a larger cluster some nodes share a turn, or the last would wait for long.
+const TURNS_MAX: usize = 16;
+
 /// One group that cannot commit must not hold up the others. What was proposed goes on, and half a change is finished later.
 const STEP_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -27,7 +35,7 @@ const CLOSE_ENTRIES: u64 = 8;
 /// Runs until aborted.
 pub async fn drive(replication: Arc<Replication>) {
     let mut led_since = BTreeMap::new();
-    let mut busy = false;
+    let (mut busy, mut returned) = (false, None);
     loop {
         tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
         busy = replication.leads_meta() && !step_meta(&replication).await;
@@ -41,10 +49,23 @@ pub async fn drive(replication: Arc<Replication>) {
             if replication.space().is_short() || leaves {
                 leave(&replication, group).await;
             } else if done && since.elapsed() > PREFERENCE_DELAY {
-                return_leadership(&replication, group).await;
+                let turn = turn_of(&replication.topology(), replication.node(), Timestamp::wall_now());
+                if turn.is_some() && turn != returned {
+                    return_leadership(&replication, group.clone()).await;
+                    returned = if group.leads() { returned } else { turn };
+                }
             }
         }
     }
+}
+
+/// The number of the turn in which this node may begin to hand leadership over now; `None` if it is another's.
+fn turn_of(topology: &Topology, own: NodeId, now: Timestamp) -> Option<i64> {
+    let position = topology.nodes().keys().position(|node| *node == own)?;
+    let turns = topology.nodes().len().min(TURNS_MAX);
+    let (turn, passed_ms) = (now.as_ms().div_euclid(TURN_MS), now.as_ms().rem_euclid(TURN_MS));
+    let is_own = turn.rem_euclid(turns as i64) == (position % turns) as i64;
+    (is_own && passed_ms < TURN_BEGIN_MS).then_some(turn)
 }
 
 /// True when the meta group has the membership it should have.
@@ -150,7 +171,7 @@ async fn return_leadership(replication: &Replication, group: Arc<Group>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::NodeId;
+    use crate::cluster::{fixture_node, fixture_topology};
 
     fn members(ids: &[u64]) -> BTreeMap<ReplicaId, NodeId> {
         ids.iter().map(|id| (ReplicaId(*id), NodeId([*id as u8; 20]))).collect()
@@ -170,5 +191,26 @@ mod tests {
         assert_eq!(check(&[2, 3, 4], &[1, 2, 3]), (false, vec![2, 3, 4]));
         assert_eq!(check(&[4], &[1]), (true, vec![1, 4]), "a sole voter first gets a second one");
         assert_eq!(check(&[4], &[1, 4]), (false, vec![4]));
+    }
+
+    #[test]
+    fn nodes_return_leaderships_in_turns_with_a_pause_between_them() {
+        let topology = fixture_topology(3, 3, 3);
+        let mut last: Option<(usize, i64)> = None;
+        let mut counts = [0; 3];
+        for ms in (-3000..30_000).step_by(50) {
+            let own = |index: &usize| turn_of(&topology, fixture_node(*index as u8 + 1), Timestamp(ms)).is_some();
+            let nodes: Vec<usize> = (0..3).filter(own).collect();
+            assert!(nodes.len() <= 1, "{nodes:?} at once");
+            for node in nodes {
+                counts[node] += 1;
+                let apart = last.is_none_or(|(other, then)| other == node || ms - then > TURN_MS - TURN_BEGIN_MS);
+                assert!(apart, "{last:?} and {node} at {ms}");
+                last = Some((node, ms));
+            }
+        }
+        assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+        let turn = |ms| turn_of(&topology, fixture_node(1), Timestamp(ms));
+        assert_eq!((turn(0), turn(599), turn(600), turn(3000)), (Some(0), Some(0), None, Some(3)));
     }
 }

@@ -4,6 +4,7 @@
 mod absence;
 mod balance;
 mod driver;
+mod leaders;
 mod moves;
 mod placement;
 mod plan;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -15,11 +16,14 @@ use crate::cluster::{GroupId, MetaOp, Move, MoveEnd, MoveId, MoveState, Topology
 use crate::planted::{self, Bug};
 use crate::raft::{Attempt, Group, Held, MoveOp, NoLeader, Outcome, Replication, STEP_WAIT_MAX};
 use crate::rebalance::sending::{Sending, SendingError};
-use crate::rebalance::turns::{SENT_AT_ONCE, Turns, View, Work};
+use crate::rebalance::turns::{Turns, View, Work};
 use crate::slot::Slot;
 
 /// How long a driver waits for a change before it looks again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Slots of this node that wait for their new group's and the meta group's commits at the same time. A client that has many requests under way meets each
+/// of them, and the commits of one delay those of another.
+const FROZEN_AT_ONCE: usize = 1;
 /// After a step that failed.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// For what was decided to be seen here.
@@ -29,10 +33,11 @@ const SEEN_WAIT_MAX: Duration = Duration::from_secs(1);
 pub async fn drive_moves(replication: Arc<Replication>, bytes_per_second: u64, park_time_max: Duration) {
     let mut tasks = JoinSet::new();
     let mut turns = Turns::default();
-    let bytes_per_second = (bytes_per_second / SENT_AT_ONCE as u64).max(1);
+    let bytes_per_second = bytes_per_second.max(1);
     // § A request that comes as its slot is frozen must see the move's outcome, and be answered, within its patience.
     let frozen_max = park_time_max / 3;
     let attempts = Arc::new(AtomicU64::new(1));
+    let freezing = Arc::new(Semaphore::new(FROZEN_AT_ONCE));
     let mut topologies = replication.newest_topologies();
     loop {
         tokio::select! {
@@ -49,8 +54,9 @@ pub async fn drive_moves(replication: Arc<Replication>, bytes_per_second: u64, p
         for group in replication.led_groups() {
             let id = group.id();
             while let Some((work, slot_move)) = next_work(&mut turns, &topology, &group) {
-                let (replication, attempts) = (replication.clone(), attempts.clone());
-                let driver = Driver { replication, group: group.clone(), bytes_per_second, frozen_max, attempts };
+                let (replication, attempts, freezing) = (replication.clone(), attempts.clone(), freezing.clone());
+                let driver =
+                    Driver { replication, group: group.clone(), bytes_per_second, frozen_max, attempts, freezing };
                 tasks.spawn(async move {
                     driver.carry_out(work, &slot_move).await;
                     (id, work)
@@ -93,6 +99,7 @@ struct Driver {
     frozen_max: Duration,
     /// Of this node, numbered.
     attempts: Arc<AtomicU64>,
+    freezing: Arc<Semaphore>,
 }
 
 impl Driver {
@@ -146,8 +153,8 @@ impl Driver {
         let (term, replica) = self.group.leadership().ok_or(NoLeader)?;
         let attempt = Attempt { term, replica, number: self.attempts.fetch_add(1, Ordering::Relaxed) };
         let mut sending = Sending::new(&self.replication, &self.group, to, slot, id, attempt, self.bytes_per_second);
-        match self.send_most(&mut sending, id).await {
-            Ok(()) => (),
+        let _permit = match self.send_most(&mut sending, id).await {
+            Ok(permit) => permit,
             // Over meanwhile: the next step cleans up.
             Err(SendingError::Over(_)) => return Ok(()),
             Err(error) if error.is_final() => {
@@ -156,7 +163,7 @@ impl Driver {
                 return self.give_up(id, slot, false).await;
             }
             Err(error) => return Err(error.into()),
-        }
+        };
         self.group.log_move(slot, &MoveOp::Freeze { id }, &[]).await?;
         if self.group.held(slot) != Some(Held::Frozen { id }) {
             return Err(StepError::Unexpected { slot, id, held: self.group.held(slot) });
@@ -174,13 +181,15 @@ impl Driver {
     /// All but what changes until the slot is frozen.
     ///
     /// § No slot is frozen unless the meta group has just answered: without it none that is frozen is ever served again, by either group.
-    async fn send_most(&self, sending: &mut Sending<'_>, id: MoveId) -> Result<(), SendingError> {
+    async fn send_most(&self, sending: &mut Sending<'_>, id: MoveId) -> Result<SemaphorePermit<'_>, SendingError> {
         sending.begin().await?;
+        sending.until_little_is_left().await?;
+        let permit = self.freezing.acquire().await.expect("it is never closed");
         loop {
             sending.until_little_is_left().await?;
             let asked = Instant::now();
             match self.replication.propose_anywhere(&MetaOp::ConfirmMove { id }).await {
-                Ok(()) if asked.elapsed() <= self.frozen_max => return sending.check(),
+                Ok(()) if asked.elapsed() <= self.frozen_max => return sending.check().map(|()| permit),
                 Ok(()) => (),
                 Err(error) => {
                     tracing::info!(%id, error, "a slot is not frozen yet: the meta group does not confirm its move");

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::cluster::{GroupId, GroupInfo, MetaOp, MoveEnd, NodeId, ReplicaId, Topology, apply_meta};
+use crate::cluster::{Draining, GroupId, GroupInfo, MetaOp, MoveEnd, NodeId, ReplicaId, Topology, apply_meta};
 use crate::rebalance::slots::{SlotWeights, next_slots};
 
 /// More steps than any plan that is read needs; a request must not take long.
@@ -37,9 +37,9 @@ pub struct Situation<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub paused: bool,
-    /// Slots stay where an operator has placed them.
+    /// Slots that stay where an operator has placed them until he has them evened out, as the steps do.
     #[serde(default)]
-    pub by_hand: bool,
+    pub held_slots: usize,
     pub steps: Vec<PlannedStep>,
 }
 
@@ -68,9 +68,10 @@ fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
     now.make_group().or_else(|| now.even_replicas()).or_else(|| now.even_leaders())
 }
 
-/// All steps from here on, as if each came to its end at once, and were not paused.
+/// All steps from here on when slots are to be evened out, as if each came to its end at once, and were not paused.
 pub fn whole_plan(now: &Situation<'_>, slots: &SlotWeights) -> Vec<PlannedStep> {
     let mut state = Some(now.topology.clone());
+    let _ = apply_meta(&mut state, &MetaOp::EvenSlots, Timestamp(0));
     let mut steps = Vec::new();
     while let Some(topology) = state.clone().filter(|_| steps.len() < PLAN_STEPS_MAX) {
         let at_rest = Situation {
@@ -210,7 +211,13 @@ impl Situation<'_> {
         of_moving.chain(of_settled).find_map(|(group, info)| {
             let (replica, home) = info.replicas.iter().find(|(_, home)| self.is_lost(**home))?;
             let new = self.new_home(info, Some(*home))?;
-            let why = format!("{} has been away for too long", self.name(*home));
+            let why = match self.topology.draining(*home) {
+                Some(Draining { successor: Some(new) }) => {
+                    format!("{} is to be replaced by {}", self.name(*home), self.name(new))
+                }
+                Some(Draining { successor: None }) => format!("{} leaves the cluster", self.name(*home)),
+                None => format!("{} has been away for too long", self.name(*home)),
+            };
             Some(self.place(*group, Some(*replica), Some(new), why))
         })
     }

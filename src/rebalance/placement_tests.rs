@@ -212,6 +212,21 @@ fn a_cluster_too_small_for_its_replicas_may_shrink_and_one_that_is_not_may_not()
     assert!(refusal.starts_with("2 node(s) that are up would be left for 3 replicas"), "{refusal}");
 }
 
+#[test]
+fn a_dead_node_that_is_replaced_is_not_said_to_have_been_away_for_too_long() {
+    for (successor, why) in
+        [(Some(4), "127.0.0.1:7003 is to be replaced by 127.0.0.1:7004"), (None, "127.0.0.1:7003 leaves the cluster")]
+    {
+        let mut topology = fixture_topology(3, 3, 3);
+        join(&mut topology, 4);
+        apply(&mut topology, MetaOp::Drain { node: node(3), successor: successor.map(node), gone: true });
+        let plan = whole_plan(&at_rest(&topology), &SlotWeights::equal());
+        let moved: Vec<&str> =
+            plan.iter().filter(|step| step.what.contains("replica of")).map(|step| step.why.as_str()).collect();
+        assert_eq!(moved, [why; 3]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
@@ -255,4 +270,19 @@ proptest! {
         }
         prop_assert_eq!(next_placement(&at_rest(&topology)), None);
     }
+}
+
+#[test]
+fn a_plan_that_is_shown_lets_go_of_what_an_operator_has_placed_as_carrying_it_out_does() {
+    let mut topology = fixture_topology(2, 2, 2);
+    let (first, to) = (topology.next_move(), GroupId(2));
+    let slots = topology.slots_of(GroupId(1)).collect();
+    apply(&mut topology, MetaOp::StartMoves { first, to, slots, why: String::new(), by_hand: true });
+    finish(&mut topology);
+    assert_eq!(next_slots(&topology, &SlotWeights::equal()), None);
+    let shown = whole_plan(&at_rest(&topology), &SlotWeights::equal());
+    assert!(!shown.is_empty());
+    apply(&mut topology, MetaOp::EvenSlots);
+    assert_eq!(whole_plan(&at_rest(&topology), &SlotWeights::equal()), shown);
+    assert_eq!(carry_out(&mut topology), shown.len());
 }

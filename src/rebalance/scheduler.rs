@@ -13,6 +13,7 @@ use crate::cluster::{GroupId, MetaOp, NodeId, Topology};
 use crate::raft::{LedGroup, Replication};
 use crate::rebalance::absence::Watch;
 use crate::rebalance::balance::Balance;
+use crate::rebalance::leaders::Leaders;
 use crate::rebalance::placement::{Situation, next_placement};
 use crate::rebalance::slots::{SlotWeights, next_slots};
 
@@ -24,7 +25,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) {
     let mut watch = Watch::new(node_down_after);
     let mut looked = Instant::now();
-    let (mut balance, mut led, mut busy) = (Balance::new(), false, false);
+    let (mut balance, mut leaders, mut led, mut busy) = (Balance::new(), Leaders::default(), false, false);
     loop {
         tokio::time::sleep(if busy { BUSY_INTERVAL } else { INTERVAL }).await;
         // § A process that stood still has watched nothing meanwhile.
@@ -37,9 +38,18 @@ pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) 
         }
         if leads && !led {
             // What an earlier leadership knew is old.
-            balance = Balance::new();
+            (balance, leaders) = (Balance::new(), Leaders::default());
+        }
+        if leads
+            && let Some(op) = leaders.look(&replication.newest_topology(), &replication.hints(), Instant::now())
+            && propose(&replication, &op).await
+        {
+            leaders.note(&op);
         }
         led = leads;
+        if let Some(level) = replication.next_level().filter(|_| leads) {
+            propose(&replication, &MetaOp::RaiseLevel { level }).await;
+        }
         busy = leads && step(&replication, &mut balance).await;
     }
 }
@@ -62,7 +72,7 @@ async fn step(replication: &Replication, balance: &mut Balance) -> bool {
     }
     let placed = next.is_none() && now.moving.is_empty();
     // Groups that are to be dissolved are emptied beside the rest: nodes that leave wait for it.
-    if !topology.is_paused() && (placed || !topology.leaving_groups().is_empty()) {
+    if placed || !topology.leaving_groups().is_empty() {
         place_slots(replication, balance).await;
     }
     !placed

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::cluster::{GroupId, MoveId, MoveState};
 use crate::keyspace::{BucketExport, Delta, Encoded};
 use crate::raft::{
@@ -54,10 +52,11 @@ pub struct Sending<'a> {
     page: Vec<u8>,
     /// What the target has of each bucket.
     sent: Vec<(KeySlot, Option<BucketExport>)>,
+    /// Keys that were told of as sent.
+    told: u64,
     pace: Pace,
+    /// Of all that the group sends.
     bytes_per_second: u64,
-    /// When the next page may go.
-    next: Instant,
 }
 
 impl<'a> Sending<'a> {
@@ -81,9 +80,9 @@ impl<'a> Sending<'a> {
             checksum: 0,
             page: Vec::new(),
             sent: slot.key_slots().map(|key_slot| (key_slot, None)).collect(),
+            told: 0,
             pace: Pace::Limited,
             bytes_per_second,
-            next: Instant::now(),
         }
     }
 
@@ -126,7 +125,7 @@ impl<'a> Sending<'a> {
         if answer.keys != here {
             return Err(SendingError::Count { slot: self.slot, here, there: answer.keys });
         }
-        self.group.note_moved(here, page.len() as u64);
+        self.group.note_moved(here.saturating_sub(self.told), page.len() as u64);
         Ok(())
     }
 
@@ -153,6 +152,8 @@ impl<'a> Sending<'a> {
                 self.sent[bucket].1 = older;
                 continue;
             }
+            let keys = newer.tables().iter().map(|table| table.len() as u64).sum();
+            let fresh = if older.is_none() { keys } else { 0 };
             let mut delta = Delta::new(older, newer);
             loop {
                 let before = self.page.len();
@@ -165,6 +166,8 @@ impl<'a> Sending<'a> {
                 }
             }
             self.sent[bucket].1 = Some(delta.into_newer());
+            self.told += fresh;
+            self.group.note_moved(fresh, 0);
         }
         if self.pace == Pace::Limited && !self.page.is_empty() {
             self.send_page().await?;
@@ -187,11 +190,9 @@ impl<'a> Sending<'a> {
     }
 
     async fn wait_for_turn(&mut self) -> Result<(), SendingError> {
-        tokio::time::sleep_until(self.next).await;
-        self.check()?;
         let takes = Duration::from_secs_f64(self.page.len() as f64 / self.bytes_per_second as f64);
-        self.next = self.next.max(Instant::now()) + takes;
-        Ok(())
+        tokio::time::sleep_until(self.group.sending_turn(takes)).await;
+        self.check()
     }
 
     /// An answer that was lost is asked for again: a step that was logged already does nothing. Of a frozen slot, until the time is over.

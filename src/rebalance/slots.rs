@@ -2,7 +2,8 @@
 //!
 //! A slot weighs what it costs: its place among 1024, its share of the cluster's bytes, its share of the cluster's requests, in equal parts. Every group
 //! should carry the same weight, within a tenth; slots move from the heaviest groups to the lightest, a batch at a time, as long as that makes the heavier
-//! of the two lighter. A group that is to be dissolved should carry nothing.
+//! of the two lighter. A group that is to be dissolved should carry nothing. Slots that an operator has placed stay where they are, and count; the others are
+//! evened out around them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,8 +60,6 @@ pub fn next_slots(topology: &Topology, weights: &SlotWeights) -> Option<MetaOp> 
         let why = format!("there are fewer nodes than groups, and group {group} is to be dissolved");
         let (to, slots) = plan.empty(*group)?;
         (why, to, slots)
-    } else if topology.is_placed_by_hand() {
-        return None;
     } else {
         plan.even_out()?
     };
@@ -71,23 +70,27 @@ pub fn next_slots(topology: &Topology, weights: &SlotWeights) -> Option<MetaOp> 
 struct Plan<'a> {
     weights: &'a SlotWeights,
     slots: BTreeMap<GroupId, BTreeSet<Slot>>,
-    /// Of the groups that stay.
+    /// Of the groups that are to have slots.
     loads: BTreeMap<GroupId, f64>,
     share: f64,
+    topology: &'a Topology,
 }
 
 impl<'a> Plan<'a> {
-    fn new(topology: &Topology, weights: &'a SlotWeights, leaving: &BTreeSet<GroupId>) -> Self {
+    fn new(topology: &'a Topology, weights: &'a SlotWeights, leaving: &BTreeSet<GroupId>) -> Self {
         let mut slots: BTreeMap<GroupId, BTreeSet<Slot>> =
             topology.groups().keys().map(|group| (*group, BTreeSet::new())).collect();
         for slot in Slot::all() {
             slots.entry(topology.group_of(slot)).or_default().insert(slot);
         }
         let load = |slots: &BTreeSet<Slot>| slots.iter().map(|slot| weights.of(*slot)).sum();
-        let staying = slots.iter().filter(|(group, _)| !leaving.contains(group));
+        // One that an operator has emptied stays so, unless the slots of a group that goes need a place.
+        let takes =
+            |group: &GroupId| !leaving.contains(group) && (!leaving.is_empty() || !topology.is_emptied_by_hand(*group));
+        let staying = slots.iter().filter(|(group, _)| takes(group));
         let loads: BTreeMap<GroupId, f64> = staying.map(|(group, slots)| (*group, load(slots))).collect();
         let share = 1.0 / loads.len() as f64;
-        Self { weights, slots, loads, share }
+        Self { weights, slots, loads, share, topology }
     }
 
     fn lightest(&self) -> Option<GroupId> {
@@ -136,7 +139,8 @@ impl<'a> Plan<'a> {
         givers.sort_by(|one, other| other.1.total_cmp(&one.1));
         // Ranges stay whole as far as they can: slots go from their ends.
         givers.into_iter().filter(|(group, load)| *group != to && *load > self.share).find_map(|(group, load)| {
-            let helps = |slot: &&Slot| self.loads[&to] + self.weights.of(**slot) < load;
+            let helps =
+                |slot: &&Slot| !self.topology.is_held(**slot) && self.loads[&to] + self.weights.of(**slot) < load;
             self.slots[&group].iter().rev().find(helps).map(|slot| (group, *slot))
         })
     }

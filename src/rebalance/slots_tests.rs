@@ -62,17 +62,58 @@ fn new_groups_get_their_share_from_all_others_in_few_ranges() {
     assert!(edges <= 64, "{edges} edges between ranges; {new:?}");
 }
 
+/// What an operator does with `move-slots`.
+fn move_by_hand(topology: &mut Topology, slots: &BTreeSet<Slot>, to: GroupId) {
+    let (first, slots) = (topology.next_move(), slots.clone());
+    apply(topology, &MetaOp::StartMoves { first, to, slots, why: String::new(), by_hand: true });
+    finish_moves(topology);
+}
+
 #[test]
-fn slots_placed_by_hand_stay_where_they_are_until_they_are_let_go() {
+fn slots_placed_by_hand_stay_where_they_are_until_they_are_let_go_and_the_others_are_evened_out() {
     let mut topology = fixture_topology(3, 3, 3);
-    let (first, weights) = (topology.next_move(), SlotWeights::equal());
+    let weights = SlotWeights::equal();
     let slots: BTreeSet<Slot> = topology.slots_of(GroupId(1)).take(200).collect();
-    apply(&mut topology, &MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand: true });
-    finish_moves(&mut topology);
-    assert_eq!(next_slots(&topology, &weights), None);
+    move_by_hand(&mut topology, &slots, GroupId(2));
+    assert_eq!(topology.held_count(), 200);
+    let is_held = |topology: &Topology| slots.iter().all(|slot| topology.group_of(*slot) == GroupId(2));
+    let new = add_group(&mut topology);
+    carry_out(&mut topology, &weights);
+    assert!(is_held(&topology) && topology.held_count() == 200);
+    for group in [GroupId(1), GroupId(2), GroupId(3), new] {
+        let count = topology.slots_of(group).count();
+        assert!((231..=281).contains(&count), "group {group} has {count} slots");
+    }
+    let all: BTreeSet<Slot> = topology.slots_of(GroupId(3)).collect();
+    move_by_hand(&mut topology, &all, GroupId(2));
+    assert_eq!(Topology::decode(&topology.encode()).as_ref(), Ok(&topology));
+    carry_out(&mut topology, &weights);
+    assert!(is_held(&topology));
+    assert_eq!(topology.slots_of(GroupId(3)).count(), 0, "an operator has emptied it");
     apply(&mut topology, &MetaOp::EvenSlots);
-    assert!(carry_out(&mut topology, &weights) > 0);
-    assert!(load(&topology, &weights, GroupId(1)) > 0.3);
+    assert_eq!(topology.held_count(), 0);
+    carry_out(&mut topology, &weights);
+    for group in topology.groups().keys() {
+        let count = topology.slots_of(*group).count();
+        assert!((231..=281).contains(&count), "group {group} has {count} slots");
+    }
+}
+
+#[test]
+fn a_group_that_goes_gives_up_what_was_placed_there_and_one_that_was_emptied_takes_it_if_need_be() {
+    let mut topology = fixture_topology(2, 2, 2);
+    let weights = SlotWeights::equal();
+    let own: BTreeSet<Slot> = topology.slots_of(GroupId(1)).collect();
+    move_by_hand(&mut topology, &own, GroupId(2));
+    assert_eq!(next_slots(&topology, &weights), None);
+    let leaving: BTreeSet<GroupId> = [GroupId(2)].into();
+    let mut plan = Plan::new(&topology, &weights, &leaving);
+    let (to, slots) = plan.empty(GroupId(2)).expect("there is a group left");
+    assert!(to == GroupId(1) && !slots.is_empty());
+    let first = topology.next_move();
+    apply(&mut topology, &MetaOp::StartMoves { first, to, slots: own, why: String::new(), by_hand: false });
+    finish_moves(&mut topology);
+    assert_eq!(topology.held_count(), 0, "the scheduler had to move them");
 }
 
 #[test]
@@ -85,7 +126,7 @@ fn a_move_by_hand_that_is_cancelled_leaves_the_slots_to_the_scheduler() {
     for end in [MoveEnd::Source, MoveEnd::Target] {
         apply(&mut topology, &MetaOp::FinishMove { id: first, end });
     }
-    assert!(!topology.is_placed_by_hand());
+    assert!(topology.placed_by_hand().is_empty());
 }
 
 #[test]
@@ -114,6 +155,7 @@ proptest! {
     fn any_load_is_evened_out_as_far_as_slots_allow(
         groups in 1u32..6,
         fresh in 0usize..3,
+        held in 0usize..300,
         draws in prop::collection::vec(1u64..1_000_000, SLOT_COUNT),
     ) {
         let mut topology = fixture_topology(3, groups, 3);
@@ -121,6 +163,13 @@ proptest! {
             add_group(&mut topology);
         }
         let weights = SlotWeights::new(&draws, &[0.0; SLOT_COUNT]);
+        // An operator places some, and an end is come to with those where they are; then lets go of them.
+        let some: BTreeSet<Slot> = Slot::all().step_by(3).take(held).collect();
+        move_by_hand(&mut topology, &some, GroupId(1));
+        let placed = topology.placed_by_hand().clone();
+        carry_out(&mut topology, &weights);
+        prop_assert_eq!(topology.placed_by_hand(), &placed);
+        apply(&mut topology, &MetaOp::EvenSlots);
         carry_out(&mut topology, &weights);
         topology.validate().expect("consistent");
         let share = 1.0 / topology.groups().len() as f64;

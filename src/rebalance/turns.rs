@@ -10,7 +10,7 @@ use crate::raft::Held;
 use crate::slot::Slot;
 
 /// Slots that a group sends beside each other: each of them waits mostly, for commits of its steps.
-pub const SENT_AT_ONCE: usize = 4;
+const SENT_AT_ONCE: usize = 4;
 /// Outcomes that are logged beside each other, and of which the meta group is told.
 const SETTLED_AT_ONCE: usize = 16;
 /// Before the longest delayed tries.

@@ -1,7 +1,7 @@
 //! One client's connection: read, decode, answer one turn, write. Hot path.
 //!
 //! One task per connection, which owns all of this; others reach it through `clients.rs`. What a client can make it hold is
-//! bounded: the read buffer by `client-query-buffer-limit`, and grown only as bytes arrive, never by an announced length;
+//! bounded: the read buffer by `client-query-buffer-limit`, and grown as bytes arrive or have arrived before, never by an announced length alone;
 //! replies by `output.rs`; requests per turn by `REQUEST_COUNT_MAX`.
 
 use std::io;
@@ -30,6 +30,8 @@ const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// A read buffer larger than this is given back when it is empty.
 const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Beyond this, doubling costs little.
+const BROUGHT_BYTES_MAX: usize = 8 << 20;
 /// Offsets of words are 32 bits wide.
 const QUERY_BYTES_MAX: usize = 4 << 30;
 /// § A connection that a stopping node closes must have been silent for so long: a client never learns what became of a request that is on
@@ -46,7 +48,7 @@ pub async fn serve(stream: std::net::TcpStream, client: Arc<Client>, shared: Arc
     let registered = Registered { client: client.clone(), shared: shared.clone() };
     let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     let (read_half, write_half) = stream.split();
-    let output = Output::new(write_half, &shared.output_bytes);
+    let output = Output::new(write_half, &shared.output_bytes, &registered.client.memory.output_bytes);
     let session = Session::new(client, shared.password_needed());
     let mut connection = Connection {
         shared: &shared,
@@ -55,13 +57,13 @@ pub async fn serve(stream: std::net::TcpStream, client: Arc<Client>, shared: Arc
         output,
         buffer: BytesMut::new(),
         read_bytes: READ_BYTES_MIN,
+        brought: 0,
         reader: RequestReader::new(ReadLimits::default()),
         requests: Requests::default(),
         stretch: Stretch::default(),
     };
     // A broken connection is the client's affair; nobody is left to tell.
     let _ = connection.run().await;
-    drop(registered);
 }
 
 /// Keeps a client in the registry for as long as its task lives, however that ends.
@@ -83,8 +85,10 @@ struct Connection<'a> {
     read_half: ReadHalf<'a>,
     output: Output<'a>,
     buffer: BytesMut,
-    /// How much the next read asks for.
+    /// How much the next read asks for at least.
     read_bytes: usize,
+    /// Bytes of the largest turn so far: another of the kind may be given its memory at once.
+    brought: usize,
     reader: RequestReader,
     requests: Requests,
     stretch: Stretch,
@@ -119,9 +123,11 @@ impl Connection<'_> {
                 Event::Read(Ok(0)) => return self.farewell().await,
                 Event::Read(Ok(count)) => {
                     self.shared.stats.count_read(count as u64);
+                    self.session.note_arrival();
                     if self.answer().await? == Flow::Close {
                         return self.farewell().await;
                     }
+                    self.session.note_answered();
                 }
                 Event::Read(Err(error)) => return Err(error),
                 Event::Writable(writable) => {
@@ -140,13 +146,13 @@ impl Connection<'_> {
     async fn wait(&mut self) -> Event {
         let output_bytes_max = self.shared.parameters.tunables().client_output_limit;
         let may_read = self.output.has_room(output_bytes_max);
-        let wanted = self.reader.wanted();
+        let wanted = self.next_read_bytes();
         let Session { client, notifications, .. } = &mut self.session;
         tokio::select! {
             biased;
             () = client.signalled() => Event::Signalled,
             writable = self.output.writable() => Event::Writable(writable),
-            read = fill(&mut self.read_half, &mut self.buffer, self.read_bytes, wanted), if may_read => Event::Read(read),
+            read = fill(&mut self.read_half, &mut self.buffer, wanted), if may_read => Event::Read(read),
             push = notified(notifications), if may_read => Event::Notified(push),
         }
     }
@@ -187,9 +193,14 @@ impl Connection<'_> {
         Ok(Flow::Continue)
     }
 
+    fn next_read_bytes(&self) -> usize {
+        next_read_bytes(self.reader.wanted(), self.buffer.len(), self.brought).max(self.read_bytes)
+    }
+
     /// § What is unread when a socket is closed makes the kernel reset it, and replies on their way may be lost with it.
     async fn answer_arrived(&mut self) -> io::Result<()> {
-        let arrived = fill(&mut self.read_half, &mut self.buffer, self.read_bytes, self.reader.wanted());
+        let wanted = self.next_read_bytes();
+        let arrived = fill(&mut self.read_half, &mut self.buffer, wanted);
         match tokio::time::timeout(LAST_LOOK, arrived).await {
             // The connection is closed either way.
             Ok(Ok(1..)) => self.answer().await.map(drop),
@@ -238,6 +249,7 @@ impl Connection<'_> {
     }
 
     fn consume(&mut self, bytes: usize) {
+        self.brought = self.brought.max(bytes);
         if bytes < self.buffer.len() {
             self.buffer.advance(bytes);
         } else if self.buffer.capacity() > KEPT_BYTES_MAX {
@@ -258,13 +270,13 @@ impl Connection<'_> {
         let memory = &self.session.client.memory;
         memory.query_bytes.store(self.buffer.len(), Ordering::Relaxed);
         memory.query_free_bytes.store(self.buffer.capacity() - self.buffer.len(), Ordering::Relaxed);
-        memory.output_bytes.store(self.output.waiting_bytes(), Ordering::Relaxed);
     }
 
     /// Idle: gives back what it does not need.
     fn trim(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
+            self.brought = 0;
             self.requests = Requests::default();
             self.stretch = Stretch::default();
         }
@@ -285,6 +297,14 @@ impl Connection<'_> {
     }
 }
 
+/// How much to read towards a buffer of `announced` bytes, of which `arrived` are there.
+///
+/// § Memory follows what has arrived: a large word at most doubles the buffer each time, whatever length it announced; to begin with it may get as much as
+/// the connection has brought before, within bounds.
+fn next_read_bytes(announced: usize, arrived: usize, brought: usize) -> usize {
+    announced.saturating_sub(arrived).min(arrived.max(brought.min(BROUGHT_BYTES_MAX)))
+}
+
 /// Ends with the next push; never for a client that wants none. Cancel-safe.
 async fn notified(notifications: &mut Option<broadcast::Receiver<Bytes>>) -> Bytes {
     while let Some(receiver) = notifications {
@@ -300,18 +320,32 @@ async fn notified(notifications: &mut Option<broadcast::Receiver<Bytes>>) -> Byt
 
 /// Reads what has arrived. The buffer is empty-handed until there is something to read, so that idle connections that were
 /// trimmed stay small. Cancel-safe.
-async fn fill(
-    read_half: &mut ReadHalf<'_>,
-    buffer: &mut BytesMut,
-    read_bytes: usize,
-    wanted: usize,
-) -> io::Result<usize> {
+async fn fill(read_half: &mut ReadHalf<'_>, buffer: &mut BytesMut, wanted: usize) -> io::Result<usize> {
     if buffer.capacity() == 0 {
         read_half.readable().await?;
     }
-    // § Memory follows what has arrived: a large word at most doubles the buffer each time, whatever length it announced.
     if buffer.capacity() - buffer.len() < READ_BYTES_MIN / 2 {
-        buffer.reserve(wanted.saturating_sub(buffer.len()).min(buffer.len()).max(read_bytes));
+        buffer.reserve(wanted);
     }
     read_half.read_buf(buffer).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_at_once_than_has_arrived_or_came_before() {
+        const MB: usize = 1 << 20;
+        for (announced, arrived, brought, expected) in [
+            (MB, 1000, 0, 1000),
+            (MB, MB - 10, 0, 10),
+            (MB, 1000, MB, MB - 1000),
+            (500 * MB, 1000, MB, MB),
+            (500 * MB, 3 * MB, MB, 3 * MB),
+            (0, 1000, MB, 0),
+        ] {
+            assert_eq!(next_read_bytes(announced, arrived, brought), expected, "{announced} {arrived} {brought}");
+        }
+    }
 }

@@ -44,11 +44,19 @@ pub enum Dispatch {
     Park(KeySlot),
     /// CLIENT PAUSE holds it back.
     Paused,
+    /// MULTI, or what follows one that was refused: answered with an error, without running.
+    Transaction,
 }
 
 pub fn dispatch(args: &Args<'_>, shared: &Shared, session: &Session, paused: Option<Paused>) -> Dispatch {
     let row = match command::table::resolve(args) {
+        Ok(_) if session.refused.is_some() && !is_named(args, &[b"reset", b"quit"]) => {
+            return Dispatch::Transaction;
+        }
         Ok(row) => row,
+        Err(_) if session.refused.is_some() || is_named(args, &[b"multi"]) => {
+            return Dispatch::Transaction;
+        }
         Err(error) => return Dispatch::Refused { row: args.get(0).and_then(command::table::lookup), error },
     };
     if !session.authenticated && !row.flags.contains(&Flag::NoAuth) {
@@ -65,6 +73,10 @@ pub fn dispatch(args: &Args<'_>, shared: &Shared, session: &Session, paused: Opt
         Run::Node(command) => Dispatch::Alone { row, command },
         Run::Container => Dispatch::Refused { row: Some(row), error: WireError::WrongArity(row.name) },
     }
+}
+
+fn is_named(args: &Args<'_>, names: &[&[u8]]) -> bool {
+    args.get(0).is_some_and(|name| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }
 
 fn is_write(row: &Row) -> bool {

@@ -11,13 +11,14 @@ use futures_util::FutureExt;
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::command::WireError;
 use crate::metrics::NodeMetrics;
 use crate::server::clients::Signal;
 use crate::server::connection;
+use crate::server::node_questions::{self, PROTECTED_MODE_TEXT, QUESTIONERS_MAX};
 use crate::server::shared::Shared;
 
 /// Connections the kernel may complete before they are accepted.
@@ -25,14 +26,6 @@ const BACKLOG: i32 = 4096;
 /// Pause after accept failed, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Redis's words, but for the options' names.
-const PROTECTED_MODE_TEXT: &str = "-DENIED Kvorum is running in protected mode because protected mode is enabled and no password is \
-     set for the default user. In this mode connections are only accepted from the loopback interface. If you want to connect from \
-     external computers, you may adopt one of the following solutions: 1) Disable protected mode by sending the command \
-     'CONFIG SET protected-mode no' from the loopback interface. 2) Start the server with '--protected-mode no'. 3) Set a password \
-     with '--requirepass'. NOTE: You only need to do one of the above things in order for the server to start accepting \
-     connections from the outside.\r\n";
 
 #[derive(Debug)]
 pub struct Listener {
@@ -58,7 +51,11 @@ impl Listener {
     /// Serves until `stop` turns true (or its sender is gone), then drains: replies under way are sent, at most
     /// `drain_max` long, and all connections are closed when this returns.
     pub async fn run(self, mut stop: watch::Receiver<bool>, drain_max: Duration) -> io::Result<()> {
-        let connections = Arc::new(AcceptedBy { next_runtime: AtomicUsize::new(0), runtimes: self.runtimes });
+        let connections = Arc::new(AcceptedBy {
+            next_runtime: AtomicUsize::new(0),
+            runtimes: self.runtimes,
+            questioners: Arc::new(Semaphore::new(QUESTIONERS_MAX)),
+        });
         let mut loops = JoinSet::new();
         for socket in self.sockets {
             let listener = TcpListener::from_std(socket)?;
@@ -118,6 +115,8 @@ fn bind_one(host: IpAddr, port: u16) -> io::Result<std::net::TcpListener> {
 struct AcceptedBy {
     next_runtime: AtomicUsize,
     runtimes: Vec<Handle>,
+    /// Places for `node_questions.rs`.
+    questioners: Arc<Semaphore>,
 }
 
 /// Accepts until `stop`; returns the tasks of the connections that are still open.
@@ -133,7 +132,7 @@ async fn accept(
             () = stopped(&mut stop) => break,
             Some(_) = tasks.join_next() => (),
             accepted = listener.accept() => match accepted {
-                Ok((stream, addr)) => accepted_by.welcome(stream, addr, &shared, &mut tasks),
+                Ok((stream, addr)) => accepted_by.welcome(stream, addr, &shared, &stop, &mut tasks),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -144,43 +143,66 @@ async fn accept(
     // The kernel has told these that they are connected, so they may have sent something.
     for _ in 0..BACKLOG {
         let Some(Ok((stream, addr))) = listener.accept().now_or_never() else { break };
-        accepted_by.welcome(stream, addr, &shared, &mut tasks);
+        accepted_by.welcome(stream, addr, &shared, &stop, &mut tasks);
     }
     tasks
 }
 
 impl AcceptedBy {
     /// Starts a connection's task, or says why not.
-    fn welcome(&self, stream: TcpStream, addr: SocketAddr, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
+    fn welcome(
+        &self,
+        stream: TcpStream,
+        addr: SocketAddr,
+        shared: &Arc<Shared>,
+        stop: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) {
         let Ok(stream) = stream.into_std() else { return };
-        match admit(&stream, addr, shared) {
+        let next = self.next_runtime.fetch_add(1, Ordering::Relaxed);
+        let runtime = &self.runtimes[next % self.runtimes.len()];
+        match self.admit(&stream, addr, shared) {
             Admission::Client(client) => {
-                let next = self.next_runtime.fetch_add(1, Ordering::Relaxed);
-                let runtime = &self.runtimes[next % self.runtimes.len()];
                 tasks.spawn_on(connection::serve(stream, client, shared.clone()), runtime);
+            }
+            Admission::PerhapsNode(place) => {
+                tasks.spawn_on(node_questions::serve(stream, shared.clone(), stop.clone(), place), runtime);
             }
             Admission::Refused(text) => {
                 NodeMetrics::limit_reached("maxclients").increment(u64::from(text != PROTECTED_MODE_TEXT));
                 // Courtesy only: the socket's buffer is empty, so this fits or the peer is gone.
-                let _ = (&stream).write(text.as_bytes());
+                let _ = (&stream).write(format!("-{text}\r\n").as_bytes());
             }
         }
+    }
+
+    fn admit(&self, stream: &std::net::TcpStream, addr: SocketAddr, shared: &Shared) -> Admission {
+        let tunables = shared.parameters.tunables();
+        let exposed = shared.config.bind.iter().any(|host| !host.is_loopback());
+        let protected = tunables.protected_mode && tunables.requirepass.is_none() && exposed;
+        if protected && !addr.ip().to_canonical().is_loopback() {
+            return match self.questioners.clone().try_acquire_owned() {
+                Ok(place) => Admission::PerhapsNode(place),
+                Err(_) => {
+                    node_questions::count_refused(shared);
+                    Admission::Refused(PROTECTED_MODE_TEXT.to_owned())
+                }
+            };
+        }
+        admit_client(stream, addr, shared)
     }
 }
 
 enum Admission {
     Client(Arc<crate::server::clients::Client>),
+    /// Protected mode lets in none but other nodes.
+    PerhapsNode(OwnedSemaphorePermit),
     /// The text to send before closing.
     Refused(String),
 }
 
-fn admit(stream: &std::net::TcpStream, addr: SocketAddr, shared: &Shared) -> Admission {
+fn admit_client(stream: &std::net::TcpStream, addr: SocketAddr, shared: &Shared) -> Admission {
     let tunables = shared.parameters.tunables();
-    let exposed = shared.config.bind.iter().any(|host| !host.is_loopback());
-    let protected = tunables.protected_mode && tunables.requirepass.is_none() && exposed;
-    if protected && !addr.ip().to_canonical().is_loopback() {
-        return Admission::Refused(PROTECTED_MODE_TEXT.to_string());
-    }
     // A socket that is gone already is noticed by its first read.
     let _ = stream.set_nodelay(true);
     if tunables.tcp_keepalive_s > 0 {
@@ -198,7 +220,7 @@ fn admit(stream: &std::net::TcpStream, addr: SocketAddr, shared: &Shared) -> Adm
         }
         None => {
             shared.stats.node.connections_rejected.increment(1);
-            Admission::Refused(format!("-{}\r\n", WireError::MaxClients))
+            Admission::Refused(WireError::MaxClients.to_string())
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
-use crate::cluster::{GroupId, NodeId, Topology};
+use crate::cluster::{GroupId, Move, MoveId, NodeId, Topology};
 use crate::slot::{KeySlot, Slot};
 
 /// As many as Valkey keeps unless told otherwise. Those that are over go first.
@@ -27,6 +27,8 @@ pub struct Migration {
     pub ranges: Vec<KeySlotRange>,
     /// Where their slots go.
     pub slots: BTreeMap<GroupId, BTreeSet<Slot>>,
+    /// Ids that the moves begun for the job may have, each at its first try.
+    pub moves: BTreeSet<MoveId>,
     pub source: NodeId,
     pub target: NodeId,
     pub created: Timestamp,
@@ -57,6 +59,12 @@ impl Migration {
 
     pub fn covers(&self, key_slot: KeySlot) -> bool {
         self.ranges.iter().any(|(first, last)| (first..=last).contains(&&key_slot))
+    }
+
+    /// Not only a move of one of its slots: others may have begun another since, which is none of the job's.
+    pub fn has_begun(&self, moved: &Move) -> bool {
+        let goes_there = self.slots.get(&moved.to).is_some_and(|slots| slots.contains(&moved.slot));
+        goes_there && self.moves.contains(&moved.origin)
     }
 
     fn look(&mut self, topology: &Topology, now: Timestamp) {
@@ -111,7 +119,7 @@ impl Migrations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{MetaOp, MoveEnd, MoveId, fixture_node, fixture_topology};
+    use crate::cluster::{MetaOp, MoveEnd, fixture_node, fixture_topology};
 
     const NOW: Timestamp = Timestamp(1_000_000);
     const LATER: Timestamp = Timestamp(1_000_000 + SEEN_WAIT_MS_MAX);
@@ -123,6 +131,7 @@ mod tests {
             id: id.to_owned(),
             ranges: slots.iter().map(|slot| slot.key_slot_bounds()).collect(),
             slots: [(GroupId(2), slots)].into(),
+            moves: BTreeSet::new(),
             source: fixture_node(1),
             target: fixture_node(2),
             created: NOW,
@@ -176,6 +185,29 @@ mod tests {
         jobs.note_cancelled(&["a".to_owned()].into(), &topology, LATER);
         let states: Vec<MigrationState> = jobs.look(&topology, LATER).iter().map(|job| job.state).collect();
         assert_eq!(states, [MigrationState::Cancelled, MigrationState::Failed]);
+    }
+
+    #[test]
+    fn a_job_has_begun_its_own_moves_at_each_try_and_none_that_others_begin_of_its_slots_since() {
+        let mut topology = fixture_topology(3, 3, 3);
+        let moves: [MoveId; 2] = start(&mut topology);
+        let job = Migration { moves: moves.into(), ..job(&fixture_topology(3, 3, 3), "a") };
+        let own = |topology: &Topology| topology.moves().filter(|(_, moved)| job.has_begun(moved)).count();
+        let end = |topology: &mut Topology, again| {
+            for id in topology.moves().map(|(id, _)| id).collect::<Vec<_>>() {
+                topology.apply(&MetaOp::AbortMove { id, again }).unwrap();
+                for end in [MoveEnd::Source, MoveEnd::Target] {
+                    topology.apply(&MetaOp::FinishMove { id, end }).unwrap();
+                }
+            }
+        };
+        assert_eq!(own(&topology), 2);
+        end(&mut topology, true);
+        assert!(own(&topology) == 2 && topology.slot_move(moves[0]).is_none(), "another try under other ids");
+        end(&mut topology, false);
+        start(&mut topology);
+        end(&mut topology, true);
+        assert_eq!((own(&topology), topology.moves().count()), (0, 2));
     }
 
     #[test]

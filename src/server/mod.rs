@@ -10,6 +10,7 @@ mod dispatch;
 mod latency;
 mod listener;
 mod migrations;
+mod node_questions;
 mod notifications;
 mod output;
 mod parking;

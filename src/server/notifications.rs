@@ -2,19 +2,23 @@
 //! sent elsewhere by MOVED.
 //!
 //! ```text
-//! >3 +SMIGRATING :<epoch> "<ranges>"
-//! >3 +SMIGRATED  :<epoch> *n( *3 "<host:port before>" "<host:port now>" "<ranges>" )
+//! >3 +SMIGRATING :<number> "<ranges>"
+//! >3 +SMIGRATED  :<number> *n( *3 "<host:port before>" "<host:port now>" "<ranges>" )
 //! ```
-//! Ranges are of key slots: `1,5-9`. Every node tells its clients of all moves; the epoch, which rises, lets a client recognize what it has been told
-//! by another node. What moves within half a second is told together, so that a large move does not make every client read the map for every slot.
+//! Ranges are of key slots: `1,5-9`. Every node tells its clients of all moves; the number, which rises with the topology's epoch, lets a client recognize
+//! what it has been told by another node, and is another one for each of the two. What moves within half a second is told together, so that a large move does
+//! not make every client read the map for every slot.
+//!
+//! Clients wait longer for answers from SMIGRATING on and until SMIGRATED (go-redis's `handleSMigrating`, redis-py's relaxed timeout). So each slot gets both,
+//! in this order: one that has moved between two looks, and one whose move was given up, which is told as moved to where it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cluster::{GroupId, Hints, Topology};
+use crate::cluster::{Epoch, GroupId, Hints, Topology};
 use crate::protocol::{Protocol, Reply};
 use crate::server::shared::Shared;
 use crate::slot::Slot;
@@ -27,50 +31,75 @@ const TOLD_TOGETHER: Duration = Duration::from_millis(500);
 pub async fn notify_clients(shared: Arc<Shared>) {
     let replication = &shared.replication;
     let mut topologies = replication.newest_topologies();
-    let mut told = replication.newest_topology();
+    let mut told = Told::new(replication.newest_topology());
     loop {
         if topologies.changed().await.is_err() {
             return;
         }
-        let now = replication.newest_topology();
-        for push in [migrating(&told, &now), migrated(&told, &now, &replication.hints())].into_iter().flatten() {
+        for push in told.look(replication.newest_topology(), &replication.hints()) {
             // Nobody may have asked for it.
             let _ = shared.notifications.send(push);
         }
-        told = now;
         tokio::time::sleep(TOLD_TOGETHER).await;
     }
 }
 
-/// Slots that have begun to move.
-fn migrating(before: &Topology, now: &Topology) -> Option<Bytes> {
-    let fresh = now.moves().filter(|(id, _)| *id >= before.next_move()).map(|(_, moved)| moved.slot);
-    let ranges = ranges(fresh)?;
-    Some(push("SMIGRATING", now, |reply| reply.bulk(ranges.as_bytes())))
+/// What clients know.
+struct Told {
+    topology: Arc<Topology>,
+    /// Slots of which they know that they move, and where they were then.
+    moving: BTreeMap<Slot, GroupId>,
 }
 
-/// Slots that are another group's.
-fn migrated(before: &Topology, now: &Topology, hints: &Hints) -> Option<Bytes> {
-    let mut moved: BTreeMap<(GroupId, GroupId), Vec<Slot>> = BTreeMap::new();
-    for slot in Slot::all() {
-        let ends = (before.group_of(slot), now.group_of(slot));
-        if ends.0 != ends.1 {
-            moved.entry(ends).or_default().push(slot);
-        }
+impl Told {
+    fn new(topology: Arc<Topology>) -> Self {
+        Self { topology, moving: BTreeMap::new() }
     }
-    // Without a leader a group has no address that a client would know; MOVED will name one.
+
+    /// What they are to be told of the topology as it is now.
+    fn look(&mut self, now: Arc<Topology>, hints: &Hints) -> Vec<Bytes> {
+        let before = std::mem::replace(&mut self.topology, now.clone());
+        let moves = || now.moves().filter(|(_, moved)| moved.is_open());
+        let fresh = moves().filter(|(id, _)| *id >= before.next_move()).map(|(_, moved)| moved.slot);
+        let moved = Slot::all().filter(|slot| before.group_of(*slot) != now.group_of(*slot));
+        let begun: BTreeSet<Slot> = fresh.chain(moved).filter(|slot| !self.moving.contains_key(slot)).collect();
+        self.moving.extend(begun.iter().map(|slot| (*slot, before.group_of(*slot))));
+        let open: BTreeSet<Slot> = moves().map(|(_, moved)| moved.slot).collect();
+        let (moving, over) = std::mem::take(&mut self.moving).into_iter().partition(|(slot, _)| open.contains(slot));
+        self.moving = moving;
+        [migrating(begun, now.epoch()), migrated(over, &before, &now, hints)].into_iter().flatten().collect()
+    }
+}
+
+/// Slots that have begun to move.
+fn migrating(slots: BTreeSet<Slot>, epoch: Epoch) -> Option<Bytes> {
+    let ranges = ranges(slots.into_iter())?;
+    Some(push("SMIGRATING", 2 * epoch.0, |reply| reply.bulk(ranges.as_bytes())))
+}
+
+/// Slots that do not move any more, and where they were.
+fn migrated(over: BTreeMap<Slot, GroupId>, before: &Topology, now: &Topology, hints: &Hints) -> Option<Bytes> {
+    let mut moved: BTreeMap<(GroupId, GroupId), Vec<Slot>> = BTreeMap::new();
+    for (slot, from) in over {
+        moved.entry((from, now.group_of(slot))).or_default().push(slot);
+    }
+    // As CLUSTER SLOTS names a group's owner. One that was dissolved meanwhile has none.
     let address = |topology: &Topology, group| {
-        let leader = hints.leader(group)?;
-        topology.node(leader.node).map(|info| info.address().to_string())
+        let leader = hints.leader(group).map(|leader| leader.node).filter(|node| topology.node(*node).is_some());
+        let node = leader.or_else(|| topology.presumed_leader(group))?;
+        topology.node(node).map(|info| info.address().to_string())
     };
     let entries: Vec<(String, String, String)> = moved
         .into_iter()
-        .filter_map(|((from, to), slots)| Some((address(before, from)?, address(now, to)?, ranges(slots.into_iter())?)))
+        .filter_map(|((from, to), slots)| {
+            let (old, new) = (address(before, from), address(now, to)?);
+            Some((old.unwrap_or_else(|| new.clone()), new, ranges(slots.into_iter())?))
+        })
         .collect();
     if entries.is_empty() {
         return None;
     }
-    Some(push("SMIGRATED", now, |reply| {
+    Some(push("SMIGRATED", 2 * now.epoch().0 + 1, |reply| {
         reply.array(entries.len());
         for (from, to, ranges) in &entries {
             reply.array(3);
@@ -81,11 +110,11 @@ fn migrated(before: &Topology, now: &Topology, hints: &Hints) -> Option<Bytes> {
     }))
 }
 
-fn push(name: &str, now: &Topology, rest: impl FnOnce(&mut Reply)) -> Bytes {
+fn push(name: &str, number: u64, rest: impl FnOnce(&mut Reply)) -> Bytes {
     let mut reply = Reply::new(Protocol::Resp3);
     reply.push(3);
     reply.simple(name);
-    reply.integer(i64::try_from(now.epoch().0).unwrap_or(i64::MAX));
+    reply.integer(i64::try_from(number).unwrap_or(i64::MAX));
     rest(&mut reply);
     reply.take().freeze()
 }
@@ -112,32 +141,87 @@ fn ranges(slots: impl Iterator<Item = Slot>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::cluster::{MetaOp, fixture_topology};
+    use crate::cluster::{MetaOp, MoveId, fixture_topology};
+
+    struct Look {
+        told: Told,
+        topology: Topology,
+        slot: Slot,
+    }
+
+    impl Look {
+        fn new() -> Self {
+            let topology = fixture_topology(3, 3, 3);
+            let slot = Slot::by_key_slots().find(|slot| topology.group_of(*slot) == GroupId(1)).unwrap();
+            Self { told: Told::new(Arc::new(topology.clone())), topology, slot }
+        }
+
+        fn start(&mut self) -> MoveId {
+            let (first, slots, why) = (self.topology.next_move(), [self.slot].into(), String::new());
+            let op = MetaOp::StartMoves { first, to: GroupId(2), slots, why, by_hand: true };
+            self.topology.apply(&op).unwrap();
+            first
+        }
+
+        /// The pushes of a look, on a line each, without what their lengths say.
+        fn told(&mut self) -> Vec<String> {
+            let pushes = self.told.look(Arc::new(self.topology.clone()), &Hints::default());
+            let line = |push: Bytes| {
+                let text = String::from_utf8(push.to_vec()).unwrap();
+                let words = text.split("\r\n").filter(|word| !word.starts_with(['$', '*', '>']));
+                words.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+            };
+            pushes.into_iter().map(line).collect()
+        }
+    }
+
+    const NODES: [&str; 2] = ["127.0.0.1:7001", "127.0.0.1:7002"];
+
+    fn key_slots(slot: Slot) -> String {
+        let (first, last) = slot.key_slot_bounds();
+        format!("{}-{}", first.get(), last.get())
+    }
 
     #[test]
-    fn a_move_is_told_when_it_begins_and_its_end_needs_leaders() {
-        let before = fixture_topology(3, 3, 3);
-        let mut now = before.clone();
-        let slot = Slot::by_key_slots().find(|slot| before.group_of(*slot) == GroupId(1)).unwrap();
-        let op = MetaOp::StartMoves {
-            first: now.next_move(),
-            to: GroupId(2),
-            slots: BTreeSet::from([slot]),
-            why: String::new(),
-            by_hand: true,
-        };
-        now.apply(&op).unwrap();
-        let (first, last) = slot.key_slot_bounds();
-        let text = format!("{}-{}", first.get(), last.get());
-        let expected = format!(">3\r\n+SMIGRATING\r\n:2\r\n${}\r\n{text}\r\n", text.len());
-        assert_eq!(migrating(&before, &now).unwrap(), expected.as_bytes());
-        assert_eq!(migrating(&now, &now), None);
-        let id = now.moves().next().unwrap().0;
-        now.apply(&MetaOp::CommitMove { id }).unwrap();
-        assert_eq!(migrated(&before, &now, &Hints::default()), None, "nobody leads");
+    fn a_slot_is_told_to_move_and_then_to_have_moved_and_each_once() {
+        let mut look = Look::new();
+        let range = key_slots(look.slot);
+        let id = look.start();
+        assert_eq!(look.told(), [format!("+SMIGRATING :4 {range}")]);
+        assert!(look.told().is_empty());
+        look.topology.apply(&MetaOp::CommitMove { id }).unwrap();
+        let [from, to] = NODES;
+        assert_eq!(look.told(), [format!("+SMIGRATED :7 {from} {to} {range}")]);
+        assert!(look.told().is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_has_moved_between_two_looks_is_told_both() {
+        let mut look = Look::new();
+        let range = key_slots(look.slot);
+        let id = look.start();
+        look.topology.apply(&MetaOp::CommitMove { id }).unwrap();
+        let [from, to] = NODES;
+        assert_eq!(look.told(), [format!("+SMIGRATING :6 {range}"), format!("+SMIGRATED :7 {from} {to} {range}")]);
+    }
+
+    #[test]
+    fn a_move_that_is_given_up_is_told_to_be_over_and_one_that_is_begun_again_is_not() {
+        let mut look = Look::new();
+        let range = key_slots(look.slot);
+        let id = look.start();
+        assert_eq!(look.told().len(), 1);
+        look.topology.apply(&MetaOp::AbortMove { id, again: true }).unwrap();
+        assert!(look.told().is_empty());
+        look.topology.apply(&MetaOp::AbortMove { id, again: false }).unwrap();
+        let owner = NODES[0];
+        assert_eq!(look.told(), [format!("+SMIGRATED :9 {owner} {owner} {range}")]);
+        // Nobody has heard of it.
+        let mut look = Look::new();
+        let id = look.start();
+        look.topology.apply(&MetaOp::AbortMove { id, again: false }).unwrap();
+        assert!(look.told().is_empty());
     }
 
     #[test]

@@ -13,10 +13,13 @@ use tokio::io::Interest;
 use tokio::net::tcp::WriteHalf;
 
 use crate::protocol::{Protocol, Reply};
+use crate::server::places::Rest;
 
 /// Reply bytes that wait on this node, all connections together, before each is held to [`SMALL_BYTES`].
 const NODE_BYTES_MAX: usize = 1 << 30;
 const SMALL_BYTES: usize = 1 << 20;
+/// Replies of one stretch that are made before some are sent.
+const PART_BYTES: usize = 256 << 10;
 /// A reply buffer larger than this is given back after use.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 const HANG_UP_LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -31,22 +34,20 @@ pub struct Output<'a> {
     /// `waiting`'s share of the node's total.
     counted: usize,
     node_bytes: &'a AtomicUsize,
+    /// What others see of `waiting`.
+    client_bytes: &'a AtomicUsize,
     pub written_bytes: u64,
 }
 
 impl<'a> Output<'a> {
-    pub fn new(stream: WriteHalf<'a>, node_bytes: &'a AtomicUsize) -> Self {
+    pub fn new(stream: WriteHalf<'a>, node_bytes: &'a AtomicUsize, client_bytes: &'a AtomicUsize) -> Self {
         let reply = Reply::new(Protocol::Resp2);
-        Self { stream, reply, waiting: BytesMut::new(), counted: 0, node_bytes, written_bytes: 0 }
+        Self { stream, reply, waiting: BytesMut::new(), counted: 0, node_bytes, client_bytes, written_bytes: 0 }
     }
 
     /// For a command that writes its reply while something else watches the socket.
     pub fn reply_and_stream(&mut self) -> (&mut Reply, &WriteHalf<'a>) {
         (&mut self.reply, &self.stream)
-    }
-
-    pub fn waiting_bytes(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Sends what the socket takes without waiting; keeps the rest.
@@ -58,10 +59,9 @@ impl<'a> Output<'a> {
             let sent = try_write(&self.stream, self.reply.buffer())?;
             self.written_bytes += sent as u64;
             if sent == self.reply.len() {
+                self.reply.truncate(0);
                 if sent > KEPT_BYTES_MAX {
                     *self.reply.buffer_mut() = BytesMut::new();
-                } else {
-                    self.reply.truncate(0);
                 }
                 return Ok(());
             }
@@ -91,6 +91,7 @@ impl<'a> Output<'a> {
             self.node_bytes.fetch_sub(self.counted - bytes, Ordering::Relaxed);
         }
         self.counted = bytes;
+        self.client_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// True if more replies may be made before the client has read some.
@@ -112,6 +113,17 @@ impl<'a> Output<'a> {
         if self.reply.is_empty() {
             *self.reply.buffer_mut() = BytesMut::new();
         }
+    }
+
+    /// Appends a stretch's replies, and sends them on the way: no more of them is made than there is room for, one reply aside.
+    pub async fn append(&mut self, mut rest: Rest<'_>, bytes_max: usize) -> io::Result<()> {
+        while !rest.is_empty() {
+            rest.append_next(self.reply.buffer_mut());
+            if self.reply.len() > PART_BYTES && !rest.is_empty() {
+                self.make_room(bytes_max).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends until there is room again. Cancel-safe.
@@ -170,24 +182,62 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::server::places::{Place, assemble};
+
+    async fn connect() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accepted = async { listener.accept().await.unwrap().0 };
+        let (server, client) = tokio::join!(accepted, TcpStream::connect(listener.local_addr().unwrap()));
+        (server, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn large_replies_of_a_stretch_are_made_as_the_client_reads_them() {
+        const VALUE_BYTES: usize = 4 << 20;
+        const READS: usize = 60;
+        let (mut server, mut client) = connect().await;
+        let (node_bytes, client_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut output = Output::new(server.split().1, &node_bytes, &client_bytes);
+        let (mut replies, mut places) = (Reply::new(Protocol::Resp2), Vec::new());
+        let value = bytes::Bytes::from(vec![b'v'; VALUE_BYTES]);
+        for _ in 0..READS {
+            let start = replies.len() as u32;
+            replies.bulk_pieces(value.len(), [value.clone()]);
+            places.push(Place::Foreign { buffer: 0, start, end: replies.len() as u32 });
+        }
+        let mut buffers = [replies.take_replies()];
+        let (_, rest) = assemble(&mut output.reply, 0, &places, &mut buffers);
+        let reply_bytes = VALUE_BYTES + format!("${VALUE_BYTES}\r\n\r\n").len();
+        let send = async {
+            output.append(rest, SMALL_BYTES).await?;
+            output.drain().await
+        };
+        let read = async {
+            let (mut left, mut most, mut bytes) = (READS * reply_bytes, 0, vec![0; 1 << 20]);
+            while left > 0 {
+                most = most.max(node_bytes.load(Ordering::Relaxed));
+                left -= client.read(&mut bytes).await.unwrap();
+            }
+            most
+        };
+        let (sent, most) = tokio::join!(send, read);
+        sent.unwrap();
+        assert!(most > SMALL_BYTES && most <= SMALL_BYTES + reply_bytes, "{most} bytes waited");
+        assert_eq!((client_bytes.load(Ordering::Relaxed), node_bytes.load(Ordering::Relaxed)), (0, 0));
+    }
 
     #[tokio::test]
     async fn replies_the_socket_does_not_take_wait_and_leave_in_order() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (mut server, client) = tokio::join!(
-            async { listener.accept().await.unwrap().0 },
-            TcpStream::connect(listener.local_addr().unwrap())
-        );
-        let mut client = client.unwrap();
-        let node_bytes = AtomicUsize::new(0);
-        let mut output = Output::new(server.split().1, &node_bytes);
+        let (mut server, mut client) = connect().await;
+        let (node_bytes, client_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut output = Output::new(server.split().1, &node_bytes, &client_bytes);
         let block: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
         for _ in 0..64 {
             output.reply.append_raw(&block);
             output.send().unwrap();
         }
-        assert!(output.waiting_bytes() > SMALL_BYTES && !output.has_room(SMALL_BYTES));
-        assert_eq!(node_bytes.load(Ordering::Relaxed), output.waiting_bytes());
+        assert!(client_bytes.load(Ordering::Relaxed) > SMALL_BYTES && !output.has_room(SMALL_BYTES));
+        assert_eq!(node_bytes.load(Ordering::Relaxed), client_bytes.load(Ordering::Relaxed));
         let read = async {
             let mut received = vec![0; 64 << 20];
             client.read_exact(&mut received).await.unwrap();
@@ -196,6 +246,6 @@ mod tests {
         let (drained, received) = tokio::join!(output.drain(), read);
         drained.unwrap();
         assert!(received.chunks(1 << 20).all(|chunk| chunk == block));
-        assert_eq!((output.waiting_bytes(), node_bytes.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((client_bytes.load(Ordering::Relaxed), node_bytes.load(Ordering::Relaxed)), (0, 0));
     }
 }

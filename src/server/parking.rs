@@ -7,7 +7,8 @@ use crate::metrics::NodeMetrics;
 
 #[derive(Debug)]
 pub struct Parking {
-    /// Bytes of requests that may wait at once, all connections together. Beyond it requests get CLUSTERDOWN at once.
+    /// Bytes of requests that may wait at once, all connections together, or of one that waits alone. Beyond it requests get CLUSTERDOWN
+    /// at once.
     bytes_max: usize,
     bytes: AtomicUsize,
     requests: AtomicUsize,
@@ -29,7 +30,7 @@ impl Parking {
 
     /// `None` when too much waits already.
     pub fn enter<'a>(&'a self, bytes: usize, metrics: &'a NodeMetrics) -> Option<Parked<'a>> {
-        let fits = |held: usize| held.checked_add(bytes).filter(|total| *total <= self.bytes_max);
+        let fits = |held: usize| held.checked_add(bytes).filter(|total| held == 0 || *total <= self.bytes_max);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         metrics.parked_requests.increment(1.0);
@@ -73,6 +74,12 @@ mod tests {
         assert!(parking.enter(1, &metrics).is_none());
         drop(parked);
         assert!(parking.enter(1, &metrics).is_some());
+        let large = parking.enter(1_000_000, &metrics).expect("nothing else waits");
+        assert!(parking.enter(1, &metrics).is_none());
+        drop(large);
+        let small = parking.enter(1, &metrics).expect("fits");
+        assert!(parking.enter(1000, &metrics).is_none());
+        drop(small);
         assert_eq!(parking.figures().0, 0);
     }
 }

@@ -1,12 +1,13 @@
-//! Where the replies of a stretch lie, and putting them in order. Pure. Hot path.
+//! Where the replies of a stretch lie, and in which order they leave. Pure. Hot path.
 //!
 //! Replies come from two kinds of buffers: the connection's own reply buffer, where local reads and errors are written as
 //! they are found, and the buffers that groups filled while they applied chunks. A stretch of local replies only is in
-//! order as it stands; otherwise everything from the first reply that is out of place is copied once.
+//! order as it stands; otherwise everything from the first reply that is out of place is copied once, as are large values: a part
+//! at a time (`output.rs`), for what they come to in all may be more than the connection has room for.
 
 use bytes::BytesMut;
 
-use crate::protocol::Reply;
+use crate::protocol::{Replies, Reply};
 
 /// From this size on a chunk's buffer is sent as it is instead of being copied.
 const ADOPTED_BYTES_MIN: usize = 16 << 10;
@@ -24,49 +25,76 @@ pub enum Place {
     Unknown,
 }
 
-/// Whether all replies could be put in order.
+/// Whether all replies are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a stretch that was cut must end the connection"]
 pub enum Assembled {
     Complete,
-    /// The replies before the first unknown one are there; the connection must be closed after them.
+    /// The replies before the first unknown one leave; the connection must be closed after them.
     Cut,
 }
 
-/// Leaves the replies, in request order, in `reply` from `mark` on.
-pub fn assemble(reply: &mut Reply, mark: usize, places: &[Place], buffers: &mut [BytesMut]) -> Assembled {
-    let (in_order, kept) = prefix_in_order(mark, places);
-    if in_order == places.len() && kept == reply.len() {
-        return Assembled::Complete;
-    }
+/// What is still to be appended to the connection's reply buffer, in request order.
+#[derive(Debug)]
+pub struct Rest<'a> {
+    places: &'a [Place],
+    buffers: &'a [Replies],
+    /// What the connection's reply buffer held from `kept` on.
+    own: Replies,
+    kept: usize,
+}
+
+/// Leaves the replies, in request order, in `reply` from `mark` on, up to what is returned.
+pub fn assemble<'a>(
+    reply: &mut Reply,
+    mark: usize,
+    places: &'a [Place],
+    buffers: &'a mut [Replies],
+) -> (Assembled, Rest<'a>) {
+    // Pending places are settled before; if one were left, its command's effect would be as unknown.
+    let known = places.iter().position(|place| matches!(place, Place::Pending | Place::Unknown));
+    let assembled = if known.is_none() { Assembled::Complete } else { Assembled::Cut };
+    let places = &places[..known.unwrap_or(places.len())];
+    let (in_order, kept) = prefix_in_order(reply, mark, places);
     let rest = &places[in_order..];
     if kept == 0
         && let Some(buffer) = sole_buffer(rest, buffers)
     {
+        // With its large values, which a read that was made again may have left.
+        reply.truncate(0);
         *reply.buffer_mut() = buffer;
-        return Assembled::Complete;
+        return (assembled, Rest { places: &[], buffers, own: Replies::default(), kept });
     }
     let needs_own = rest.iter().any(|place| matches!(place, Place::Own { .. }));
-    let own: Vec<u8> = if needs_own { reply.buffer()[kept..].to_vec() } else { Vec::new() };
+    let own = if needs_own { reply.split_off(kept) } else { Replies::default() };
     reply.truncate(kept);
-    for place in rest {
+    (assembled, Rest { places: rest, buffers, own, kept })
+}
+
+impl Rest<'_> {
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Appends the next reply, with its large values.
+    pub fn append_next(&mut self, out: &mut BytesMut) {
+        let Some((place, rest)) = self.places.split_first() else { return };
+        self.places = rest;
         match *place {
-            // Pending places are settled before; if one were left, its command's effect would be as unknown.
-            Place::Pending | Place::Unknown => return Assembled::Cut,
-            Place::Own { start, end } => reply.append_raw(&own[start - kept..end - kept]),
+            Place::Pending | Place::Unknown => unreachable!("cut off before"),
+            Place::Own { start, end } => self.own.append_to(out, start - self.kept..end - self.kept),
             Place::Foreign { buffer, start, end } => {
-                reply.append_raw(&buffers[buffer as usize][start as usize..end as usize]);
+                self.buffers[buffer as usize].append_to(out, start as usize..end as usize);
             }
         }
     }
-    Assembled::Complete
 }
 
 /// A large buffer that holds all these replies in order and nothing else is used as it is. Small ones are cheaper copied, since
 /// the connection's own buffer is there already.
-fn sole_buffer(places: &[Place], buffers: &mut [BytesMut]) -> Option<BytesMut> {
+fn sole_buffer(places: &[Place], buffers: &mut [Replies]) -> Option<BytesMut> {
     let [buffer] = buffers else { return None };
-    if buffer.len() < ADOPTED_BYTES_MIN {
+    if buffer.bytes().len() < ADOPTED_BYTES_MIN {
         return None;
     }
     let mut next = 0;
@@ -76,32 +104,35 @@ fn sole_buffer(places: &[Place], buffers: &mut [BytesMut]) -> Option<BytesMut> {
             Place::Foreign { .. } | Place::Own { .. } | Place::Pending | Place::Unknown => return None,
         }
     }
-    (next as usize == buffer.len()).then(|| std::mem::take(buffer))
+    if next as usize == buffer.bytes().len() { buffer.take_whole() } else { None }
 }
 
-/// How many replies already lie in order after `mark`, and where they end.
-fn prefix_in_order(mark: usize, places: &[Place]) -> (usize, usize) {
+/// How many replies already lie in order after `mark`, with nothing missing from them, and where they end.
+fn prefix_in_order(reply: &Reply, mark: usize, places: &[Place]) -> (usize, usize) {
+    let whole = reply.first_large().unwrap_or(usize::MAX);
     let mut kept = mark;
     for (index, place) in places.iter().enumerate() {
         match *place {
-            Place::Own { start, end } if start == kept => kept = end,
+            Place::Own { start, end } if start == kept && end <= whole => kept = end,
             Place::Own { .. } | Place::Foreign { .. } | Place::Pending | Place::Unknown => return (index, kept),
         }
     }
     (places.len(), kept)
 }
 
-/// The bytes of one reply, before `assemble` has moved them; empty if there are none.
-pub fn bytes_of<'a>(reply: &'a Reply, place: &Place, buffers: &'a [BytesMut]) -> &'a [u8] {
+/// The bytes of one reply without its large values, before `assemble` has moved them; empty if there are none.
+pub fn bytes_of<'a>(reply: &'a Reply, place: &Place, buffers: &'a [Replies]) -> &'a [u8] {
     match *place {
         Place::Pending | Place::Unknown => &[],
         Place::Own { start, end } => &reply.buffer()[start..end],
-        Place::Foreign { buffer, start, end } => &buffers[buffer as usize][start as usize..end as usize],
+        Place::Foreign { buffer, start, end } => &buffers[buffer as usize].bytes()[start as usize..end as usize],
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::protocol::Protocol;
 
@@ -116,9 +147,26 @@ mod tests {
     fn check(own_bytes: &str, mark: usize, places: &[Place], buffers: &[&str], expected: (&str, Assembled)) {
         let mut reply = Reply::new(Protocol::Resp2);
         reply.append_raw(own_bytes.as_bytes());
-        let mut buffers: Vec<BytesMut> = buffers.iter().map(|text| BytesMut::from(text.as_bytes())).collect();
-        let assembled = assemble(&mut reply, mark, places, &mut buffers);
+        let mut buffers: Vec<Replies> = buffers.iter().map(|text| BytesMut::from(text.as_bytes()).into()).collect();
+        let (assembled, mut rest) = assemble(&mut reply, mark, places, &mut buffers);
+        while !rest.is_empty() {
+            rest.append_next(reply.buffer_mut());
+        }
         assert_eq!((std::str::from_utf8(reply.buffer()).unwrap(), assembled), expected, "{places:?}");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_large_value_that_was_read_again() {
+        let mut reply = Reply::new(Protocol::Resp2);
+        let stale = vec![b's'; 1 << 20];
+        reply.bulk_pieces(stale.len(), [Bytes::from(stale)]);
+        let fresh = "f".repeat(1 << 20);
+        let mut buffers = [BytesMut::from(fresh.as_bytes()).into()];
+        let places = [foreign(0, 0, 1 << 20)];
+        let (_, rest) = assemble(&mut reply, 0, &places, &mut buffers);
+        assert!(rest.is_empty() && reply.total_len() == fresh.len());
+        reply.fill_in();
+        assert_eq!(reply.buffer(), fresh.as_bytes());
     }
 
     #[test]
@@ -160,5 +208,31 @@ mod tests {
     fn nothing_is_answered_from_an_unknown_outcome_on() {
         check("ab", 0, &[own(0, 1), Place::Unknown, own(1, 2)], &[], ("a", Assembled::Cut));
         check("ab", 0, &[Place::Pending, own(0, 1)], &[], ("", Assembled::Cut));
+    }
+
+    #[test]
+    fn large_values_are_filled_in_when_their_reply_is_appended() {
+        let value = bytes::Bytes::from(vec![b'v'; 20_000]);
+        let write = |reply: &mut Reply| {
+            reply.integer(7);
+            let start = reply.len();
+            reply.bulk_pieces(value.len(), [value.clone()]);
+            (start, reply.len())
+        };
+        let (mut reply, mut ridden) = (Reply::new(Protocol::Resp2), Reply::new(Protocol::Resp2));
+        let (start, end) = write(&mut reply);
+        reply.integer(8);
+        let (_, ridden_end) = write(&mut ridden);
+        let places = [own(0, start), own(start, end), foreign(0, 4, ridden_end as u32), own(end, end + 4)];
+        let mut buffers = [ridden.take_replies()];
+        let (assembled, mut rest) = assemble(&mut reply, 0, &places, &mut buffers);
+        assert_eq!((assembled, &reply.buffer()[..]), (Assembled::Complete, &b":7\r\n"[..]));
+        let mut lengths = Vec::new();
+        while !rest.is_empty() {
+            rest.append_next(reply.buffer_mut());
+            lengths.push(reply.len());
+        }
+        let bulk = 20_000 + "$20000\r\n\r\n".len();
+        assert_eq!(lengths, [4 + bulk, 4 + 2 * bulk, 8 + 2 * bulk]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -19,6 +20,9 @@ pub enum ReplyMode {
     SkipNext,
 }
 
+/// How long a client that has sent MULTI may stop in the middle of what follows.
+const TRANSACTION_SILENCE_MAX: Duration = Duration::from_secs(1);
+
 /// Whether the connection lives on after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a connection that has to be closed must not read on"]
@@ -26,6 +30,14 @@ pub enum Flow {
     Continue,
     /// What was answered is sent, then the connection is closed.
     Close,
+}
+
+/// A transaction that is not run.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedTransaction {
+    pub since: Instant,
+    /// When the server had last answered what had come.
+    pub active: Instant,
 }
 
 #[derive(Debug)]
@@ -36,6 +48,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Groups that this connection has written to, for WAIT, and the entry that answered it last in each.
     pub written: Vec<(GroupId, Option<u64>)>,
+    /// After a refused MULTI, until EXEC or DISCARD is; see `turn.rs`.
+    pub refused: Option<RefusedTransaction>,
     /// CLIENT MAINT_NOTIFICATIONS ON.
     pub notifications: Option<broadcast::Receiver<Bytes>>,
 }
@@ -49,7 +63,20 @@ impl Session {
             reply_mode: ReplyMode::On,
             protocol: Protocol::Resp2,
             written: Vec::new(),
+            refused: None,
             notifications: None,
+        }
+    }
+
+    /// Something has come. A client that was silent for long has seen that its transaction was refused.
+    pub fn note_arrival(&mut self) {
+        self.refused = self.refused.filter(|refused| refused.active.elapsed() < TRANSACTION_SILENCE_MAX);
+    }
+
+    /// What came is answered: the time that took was no silence of the client.
+    pub fn note_answered(&mut self) {
+        if let Some(refused) = &mut self.refused {
+            refused.active = Instant::now();
         }
     }
 
@@ -85,6 +112,7 @@ impl Session {
     pub fn reset(&mut self, password_needed: bool) {
         self.authenticated = !password_needed;
         self.reply_mode = ReplyMode::On;
+        self.refused = None;
         self.set_protocol(Protocol::Resp2);
         let switches = &self.client.switches;
         for switch in [&switches.no_evict, &switches.no_touch, &switches.readonly] {

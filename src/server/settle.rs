@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::cluster::GroupId;
-use crate::command::{Row, Run, WireError};
-use crate::protocol::{Protocol, REPLY_BYTES_MAX, Replies, Reply};
+use crate::command::WireError;
+use crate::protocol::{Replies, Reply};
 use crate::raft::{self, ChunkJob, ChunkOutcome, Group, Route};
 use crate::server::dispatch::moved;
 use crate::server::latency::LatencyEvent;
@@ -25,7 +24,7 @@ const BACKOFF_MAX: Duration = Duration::from_millis(50);
 
 /// How long a turn may go on trying. Set when it first has to, so that a hundred parked requests do not wait a hundred
 /// times.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Patience {
     until: Option<Instant>,
 }
@@ -35,14 +34,25 @@ impl Patience {
     pub fn until(&mut self, shared: &Shared) -> Instant {
         *self.until.get_or_insert_with(|| Instant::now() + shared.config.park_time_max())
     }
+
+    /// For ReadIndexes, of which one that is refused was a part of the wait. Groups are asked also when the turn's patience is over.
+    fn of_reads(self) -> Self {
+        Self { until: self.until.filter(|until| Instant::now() < *until) }
+    }
 }
 
 impl Stretch {
     /// Afterwards every step has its reply, or an unknown outcome.
     pub async fn settle(&mut self, pass: &mut Pass<'_>, patience: &mut Patience) {
         let mut backoff = BACKOFF_MIN;
+        let mut of_reads = patience.of_reads();
         loop {
-            self.dispel_doubts(pass).await;
+            if self.dispel_doubts(pass, &mut of_reads).await {
+                // One that was answered is none of the next one's wait.
+                of_reads = patience.of_reads();
+            } else {
+                patience.until = patience.until.or(of_reads.until);
+            }
             self.submit(pass.session).await;
             self.finish_jobs(pass).await;
             let mut again: Vec<usize> = Vec::new();
@@ -58,19 +68,23 @@ impl Stretch {
     }
 
     /// § One ReadIndex per doubtful group, *before* its chunk is submitted: reads that stand before the turn's own writes must
-    /// not see them.
-    async fn dispel_doubts(&mut self, pass: &mut Pass<'_>) {
+    /// not see them. False if a group has refused it.
+    async fn dispel_doubts(&mut self, pass: &mut Pass<'_>, patience: &mut Patience) -> bool {
         let doubtful: Vec<usize> =
             (0..self.loads.len()).filter(|load| self.loads[*load].trust == Trust::Doubtful).collect();
         if doubtful.is_empty() {
-            return;
+            return true;
         }
         let groups: Vec<Arc<Group>> = doubtful.iter().map(|load| self.loads[*load].group.clone()).collect();
-        let results = join_all(groups.iter().map(|group| group.read_index())).await;
-        for (load, result) in doubtful.iter().zip(results) {
+        let give_up = patience.until(pass.shared);
+        let indexes = join_all(groups.iter().map(|group| tokio::time::timeout_at(give_up, group.read_index()))).await;
+        let mut all = true;
+        for (load, result) in doubtful.iter().zip(indexes) {
             // Without a leader the group's steps stay pending and are routed again.
-            if result.is_ok() {
+            if matches!(result, Ok(Ok(()))) {
                 self.loads[*load].trust = Trust::Indexed;
+            } else {
+                all = false;
             }
         }
         let indexed = |load: usize| self.loads[load].trust == Trust::Indexed;
@@ -81,6 +95,7 @@ impl Stretch {
             })
             .collect();
         self.execute_all(&steps, pass);
+        all
     }
 
     /// Long computations run where they block nobody.
@@ -96,7 +111,7 @@ impl Stretch {
             self.steps[job.step].place = match computed.await {
                 Ok(bytes) => {
                     let end = u32::try_from(bytes.len()).expect("a reply is below 4 GiB");
-                    self.buffers.push(bytes);
+                    self.buffers.push(bytes.into());
                     Place::Foreign { buffer: self.buffers.len() as u32 - 1, start: 0, end }
                 }
                 Err(_) => Place::Unknown,
@@ -137,10 +152,7 @@ impl Stretch {
             ChunkOutcome::Replied { entry, replies, ends, jobs } => {
                 session.note_answer(group, entry);
                 debug_assert_eq!(ends.len(), items.len());
-                match replies.whole() {
-                    Ok(bytes) => self.place_replies(bytes, &ends, items),
-                    Err(replies) => self.fill_in_replies(&replies, &ends, items),
-                }
+                self.place_replies(replies, &ends, items);
                 self.jobs.extend(jobs.into_iter().map(|ChunkJob { item, job }| Job { step: items[item], job }));
             }
             // § None of it happened: all of the chunk stays pending and is routed again, in order, and planned again.
@@ -149,7 +161,7 @@ impl Stretch {
         }
     }
 
-    fn place_replies(&mut self, bytes: BytesMut, ends: &[u32], items: &[usize]) {
+    fn place_replies(&mut self, replies: Replies, ends: &[u32], items: &[usize]) {
         let buffer = self.buffers.len() as u32;
         let mut start = 0;
         for (step, end) in items.iter().zip(ends.iter().copied()) {
@@ -159,32 +171,7 @@ impl Stretch {
             }
             start = end;
         }
-        self.buffers.push(bytes);
-    }
-
-    /// Copies in the large values that apply only referred to. § A write whose reply finds no room has happened all the same, so
-    /// its client is told nothing; a read gets an error.
-    fn fill_in_replies(&mut self, replies: &Replies, ends: &[u32], items: &[usize]) {
-        let mut bytes = BytesMut::new();
-        let mut filled_ends = Vec::with_capacity(ends.len());
-        let mut start = 0;
-        let mut unknown = Vec::new();
-        for (step, end) in items.iter().zip(ends) {
-            let range = start..*end as usize;
-            start = range.end;
-            if bytes.len() + replies.filled_len(&range) <= REPLY_BYTES_MAX {
-                replies.append_to(&mut bytes, range);
-            } else if matches!(self.steps[*step].task, Task::Keyed { row: Row { run: Run::Read(_), .. }, .. }) {
-                let mut refusal = Reply::new(Protocol::Resp2);
-                WireError::ReplyTooLarge.reply(&mut refusal);
-                bytes.extend_from_slice(refusal.buffer());
-            } else {
-                unknown.push(*step);
-            }
-            filled_ends.push(u32::try_from(bytes.len()).expect("little more than REPLY_BYTES_MAX"));
-        }
-        self.place_replies(bytes, &filled_ends, items);
-        unknown.into_iter().for_each(|step| self.steps[step].place = Place::Unknown);
+        self.buffers.push(replies);
     }
 
     /// Gives each of these steps a new route, waiting where there is none yet. A step that now belongs elsewhere is answered.

@@ -114,7 +114,8 @@ impl Shared {
         node.memory_keyspace_bytes
             .set(groups.iter().map(|group| group.keyspace().counters().bytes).sum::<u64>() as f64);
         for group in groups {
-            group.sample_metrics(hints.leader(group.id()).map_or(0, |leader| leader.term));
+            let term = hints.leader(group.id()).map_or(0, |leader| leader.term);
+            group.sample_metrics(term, replication.is_led(group.id()));
         }
     }
 

@@ -47,7 +47,8 @@ impl SimulatedConnection {
         let limits = ReadLimits { requests_max: 1024, ..ReadLimits::default() };
         RequestReader::new(limits).decode(bytes, &mut requests).expect("the simulation sends what it should");
         let (_, write_half) = self.socket.split();
-        let mut output = Output::new(write_half, &self.shared.output_bytes);
+        let client = self.session.client.clone();
+        let mut output = Output::new(write_half, &self.shared.output_bytes, &client.memory.output_bytes);
         let turn = Turn {
             shared: &self.shared,
             session: &mut self.session,

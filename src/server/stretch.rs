@@ -4,14 +4,13 @@
 //! waiting (commits, doubtful leases, re-routing) is `settle.rs`.
 
 use std::sync::Arc;
-
-use bytes::BytesMut;
+use std::sync::atomic::Ordering;
 
 use crate::command::{self, LcsJob, NodeCommand, PlanFn, ReadFn, ReadOutcome, Row, Run, WireError};
 use crate::config::ReadMode;
-use crate::keyspace::{SlotState, Time};
+use crate::keyspace::{Marking, SlotState, Time};
 use crate::planted::{self, Bug};
-use crate::protocol::{Args, OwnedArgs, Protocol, REPLY_BYTES_MAX, Reply, Requests};
+use crate::protocol::{Args, OwnedArgs, Protocol, REPLY_BYTES_MAX, Replies, Reply, Requests};
 use crate::raft::{CHUNK_BYTES_MAX, Chunk, Group, LeaseGuard};
 use crate::server::commands::{self, CommandContext};
 use crate::server::dispatch::Keyed;
@@ -24,8 +23,9 @@ use crate::slot::KeySlot;
 pub const STEP_COUNT_MAX: usize = 1024;
 /// ... its local replies this many bytes, ...
 const LOCAL_BYTES_MAX: usize = 256 << 10;
-/// ... or this many reads whose replies come later, of a size that is not known yet.
-const LATER_READS_MAX: usize = 128;
+/// ... or this many words of reads whose replies come later, of a size that is not known yet. Large values among them are copied as the
+/// client takes them.
+const LATER_WORDS_MAX: usize = 256;
 
 /// What one request of the stretch needs.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ pub struct Stretch {
     pub loads: Vec<Load>,
     pub jobs: Vec<Job>,
     /// Replies made elsewhere; see [`Place::Foreign`].
-    pub buffers: Vec<BytesMut>,
+    pub buffers: Vec<Replies>,
     /// The steps' places, side by side for `assemble`; kept for its memory.
     pub places: Vec<Place>,
     /// Loads before this one are history: their steps were answered or have moved on to a later load.
@@ -180,12 +180,13 @@ impl Stretch {
     pub fn execute(&mut self, steps: impl Iterator<Item = usize>, pass: &mut Pass<'_>) -> usize {
         let handles: Vec<Arc<Group>> = self.loads.iter().map(|load| load.group.clone()).collect();
         let mut leases: Vec<Lease<'_>> = self.loads.iter().map(|load| Lease::of(load.trust)).collect();
-        let mark = pass.reply.len();
-        let (mut chunk_bytes, mut later_reads) = (0, 0);
+        let mark = pass.reply.total_len();
+        let (mut chunk_bytes, mut later_words) = (0, 0);
         let mut ran = 0;
+        let mut marking = marking(pass);
         for index in steps {
-            let full = pass.reply.len() - mark > LOCAL_BYTES_MAX || chunk_bytes > CHUNK_BYTES_MAX;
-            if full || later_reads >= LATER_READS_MAX {
+            let full = pass.reply.total_len() - mark > LOCAL_BYTES_MAX || chunk_bytes > CHUNK_BYTES_MAX;
+            if full || later_words >= LATER_WORDS_MAX {
                 break;
             }
             ran += 1;
@@ -198,19 +199,22 @@ impl Stretch {
                     let mut context =
                         CommandContext { shared: pass.shared, session: &mut *pass.session, reply: &mut *pass.reply };
                     commands::run(*command, &args, &mut context);
+                    // It may have been CONFIG SET or CLIENT NO-TOUCH.
+                    marking = self::marking(pass);
                 }
                 Task::Keyed { row, key_slot, load } => {
                     let (load_index, load) = (*load, &mut self.loads[*load]);
                     let args = pass.requests.get(step.request, pass.bytes);
                     let before = load.chunk.bytes();
-                    let keyed = KeyedStep { index, row, key_slot: *key_slot, args };
+                    let words = args.len();
+                    let keyed = KeyedStep { index, row, key_slot: *key_slot, args, marking };
                     let lease = &mut leases[load_index];
                     let outcome = run_keyed(&keyed, load, &handles[load_index], lease, pass.reply);
                     chunk_bytes += load.chunk.bytes() - before;
                     match outcome {
                         KeyedOutcome::Answered => (),
                         KeyedOutcome::InChunk | KeyedOutcome::Pending => {
-                            later_reads += usize::from(matches!(row.run, Run::Read(_)));
+                            later_words += if matches!(row.run, Run::Read(_)) { words } else { 0 };
                             continue;
                         }
                         KeyedOutcome::Compute(job) => {
@@ -292,11 +296,19 @@ impl<'g> Lease<'g> {
     }
 }
 
+fn marking(pass: &Pass<'_>) -> Marking {
+    Marking {
+        untouched: pass.session.client.switches.no_touch.load(Ordering::Relaxed),
+        by_frequency: pass.shared.parameters.tunables().eviction_policy.is_lfu(),
+    }
+}
+
 struct KeyedStep<'a> {
     index: usize,
     row: &'static Row,
     key_slot: KeySlot,
     args: Args<'a>,
+    marking: Marking,
 }
 
 enum KeyedOutcome {
@@ -354,11 +366,11 @@ fn run_keyed<'g>(
 
 fn plan_write(keyed: &KeyedStep<'_>, code: command::OpCode, plan: PlanFn, load: &mut Load) -> Result<(), WireError> {
     let now = load.group.time().clock;
-    load.chunk.push_op(code, keyed.key_slot, |writer| plan(&keyed.args, now, writer))
+    load.chunk.push_op(code, keyed.key_slot, keyed.args.span(), |writer| plan(&keyed.args, now, writer))
 }
 
 fn ride_along(keyed: &KeyedStep<'_>, load: &mut Load) -> KeyedOutcome {
-    load.chunk.push_read(keyed.row, OwnedArgs::copy(&keyed.args), keyed.key_slot);
+    load.chunk.push_read(keyed.row, OwnedArgs::copy(&keyed.args), keyed.key_slot, keyed.marking);
     load.items.push(keyed.index);
     KeyedOutcome::InChunk
 }
@@ -374,24 +386,21 @@ fn ask_the_log(keyed: &KeyedStep<'_>, load: &mut Load) -> KeyedOutcome {
 }
 
 fn read_locally(keyed: &KeyedStep<'_>, read: ReadFn, group: &Group, reply: &mut Reply) -> LocalRead {
-    let start = reply.len();
+    let (start, before) = (reply.len(), reply.total_len());
     // Taken for each read, not once a turn: a later read must not be answered at an earlier stamp than one before it.
-    let time: Time = group.time();
+    let time = Time { marking: keyed.marking, ..group.time() };
     let outcome = group.keyspace().read(keyed.key_slot, |bucket| match bucket.state() {
         // § Ownership is checked under the same lock as the values are read.
         SlotState::Owned => Some(read(&keyed.args, bucket, time, reply)),
         SlotState::Absent => None,
     });
     let local = match outcome {
-        Some(ReadOutcome::Done) if reply.total_len() - start > REPLY_BYTES_MAX => {
+        Some(ReadOutcome::Done) if reply.total_len() - before > REPLY_BYTES_MAX => {
             reply.truncate(start);
             WireError::ReplyTooLarge.reply(reply);
             return LocalRead::Answered;
         }
-        Some(ReadOutcome::Done) => {
-            reply.fill_in();
-            return LocalRead::Answered;
-        }
+        Some(ReadOutcome::Done) => return LocalRead::Answered,
         Some(ReadOutcome::Due) => LocalRead::Due,
         Some(ReadOutcome::Compute(job)) => LocalRead::Compute(job),
         None => LocalRead::NotOwned,

@@ -3,12 +3,16 @@
 //! § While a turn is unanswered its connection parses nothing further. So a later command can never overtake one that waits
 //! for a commit or for a leader, whichever packet it came in, and replies leave strictly in order.
 //!
+//! There are no transactions. § A client that uses one sends it whole, and takes the error for MULTI for that of the transaction: what follows must not
+//! happen, so all is refused up to EXEC or DISCARD. One that has been silent for a second has seen the error, and is answered again; one that goes on and on
+//! is cut off.
+//!
 //! A turn is a run of stretches. Commands that look at the node as a whole (SCAN, INFO, CLIENT PAUSE, ..) stand alone between
 //! two stretches: everything before them is complete when they run.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::Boottime;
 use crate::command::{NodeCommand, Row, WireError};
@@ -19,7 +23,7 @@ use crate::server::dispatch::{Dispatch, dispatch};
 use crate::server::latency::LatencyEvent;
 use crate::server::output::{Output, hung_up};
 use crate::server::places::{Assembled, Place, assemble, bytes_of};
-use crate::server::session::{Flow, ReplyMode, Session};
+use crate::server::session::{Flow, RefusedTransaction, ReplyMode, Session};
 use crate::server::settle::{Patience, Routed, wait_for_route};
 use crate::server::shared::Shared;
 use crate::server::slowlog::SlowCommand;
@@ -48,7 +52,11 @@ enum Stop {
     },
     Parked(KeySlot),
     Paused,
+    Transaction,
 }
+
+/// How long a transaction that is refused may go on without an end.
+const TRANSACTION_MAX: Duration = Duration::from_secs(10);
 
 impl Turn<'_, '_> {
     /// Leaves the replies in the output. `Close`: the connection must be closed once they are sent.
@@ -57,7 +65,7 @@ impl Turn<'_, '_> {
         let mut next = 0;
         while next < self.requests.len() {
             let (stop, collected) = self.collect(next);
-            let (answered, flow) = self.answer_stretch(&mut patience).await;
+            let (answered, flow) = self.answer_stretch(&mut patience).await?;
             next += answered;
             if flow == Flow::Close {
                 return Ok(Flow::Close);
@@ -78,6 +86,12 @@ impl Turn<'_, '_> {
                         }
                     }
                     Stop::Paused => self.shared.pause.wait().await,
+                    Stop::Transaction => {
+                        if self.refuse_transaction(next) == Flow::Close {
+                            return Ok(Flow::Close);
+                        }
+                        next += 1;
+                    }
                 }
             }
             if next < self.requests.len() {
@@ -127,6 +141,7 @@ impl Turn<'_, '_> {
                 Dispatch::Alone { row, command } => Stop::Alone { row, command },
                 Dispatch::Park(key_slot) => Stop::Parked(key_slot),
                 Dispatch::Paused => Stop::Paused,
+                Dispatch::Transaction => Stop::Transaction,
             };
             return (stop, request - from);
         }
@@ -134,9 +149,9 @@ impl Turn<'_, '_> {
     }
 
     /// Runs the stretch and puts its replies in order. Returns how many requests it answered.
-    async fn answer_stretch(&mut self, patience: &mut Patience) -> (usize, Flow) {
+    async fn answer_stretch(&mut self, patience: &mut Patience) -> io::Result<(usize, Flow)> {
         if self.stretch.steps.is_empty() {
-            return (0, Flow::Continue);
+            return Ok((0, Flow::Continue));
         }
         let mark = self.output.reply.len();
         let mut pass = Pass {
@@ -160,14 +175,17 @@ impl Turn<'_, '_> {
         let Stretch { steps, places, buffers, .. } = &mut *self.stretch;
         places.clear();
         places.extend(steps.iter().map(|step| step.place));
-        let assembled = assemble(&mut self.output.reply, mark, places, buffers);
-        buffers.clear();
-        self.mute(mark);
+        let (assembled, rest) = assemble(&mut self.output.reply, mark, places, buffers);
+        match self.session.reply_mode {
+            ReplyMode::On => self.output.append(rest, self.shared.parameters.tunables().client_output_limit).await?,
+            ReplyMode::Off | ReplyMode::SkipNext => self.mute(mark),
+        }
+        self.stretch.buffers.clear();
         match assembled {
-            Assembled::Complete => (answered, Flow::Continue),
+            Assembled::Complete => Ok((answered, Flow::Continue)),
             Assembled::Cut => {
                 self.shared.stats.node.unknown_outcomes.increment(1);
-                (answered, Flow::Close)
+                Ok((answered, Flow::Close))
             }
         }
     }
@@ -237,6 +255,27 @@ impl Turn<'_, '_> {
             let slow = SlowCommand { args, usec: usec as u64, addr: client.addr, name };
             self.shared.slowlog.push(slow, tunables.slowlog_max_len);
         }
+    }
+
+    fn refuse_transaction(&mut self, request: usize) -> Flow {
+        let args = self.requests.get(request, self.bytes);
+        let is = |name: &[u8]| args.get(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
+        let error = if is(b"multi") {
+            let now = Instant::now();
+            self.session.refused = Some(RefusedTransaction { since: now, active: now });
+            WireError::unknown_command(&args)
+        } else if is(b"exec") || is(b"discard") {
+            self.session.refused = None;
+            WireError::unknown_command(&args)
+        } else {
+            WireError::MultiRefused
+        };
+        let mark = self.output.reply.len();
+        error.reply(&mut self.output.reply);
+        self.shared.stats.count_error(&self.output.reply.buffer()[mark..]);
+        self.mute(mark);
+        let endless = self.session.refused.is_some_and(|refused| refused.since.elapsed() > TRANSACTION_MAX);
+        if endless { Flow::Close } else { Flow::Continue }
     }
 
     async fn run_alone(&mut self, request: usize, row: &'static Row, command: NodeCommand) -> Flow {

@@ -31,13 +31,25 @@ struct Contents {
     written: Vec<u8>,
     /// Since the last sync: (offset, length).
     unsynced: Vec<(usize, usize)>,
+    /// The same of syncs that failed: the kernel takes it for written and no later sync writes it, whoever asks. Readers find it all the same.
+    abandoned: Vec<(usize, usize)>,
     /// Bytes taken from the disk, written or not.
     taken: usize,
 }
 
 impl Contents {
     fn synced(bytes: Vec<u8>) -> Self {
-        Self { taken: bytes.len(), synced: bytes.clone(), written: bytes, unsynced: Vec::new() }
+        Self { taken: bytes.len(), synced: bytes.clone(), written: bytes, ..Self::default() }
+    }
+
+    fn sync(&mut self) {
+        for (from, length) in self.unsynced.drain(..) {
+            let to = (from + length).min(self.written.len());
+            if from < to {
+                self.synced.resize(self.synced.len().max(to), 0);
+                self.synced[from..to].copy_from_slice(&self.written[from..to]);
+            }
+        }
     }
 }
 
@@ -120,24 +132,33 @@ impl MemoryDisk {
 
     /// The disk after a power loss: of what was not synced, any part may be there.
     pub fn after_power_loss(&self, chance: &mut Chance) -> Self {
+        self.after_loss(|| chance.below(2) == 0)
+    }
+
+    /// The same, and nothing of it is.
+    pub fn after_loss_of_all(&self) -> Self {
+        self.after_loss(|| false)
+    }
+
+    fn after_loss(&self, mut is_kept: impl FnMut() -> bool) -> Self {
         let state = self.0.lock();
         let mut names = state.synced_names.clone();
         for (name, id) in &state.names {
-            if state.synced_names.get(name) != Some(id) && chance.below(2) == 0 {
+            if state.synced_names.get(name) != Some(id) && is_kept() {
                 names.insert(name.clone(), *id);
             }
         }
-        names.retain(|name, _| state.names.contains_key(name) || chance.below(2) == 0);
+        names.retain(|name, _| state.names.contains_key(name) || is_kept());
         let mut files = BTreeMap::new();
         for id in names.values() {
             let file = &state.files[id];
             let mut kept = file.synced.clone();
-            for (offset, length) in &file.unsynced {
-                let end = offset + length;
+            for (offset, length) in file.abandoned.iter().chain(&file.unsynced) {
+                let end = (offset + length).min(file.written.len());
                 let mut from = *offset;
                 while from < end {
                     let to = end.min((from / SECTOR_BYTES + 1) * SECTOR_BYTES);
-                    if chance.below(2) == 0 {
+                    if is_kept() {
                         kept.resize(kept.len().max(to), 0);
                         kept[from..to].copy_from_slice(&file.written[from..to]);
                     }
@@ -308,15 +329,13 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.count_sync()?;
+        let fault = state.count_sync();
         let file = state.files.get_mut(&self.id).expect("open files exist");
-        let Contents { synced, written, unsynced, .. } = file;
-        for (from, length) in unsynced.drain(..) {
-            let to = from + length;
-            synced.resize(synced.len().max(to), 0);
-            synced[from..to].copy_from_slice(&written[from..to]);
+        match fault {
+            Ok(()) => file.sync(),
+            Err(_) => file.abandoned.append(&mut file.unsynced),
         }
-        Ok(())
+        fault
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {
@@ -324,7 +343,9 @@ impl DiskFile for MemoryFile {
         state.count()?;
         let file = state.files.get_mut(&self.id).expect("open files exist");
         file.written.truncate(length as usize);
-        *file = Contents::synced(std::mem::take(&mut file.written));
+        file.synced.truncate(length as usize);
+        file.taken = file.written.len();
+        file.sync();
         Ok(())
     }
 }

@@ -16,13 +16,47 @@ pub struct SegmentFile {
     pub path: PathBuf,
 }
 
-/// Where the bytes of one batch of ops lie.
+/// Where the bytes of one batch of ops lie: in one piece or, of a large one, in those that it was written in.
 #[derive(Clone)]
-pub struct Place {
+pub enum Place {
+    Whole(Piece),
+    Parts(Arc<[Piece]>),
+}
+
+#[derive(Clone)]
+pub struct Piece {
     pub segment: Arc<SegmentFile>,
     pub offset: u64,
+    pub length: u32,
     /// Of these bytes alone: the log's own checksums are of whole batches.
     pub crc32: u32,
+}
+
+impl Place {
+    fn pieces(&self) -> &[Piece] {
+        match self {
+            Self::Whole(piece) => std::slice::from_ref(piece),
+            Self::Parts(pieces) => pieces,
+        }
+    }
+}
+
+impl Piece {
+    /// Of these bytes, which end at `end` in the segment.
+    pub fn new(segment: &Arc<SegmentFile>, bytes: &[u8], end: u64) -> Self {
+        let length = u32::try_from(bytes.len()).expect("a batch is below 4 GiB");
+        Self { segment: segment.clone(), offset: end - u64::from(length), length, crc32: crc32fast::hash(bytes) }
+    }
+
+    fn read(&self, into: &mut [u8], log_id: LogId) -> io::Result<()> {
+        let Self { segment, offset, crc32, .. } = self;
+        let read = segment.file.read_at(into, *offset)?;
+        if read < into.len() || crc32fast::hash(into) != *crc32 {
+            let text = format!("{}: damage in entry {log_id} at offset {offset}", segment.path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(())
+    }
 }
 
 /// An entry of a log: in memory, or to be read.
@@ -47,16 +81,18 @@ impl Found {
     /// Blocks where the entry is on disk. § What does not read back as it was written is an error that stops the node: a follower, or apply,
     /// would otherwise be given another entry than the one that was agreed.
     pub fn read(self) -> io::Result<Entry> {
-        let Self::Away { log_id, length, place: Place { segment, offset, crc32 } } = self else {
-            let Self::Here(entry) = self else { unreachable!("there are two") };
-            return Ok(entry);
+        let (log_id, length, place) = match self {
+            Self::Here(entry) => return Ok(entry),
+            Self::Away { log_id, length, place } => (log_id, length, place),
         };
         let mut bytes = vec![0; length];
-        let read = segment.file.read_at(&mut bytes, offset)?;
-        if read < length || crc32fast::hash(&bytes) != crc32 {
-            let text = format!("{}: damage in entry {log_id} at offset {offset}", segment.path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        let mut rest = &mut bytes[..];
+        for piece in place.pieces() {
+            let (into, after) = rest.split_at_mut(piece.length as usize);
+            piece.read(into, log_id)?;
+            rest = after;
         }
+        assert!(rest.is_empty(), "the pieces are the whole");
         Ok(Entry { log_id, payload: EntryPayload::Normal(Batch(Bytes::from(bytes))) })
     }
 }

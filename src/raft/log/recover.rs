@@ -5,7 +5,7 @@
 //! * a later segment: the one before is synced before a segment is begun, whose name is its first LSN;
 //! * a sound batch behind the damage that was written when the damaged one was known to be on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,17 +18,20 @@ use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, StartMark, batch_offsets, payload,
     read_segment_header, take_record, unseal,
 };
-use crate::raft::log::place::{Place, SegmentFile};
+use crate::raft::log::place::{Piece, Place, SegmentFile};
 use crate::raft::log::segments::{Highest, LogEnd, OldSegment, first_lsn};
 use crate::raft::log::tail::Tail;
 use crate::raft::log::writer::MOVED_BYTES_MIN;
 use crate::raft::types::{Batch, Entry, LogId};
 
-/// What a crash left behind the last sound batch; nobody was told that it was durable.
+/// What does not read well behind the last sound batch, with nothing behind it that says that it was on the disk: most likely a write that a
+/// crash cut short, though damage of the disk to the last batch looks the same. A last batch that reads as zeros cannot be told from
+/// room that was never written: it is not there, and nothing is said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppedTail {
     pub path: PathBuf,
     pub offset: u64,
+    /// Without the zeros at its end, which are room that was never written.
     pub bytes: u64,
 }
 
@@ -54,7 +57,13 @@ pub fn replay(disk: &dyn Disk, directory: &Path, memory_bytes: u64) -> Result<Re
     for (number, (first_lsn, path)) in paths.iter().enumerate() {
         let bytes = disk.read(path).map_err(|error| LogError::io("read", path, error))?;
         let file = disk.open(path).map_err(|error| LogError::io("open", path, error))?;
-        let sound = replay.segment(Arc::new(SegmentFile { file, path: path.clone() }), *first_lsn, &bytes)?;
+        let sound =
+            replay.segment(Arc::new(SegmentFile { file: file.clone(), path: path.clone() }), *first_lsn, &bytes)?;
+        if number + 1 == paths.len() {
+            // § Before the sync below, after a clean stop too, whose mark may have been the last that was not synced: if one has failed before, the kernel takes these bytes for written, and no sync writes them any more.
+            let doubtful = file.write_at(&bytes[sound.durable..sound.bytes], sound.durable as u64);
+            doubtful.map_err(|error| LogError::io("write again the end of", path, error))?;
+        }
         // A segment without a batch was not finished being begun.
         let begun = sound.bytes > SEGMENT_HEADER_BYTES;
         match paths.get(number + 1) {
@@ -65,7 +74,7 @@ pub fn replay(disk: &dyn Disk, directory: &Path, memory_bytes: u64) -> Result<Re
             // Older segments go when this one is durable: begun without any of them, it was.
             None if !begun && number == 0 && *first_lsn > 1 => return Err(replay.corrupt(path, &sound)),
             None if replay.was_durable(&bytes, &sound) => return Err(replay.corrupt(path, &sound)),
-            None => replay.cut(disk, directory, path, sound, bytes.len())?,
+            None => replay.cut(disk, directory, path, sound, &bytes)?,
         }
     }
     replay.finish(disk, directory)
@@ -76,6 +85,8 @@ struct Sound {
     /// `None` if the segment's own header is damaged.
     salt: Option<Salt>,
     bytes: usize,
+    /// Up to here it was on the disk when the last of its batches was written.
+    durable: usize,
     highest: Highest,
 }
 
@@ -83,6 +94,7 @@ struct Sound {
 struct Partial {
     log_id: LogId,
     bytes: BytesMut,
+    pieces: Vec<Piece>,
 }
 
 #[derive(Default)]
@@ -94,20 +106,14 @@ struct Replay {
     owed: BTreeMap<LogKey, u64>,
 }
 
-/// Where the entry's bytes lie, if that is worth knowing; `end`: of its record in the segment.
-fn place(segment: &Arc<SegmentFile>, entry: &Entry, end: usize) -> Option<Place> {
-    let bytes = payload(entry);
-    let offset = (end - bytes.len()) as u64;
-    (bytes.len() >= MOVED_BYTES_MIN).then(|| Place { segment: segment.clone(), offset, crc32: crc32fast::hash(bytes) })
-}
-
 /// A sound record contradicts what came before it.
 struct Contradiction;
 
 impl Replay {
     fn segment(&mut self, segment: Arc<SegmentFile>, first_lsn: u64, bytes: &[u8]) -> Result<Sound, LogError> {
         let path = &segment.path;
-        let mut sound = Sound { salt: None, bytes: 0, highest: BTreeMap::new() };
+        let mut sound = Sound { salt: None, bytes: 0, durable: 0, highest: BTreeMap::new() };
+        let mut ends = VecDeque::new();
         let salt = match read_segment_header(bytes) {
             SegmentHeader::Sound(salt) => salt,
             SegmentHeader::Damaged => return Ok(sound),
@@ -138,11 +144,10 @@ impl Replay {
                         self.owe(key, last);
                         Ok(())
                     }
-                    Record::Entry(entry) => {
-                        let place = place(&segment, &entry, end);
-                        self.entry(key, entry, place, &mut sound.highest)
+                    record => {
+                        let piece = |bytes: &[u8]| Piece::new(&segment, bytes, end as u64);
+                        self.record(key, record, piece, &mut sound.highest)
                     }
-                    record => self.record(key, record, &mut sound.highest),
                 };
                 if taken.is_err() {
                     return Err(undecodable);
@@ -150,6 +155,10 @@ impl Replay {
             }
             (self.replayed.end.lsn, self.replayed.end.crc) = (batch.header.lsn, batch.crc);
             sound.bytes += BATCH_HEADER_BYTES + batch.body.len();
+            ends.push_back((batch.header.lsn, sound.bytes));
+            while let Some((_, end)) = ends.pop_front_if(|(lsn, _)| *lsn <= batch.header.durable_lsn) {
+                sound.durable = end;
+            }
         }
         Ok(sound)
     }
@@ -181,7 +190,14 @@ impl Replay {
         Ok(())
     }
 
-    fn record(&mut self, key: LogKey, record: Record, highest: &mut Highest) -> Result<(), Contradiction> {
+    /// `piece`: where bytes that end with the record lie.
+    fn record(
+        &mut self,
+        key: LogKey,
+        record: Record,
+        piece: impl Fn(&[u8]) -> Piece,
+        highest: &mut Highest,
+    ) -> Result<(), Contradiction> {
         self.replayed.clean = matches!(record, Record::Stop);
         let tails = &mut self.replayed.tails;
         let mut holds = |log_id: LogId| {
@@ -190,18 +206,23 @@ impl Replay {
         };
         match record {
             Record::Vote(vote) => tails.entry(key).or_default().vote = Some(vote),
-            Record::Entry(_) => unreachable!("these are told apart, for their place"),
+            Record::Entry(entry) => {
+                let bytes = payload(&entry);
+                let place = (bytes.len() >= MOVED_BYTES_MIN).then(|| Place::Whole(piece(bytes)));
+                self.entry(key, entry, place, highest)?;
+            }
             Record::Part { log_id, offset, bytes } => {
                 holds(log_id);
-                self.part(key, log_id, offset, &bytes)?;
+                self.part(key, log_id, offset, &bytes, piece(&bytes))?;
             }
             Record::Rest { entry, offset } => {
                 holds(entry.log_id);
-                self.part(key, entry.log_id, offset, payload(&entry))?;
+                let rest = payload(&entry);
+                self.part(key, entry.log_id, offset, rest, piece(rest))?;
                 match self.partial.remove(&key) {
-                    Some(Partial { log_id, bytes }) => {
+                    Some(Partial { log_id, bytes, pieces }) => {
                         let payload = EntryPayload::Normal(Batch(bytes.freeze()));
-                        self.entry(key, Entry { log_id, payload }, None, highest)?;
+                        self.entry(key, Entry { log_id, payload }, Some(Place::Parts(pieces.into())), highest)?;
                     }
                     None => self.owe(key, entry.log_id),
                 }
@@ -231,15 +252,23 @@ impl Replay {
     }
 
     /// Offset 0 begins anew: a crash may have left a beginning behind. A part whose beginning was in a segment that is gone is passed over.
-    fn part(&mut self, key: LogKey, log_id: LogId, offset: u64, bytes: &[u8]) -> Result<(), Contradiction> {
+    fn part(
+        &mut self,
+        key: LogKey,
+        log_id: LogId,
+        offset: u64,
+        bytes: &[u8],
+        piece: Piece,
+    ) -> Result<(), Contradiction> {
         if offset == 0 {
-            self.partial.insert(key, Partial { log_id, bytes: BytesMut::new() });
+            self.partial.insert(key, Partial { log_id, bytes: BytesMut::new(), pieces: Vec::new() });
         }
         let Some(partial) = self.partial.get_mut(&key) else { return Ok(()) };
         if partial.log_id != log_id || partial.bytes.len() as u64 != offset {
             return Err(Contradiction);
         }
         partial.bytes.extend_from_slice(bytes);
+        partial.pieces.push(piece);
         Ok(())
     }
 
@@ -277,10 +306,12 @@ impl Replay {
         directory: &Path,
         path: &Path,
         sound: Sound,
-        length: usize,
+        bytes: &[u8],
     ) -> Result<(), LogError> {
         let failed = |error| LogError::io("cut the torn end off", path, error);
-        let (offset, bytes) = (sound.bytes as u64, (length - sound.bytes) as u64);
+        let offset = sound.bytes as u64;
+        let written = bytes[sound.bytes..].iter().rposition(|byte| *byte != 0);
+        let bytes = written.map_or(0, |last| last as u64 + 1);
         self.replayed.dropped = Some(DroppedTail { path: path.to_owned(), offset, bytes });
         if sound.bytes <= SEGMENT_HEADER_BYTES {
             // It was not finished being begun; the log ends as the segment before it does.

@@ -10,6 +10,8 @@ use crate::raft::types::{Entry, LogId, Vote};
 
 /// What an entry costs beside its payload.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
+/// Of the newest entries, large ones stay in memory: they are still to be sent and applied. There are more than a leader has under way.
+pub const LARGE_KEPT: usize = 16;
 
 #[derive(Clone, Default)]
 pub struct Tail {
@@ -37,7 +39,7 @@ enum Held {
     /// Not yet written, for all that is known here.
     Queued(Entry),
     Written(Entry, Place),
-    /// Written, but not in one piece, or nothing worth reading back.
+    /// Written, and nothing worth reading back.
     Stays(Entry),
     Moved {
         log_id: LogId,
@@ -152,7 +154,7 @@ impl Tail {
         Ok(())
     }
 
-    /// The entry is written, in one piece there or, without a place, in several. Another may be in its stead by now.
+    /// The entry is written; without a place, it stays in memory. Another may be in its stead by now.
     pub fn written(&mut self, log_id: LogId, place: Option<Place>) {
         let Some(number) = self.first_index().and_then(|first| log_id.index.checked_sub(first)) else { return };
         let kept = usize::try_from(number).ok().and_then(|number| self.entries.get_mut(number));
@@ -171,16 +173,18 @@ impl Tail {
         }
     }
 
-    /// Keeps at most about `bytes` of payloads in memory: the oldest that are written are read back if they are asked for. At most `entries`
-    /// go at a time.
+    /// Keeps at most about `bytes` of payloads in memory, or the newest `LARGE_KEPT` entries if those are more: the oldest that are written
+    /// are read back if they are asked for. At most `entries` go at a time.
     pub fn move_to_disk(&mut self, bytes: u64, entries: usize) {
         for _ in 0..entries {
             if self.memory_bytes <= bytes {
                 return;
             }
+            let newer = self.entries.len() - self.moved;
             let Some(kept) = self.entries.get_mut(self.moved) else { return };
             match &kept.held {
                 Held::Queued(_) => return,
+                Held::Written(_, Place::Parts(_)) if newer <= LARGE_KEPT => return,
                 Held::Stays(_) | Held::Moved { .. } => (),
                 Held::Written(entry, place) => {
                     let (log_id, length) = (entry.log_id, payload(entry).len());

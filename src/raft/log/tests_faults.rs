@@ -269,22 +269,22 @@ fn check(node_log: &NodeLog, before: &[Replica], end: End, context: &str) {
     }
 }
 
-/// Three lives of a log: the disk fails at the given operation of the first, at a random one of the second, not in the third.
-fn live_thrice(fsync: Fsync, fail_at: u64, fault: Fault, end: End, seed: u64) -> bool {
-    let context = format!("{fsync:?} {fault:?} at operation {fail_at}, {end:?}, seed {seed}");
+/// Three lives of a log: the disk fails at the given operation of the first, at a random one of the second, not in the third. `ends`: of each.
+fn live_thrice(fsync: Fsync, fail_at: u64, fault: Fault, ends: [End; 3], seed: u64) -> bool {
+    let context = format!("{fsync:?} {fault:?} at operation {fail_at}, {ends:?}, seed {seed}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut chance = Chance(seed);
     let mut disk = MemoryDisk::default();
     let mut before: Vec<Replica> = Vec::new();
     let mut first_life_met_the_fault = false;
-    for life in 0..3 {
+    for (life, end) in ends.into_iter().enumerate() {
         let operation = if life == 0 { fail_at } else { 1 + chance.below(120) };
         if life < 2 {
             disk.fail_at(operation, fault);
         }
         match open(&disk, fsync) {
             Ok((node_log, _)) => {
-                check(&node_log, &before, end, &context);
+                check(&node_log, &before, ends[life.saturating_sub(1)], &context);
                 before = runtime.block_on(work(&node_log, fsync, &mut chance));
                 node_log.close();
             }
@@ -305,14 +305,18 @@ fn live_thrice(fsync: Fsync, fail_at: u64, fault: Fault, end: End, seed: u64) ->
     for replica in &mut before {
         replica.is_durable();
     }
-    check(&node_log, &before, end, &context);
+    check(&node_log, &before, ends[2], &context);
     first_life_met_the_fault
 }
 
 fn fail_everywhere(fsync: Fsync, fault: Fault, end: End) {
+    fail_everywhere_in(fsync, fault, [end; 3]);
+}
+
+fn fail_everywhere_in(fsync: Fsync, fault: Fault, ends: [End; 3]) {
     for seed in 0..SEEDS {
         let mut fail_at = 1;
-        while live_thrice(fsync, fail_at, fault, end, seed * 1000 + fail_at) {
+        while live_thrice(fsync, fail_at, fault, ends, seed * 1000 + fail_at) {
             fail_at += 1;
         }
         assert!(fail_at > 20, "the first life did enough to fail: {fail_at}");
@@ -322,6 +326,13 @@ fn fail_everywhere(fsync: Fsync, fault: Fault, end: End) {
 #[test]
 fn an_error_at_any_operation_loses_nothing_acknowledged() {
     fail_everywhere(Fsync::Always, Fault::Error(io::ErrorKind::Other), End::Kill);
+}
+
+/// What a failed sync has left in the kernel's memory is found by the next start, and must not be taken for what is on the disk.
+#[test]
+fn a_power_loss_after_an_error_and_a_start_loses_nothing_that_was_found() {
+    let ends = [End::Kill, End::PowerLoss, End::PowerLoss];
+    fail_everywhere_in(Fsync::Always, Fault::Error(io::ErrorKind::Other), ends);
 }
 
 #[test]
@@ -339,6 +350,28 @@ fn without_fsync_a_killed_process_loses_nothing_acknowledged() {
 fn without_fsync_a_power_loss_takes_no_vote_no_membership_and_nothing_flushed() {
     fail_everywhere(Fsync::EverySec, Fault::Dead, End::PowerLoss);
     fail_everywhere(Fsync::No, Fault::Dead, End::PowerLoss);
+}
+
+/// The mark of a clean stop is a batch like others, and the last one whose sync may fail.
+#[tokio::test]
+async fn a_stop_mark_that_was_not_synced_is_not_taken_for_what_is_on_the_disk() {
+    let live = async |disk: &MemoryDisk| {
+        let (node_log, _) = open(disk, Fsync::Always).expect("opens");
+        let mut replica = Replica::new(&node_log, KEYS[0]);
+        replica.append(vec![entry(log_id(1, 0), vec![1])], Fsync::Always).await.expect("queued");
+        replica.listen_to_all().await;
+        node_log.close();
+    };
+    let (disk, failing) = (MemoryDisk::default(), MemoryDisk::default());
+    live(&disk).await;
+    failing.fail_at(disk.operations(), Fault::Error(io::ErrorKind::Other));
+    live(&failing).await;
+    assert_eq!(failing.operations(), disk.operations(), "the last one was the sync");
+    let disk = failing.after_kill();
+    let (second, _) = open(&disk, Fsync::Always).expect("opens");
+    let disk = disk.after_loss_of_all();
+    second.close();
+    open(&disk, Fsync::Always).expect("opens").0.close();
 }
 
 #[tokio::test]
@@ -470,7 +503,8 @@ async fn a_flipped_bit_is_refused_before_the_last_recorded_durable_batch_and_dro
             match opened {
                 Err(LogError::Corrupt { .. } | LogError::Foreign { .. }) if position < last_batch => (),
                 Ok((node_log, recovered)) if position >= last_batch => {
-                    assert_eq!(recovered.dropped_tail.expect("reported").offset, last_batch as u64);
+                    let dropped = recovered.dropped_tail.expect("reported");
+                    assert_eq!((dropped.offset, dropped.bytes), (last_batch as u64, (length - last_batch) as u64));
                     assert_eq!(node_log.group(KEYS[1].0, KEYS[1].1).last_log_id(), Some(log_id(1, 3)));
                 }
                 Err(error) => panic!("bit {bit} of byte {position}: {error}"),

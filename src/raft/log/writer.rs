@@ -3,9 +3,10 @@
 //! § A write or fsync error stops the node. There is no retry on the same file: the kernel may have dropped the pages it could not write and
 //! report success the next time (PostgreSQL's lesson of 2018). A full disk alone is waited out: see `segments.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use openraft::EntryPayload;
@@ -20,7 +21,7 @@ use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, payload, put_entry, put_part, put_record, put_rest,
 };
 use crate::raft::log::node_log::{Fsync, Tails};
-use crate::raft::log::place::Place;
+use crate::raft::log::place::{Piece, Place};
 use crate::raft::log::queue::{Item, Lanes, Next, Queue, Waiter};
 use crate::raft::log::segments::{Marks, ROOM_INTERVAL, Segments};
 use crate::raft::log::tail::entry_bytes;
@@ -28,19 +29,34 @@ use crate::raft::types::{Entry, LogId};
 
 /// Bytes of one batch that are shared out among the groups. What one group's turn ends with may exceed it by `PART_BYTES`.
 pub const BATCH_BYTES: usize = 1 << 20;
-/// A batch of ops larger than this goes in parts, so that votes and other groups pass between.
-pub const PART_BYTES: usize = 512 << 10;
+/// A batch of ops larger than this goes in parts, so that votes and other groups pass between. A value of 1 MiB goes in two.
+pub const PART_BYTES: usize = 520 << 10;
 /// A shorter payload stays in memory: its place would take as much.
 pub const MOVED_BYTES_MIN: usize = 128;
 /// Entries that leave memory beside as many as were written, until what a rush brought is gone.
 const MOVED_BESIDE: usize = 8;
+/// How often others get the processor before a batch is written; how long that may take, and for how long it is left when it took longer.
+const YIELDS: usize = 4;
+const GATHERED_MAX: Duration = Duration::from_millis(2);
+const CROWDED_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An entry in the batch.
+/// An entry in the batch, or a part of one.
 struct Placed {
     key: LogKey,
     log_id: LogId,
-    /// Where in the batch its bytes end, if they are in one piece, how many they are and their checksum.
-    bytes: Option<(usize, usize, u32)>,
+    share: Share,
+    /// Where in the batch its bytes end.
+    end: usize,
+    length: u32,
+    crc32: u32,
+}
+
+enum Share {
+    Whole,
+    /// Not worth reading back.
+    Tiny,
+    Part,
+    Last,
 }
 
 pub struct Writer {
@@ -57,11 +73,15 @@ pub struct Writer {
     tails: Arc<Mutex<Tails>>,
     /// Entries of the batch, to be told where they are; in runs of one replica's.
     placed: Vec<Placed>,
+    /// Of the entries of which the rest is still to be written.
+    parts: BTreeMap<LogKey, Vec<Piece>>,
     batch: BytesMut,
     records: u64,
     entry_bytes: u64,
     waiters: Vec<Waiter>,
     must_sync: bool,
+    /// When a gathering that took too long was over.
+    crowded: Option<Instant>,
 }
 
 impl Writer {
@@ -86,11 +106,13 @@ impl Writer {
             keys: Vec::new(),
             tails,
             placed: Vec::new(),
+            parts: BTreeMap::new(),
             batch: BytesMut::new(),
             records: 0,
             entry_bytes: 0,
             waiters: Vec::new(),
             must_sync: false,
+            crowded: None,
         })
     }
 
@@ -114,7 +136,7 @@ impl Writer {
     /// What the thread does in one round, for a simulation that has no threads. False once the log has ended.
     #[cfg(test)]
     pub fn step(&mut self) -> bool {
-        if self.queue.take(&mut self.held, Some(std::time::Duration::ZERO)) == Next::Close {
+        if self.queue.take(&mut self.held, Some(Duration::ZERO)) == Next::Close {
             self.end(Ok(()));
             return false;
         }
@@ -134,6 +156,7 @@ impl Writer {
 
     fn serve(&mut self) -> Result<(), LogError> {
         while let Next::Write = self.queue.take(&mut self.held, self.segments.patience()) {
+            self.gather();
             self.write_batch()?;
             self.segments.sync_in_turn()?;
         }
@@ -146,6 +169,25 @@ impl Writer {
             Err(LogError::Full { .. }) => Ok(()),
             written => written.and_then(|()| self.segments.sync()),
         }
+    }
+
+    /// Lets other threads run that are ready to: what they append then shares this batch's sync, which costs more than all else that is done for a
+    /// small entry. Where a processor is free this takes no time; where somebody computes for long, it is left for a while.
+    fn gather(&mut self) {
+        let began = Instant::now();
+        if self.fsync != Fsync::Always || self.crowded.is_some_and(|ended| began - ended < CROWDED_INTERVAL) {
+            return;
+        }
+        for _ in 0..YIELDS {
+            std::thread::yield_now();
+            if began.elapsed() > GATHERED_MAX {
+                break;
+            }
+        }
+        let ended = Instant::now();
+        self.crowded = (ended - began > GATHERED_MAX).then_some(ended);
+        // A close is seen again in the next round.
+        self.queue.take(&mut self.held, Some(Duration::ZERO));
     }
 
     /// § With the reserve used up too, everything waits for space and nobody is told anything: what was not acknowledged may still be written.
@@ -207,12 +249,23 @@ impl Writer {
             // A replica that is gone has none.
             let Some(tail) = self.tails.lock().get(&run[0].key).cloned() else { continue };
             let mut tail = tail.lock();
-            for Placed { log_id, bytes, .. } in run {
-                let place = bytes.map(|(end, length, crc32)| Place {
-                    segment: segment.clone(),
-                    offset: begin + (end - length) as u64,
-                    crc32,
-                });
+            for Placed { key, log_id, share, end, length, crc32 } in run {
+                let (length, crc32) = (*length, *crc32);
+                let offset = begin + *end as u64 - u64::from(length);
+                let piece = || Piece { segment: segment.clone(), offset, length, crc32 };
+                let place = match share {
+                    Share::Tiny => None,
+                    Share::Whole => Some(Place::Whole(piece())),
+                    Share::Part => {
+                        self.parts.entry(*key).or_default().push(piece());
+                        continue;
+                    }
+                    Share::Last => {
+                        let mut parts = self.parts.remove(key).unwrap_or_default();
+                        parts.push(piece());
+                        Some(Place::Parts(parts.into()))
+                    }
+                };
                 tail.written(*log_id, place);
             }
             tail.move_to_disk(self.segments.memory_bytes(), run.len() + MOVED_BESIDE);
@@ -234,9 +287,8 @@ impl Writer {
                 Item::Entry(entry) => {
                     put_entry(&mut self.batch, key, &entry);
                     let bytes = payload(&entry);
-                    let placed = (bytes.len() >= MOVED_BYTES_MIN)
-                        .then(|| (self.batch.len(), bytes.len(), crc32fast::hash(bytes)));
-                    self.placed.push(Placed { key, log_id: entry.log_id, bytes: placed });
+                    let share = if bytes.len() < MOVED_BYTES_MIN { Share::Tiny } else { Share::Whole };
+                    self.place(key, entry.log_id, share, bytes);
                     self.entry_is_written(key, &entry);
                 }
                 Item::Rest { entry, offset } => self.put_part(key, entry, offset),
@@ -250,6 +302,13 @@ impl Writer {
         }
     }
 
+    /// What was just put into the batch.
+    fn place(&mut self, key: LogKey, log_id: LogId, share: Share, bytes: &[u8]) {
+        let crc32 = if matches!(share, Share::Tiny) { 0 } else { crc32fast::hash(bytes) };
+        let length = u32::try_from(bytes.len()).expect("a part is far below 4 GiB");
+        self.placed.push(Placed { key, log_id, share, end: self.batch.len(), length, crc32 });
+    }
+
     /// The next part of a large entry, or what is left of it.
     fn put_part(&mut self, key: LogKey, entry: Entry, offset: usize) {
         let (log_id, rest) = (entry.log_id, &payload(&entry)[offset..]);
@@ -257,14 +316,16 @@ impl Writer {
         // A replica without a mark needs no segment.
         self.marks.entry(key).or_default();
         if rest.len() > PART_BYTES {
-            put_part(&mut self.batch, key, log_id, offset as u64, &rest[..PART_BYTES]);
+            let part = &rest[..PART_BYTES];
+            put_part(&mut self.batch, key, log_id, offset as u64, part);
+            self.place(key, log_id, Share::Part, part);
             self.records += 1;
             // Each part is synced as it goes: what is left for the last sync must not hold up other groups for long.
             self.must_sync |= self.fsync == Fsync::Always;
             self.held.push_front(key, Item::Rest { entry, offset: offset + PART_BYTES });
         } else {
             put_rest(&mut self.batch, key, log_id, offset as u64, rest);
-            self.placed.push(Placed { key, log_id, bytes: None });
+            self.place(key, log_id, Share::Last, rest);
             self.entry_is_written(key, &entry);
         }
     }
@@ -300,6 +361,7 @@ impl Writer {
             Record::Snapshot(log_id) => mark.snapshot = Some(*log_id),
             Record::Remove => {
                 self.marks.remove(&key);
+                self.parts.remove(&key);
                 self.removed.insert(key);
             }
             Record::Entry(_)

@@ -1,10 +1,12 @@
 //! The task that changes what `Replication` shows: it hears sightings of leaders, hints, connections and topologies, starts the replicas that
-//! the topology puts here, stops those that it takes away, and swaps the route table.
+//! the topology puts here, and stops those that it takes away. What it knows of leaders, and the route table that comes of it, are in `leaders.rs`.
+
+mod leaders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,15 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Replication;
-use crate::cluster::{
-    self, Ballot, FoundingPlan, GroupId, Hints, LeaderHint, MetaOp, News, NodeId, ReplicaId, RouteTable, Topology,
-};
+use crate::cluster::{self, FoundingPlan, GroupId, Hints, MetaOp, NodeId, NodeInfo, ReplicaId, RouteTable, Topology};
 use crate::config::ConfigTable;
 use crate::keyspace::HashSecret;
 use crate::raft::Transport;
 use crate::raft::blocking::blocking;
 use crate::raft::leadership::LeaderSighting;
-use crate::raft::membership;
 use crate::raft::node_file::NodeFile;
 use crate::raft::page_parts::PageParts;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
@@ -40,15 +39,11 @@ const PARTING: Duration = Duration::from_secs(3);
 
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
-const LOST_LEADER_DOUBT: Duration = Duration::from_secs(5);
-
-/// A peer that still has its connection to a node so long after this one's was lost does not only lack the news that the node is dead.
-const LOST_HERE_ALONE_AFTER: Duration = Duration::from_secs(1);
-
 /// Everything the coordinator is started with.
 pub struct Start {
     pub file: NodeFile,
+    /// Where this node is.
+    pub announced: NodeInfo,
     pub topology: Topology,
     pub seed: ReplicaSeed,
     pub transport: Transport,
@@ -72,6 +67,11 @@ pub struct Coordinator {
     leads: BTreeSet<GroupId>,
     /// Peers whose connection was lost a moment ago.
     lost: BTreeMap<NodeId, Instant>,
+    /// Nodes that neither this one nor any that it hears has a connection to, for long.
+    gone: BTreeSet<NodeId>,
+    /// The connections of those that this node has one to, as they told last.
+    connected: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    leaderless: BTreeMap<GroupId, Instant>,
     /// Peers that were members until a moment ago.
     parting: BTreeMap<NodeId, Instant>,
     start: StartRest,
@@ -83,6 +83,8 @@ pub struct Coordinator {
     log_checked: Instant,
     /// The newest topology is to be taken when the disk has space for it.
     untaken: bool,
+    /// The node file has another owner of some slot than the topology here.
+    unwritten: bool,
     started: (mpsc::Sender<StartedReplica>, mpsc::Receiver<StartedReplica>),
 }
 
@@ -100,6 +102,15 @@ type StartedReplica = (GroupId, ReplicaId, io::Result<Replica>);
 /// Replicas that may be starting at once; more wait for a place in the channel.
 const STARTING_MAX: usize = 64;
 
+fn all_groups(topology: &Topology) -> impl Iterator<Item = GroupId> {
+    std::iter::once(GroupId::META).chain(topology.groups().keys().copied())
+}
+
+fn founding_of_meta(topology: &Topology, initializer: ReplicaId) -> Founding {
+    let voters = topology.meta_members().into_iter().filter(|(_, (_, role))| *role == cluster::MetaRole::Voter);
+    Founding { initializer, members: voters.map(|(replica, (node, _))| (replica, node)).collect() }
+}
+
 impl Coordinator {
     /// Starts the meta replica and returns; data replicas follow in `run`.
     pub async fn start(start: Start) -> io::Result<Self> {
@@ -114,20 +125,16 @@ impl Coordinator {
         // § The founder alone initializes the meta group, and does so again after a crash in between: a log that is not empty
         // refuses it.
         let plan = start.file.plan().cloned();
-        let founding = plan.as_ref().filter(|plan| plan.founder() == node).map(|_| Founding {
-            initializer: replica,
-            members: topology
-                .meta_members()
-                .into_iter()
-                .filter(|(_, (_, role))| *role == cluster::MetaRole::Voter)
-                .map(|(replica, (node, _))| (replica, node))
-                .collect(),
-        });
+        let founding =
+            plan.as_ref().filter(|plan| plan.founder() == node).map(|_| founding_of_meta(&topology, replica));
         let runtime = &start.runtimes[0];
         let meta = MetaReplica::start(&start.seed, runtime, replica, topology.clone(), founding).await?;
         let routes = RouteTable::new(&topology, &Hints::default(), node, &BTreeSet::new());
+        let now = Instant::now();
+        let leaderless: BTreeMap<GroupId, Instant> = all_groups(&topology).map(|group| (group, now)).collect();
         let replication = Arc::new(Replication {
             node,
+            announced: start.announced,
             meta_raft: meta.raft.clone(),
             meta: meta.state.clone(),
             transport: start.transport,
@@ -136,6 +143,7 @@ impl Coordinator {
             hints: ArcSwap::default(),
             groups: ArcSwap::default(),
             routes: ArcSwap::from_pointee(routes),
+            leaderless: ArcSwap::from_pointee(leaderless.clone()),
             lost: ArcSwap::default(),
             leaving: ArcSwap::default(),
             leaves: AtomicBool::new(false),
@@ -143,6 +151,8 @@ impl Coordinator {
             changes: start.seed.changes.clone(),
             removed: watch::Sender::new(false),
             space: start.seed.space.clone(),
+            walls: start.seed.walls.clone(),
+            levels: Mutex::default(),
             slot_requests: SlotRequests::default(),
         });
         Ok(Self {
@@ -153,6 +163,9 @@ impl Coordinator {
             hints: Hints::default(),
             leads: BTreeSet::new(),
             lost: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            connected: BTreeMap::new(),
+            leaderless,
             parting: BTreeMap::new(),
             start: StartRest {
                 file: Arc::new(Mutex::new(start.file)),
@@ -167,6 +180,7 @@ impl Coordinator {
             proposals: JoinSet::new(),
             log_checked: Instant::now(),
             untaken: false,
+            unwritten: false,
             started: mpsc::channel(STARTING_MAX),
         })
     }
@@ -192,10 +206,14 @@ impl Coordinator {
                     self.replication.announce();
                     self.propose_founding();
                     self.forget_lost();
+                    self.look_for_leaders();
                     self.part();
                     self.release_log();
                     if std::mem::take(&mut self.untaken) {
                         topologies.mark_changed();
+                    } else if std::mem::take(&mut self.unwritten) {
+                        let topology = self.replication.topology.load_full();
+                        self.write_down(topology).await;
                     }
                 }
                 Some(sighting) = self.start.sightings.recv() => self.learn_sighting(sighting),
@@ -214,38 +232,6 @@ impl Coordinator {
             replica.stop().await;
         }
         self.meta.stop().await;
-    }
-
-    fn learn_sighting(&mut self, sighting: LeaderSighting) {
-        if self.own_replica(sighting.group) != Some(sighting.replica) {
-            // It is told once: dropped, it would leave the group without a known leader for as long as that one leads.
-            self.early.insert(sighting.group, sighting);
-            return;
-        }
-        let was_leading = self.leads.contains(&sighting.group);
-        if sighting.leads_here {
-            self.leads.insert(sighting.group);
-        } else {
-            self.leads.remove(&sighting.group);
-        }
-        let mut changed = was_leading != sighting.leads_here;
-        // A leader hears of itself before its first entry is applied; it is announced when it can serve.
-        match sighting.leader.filter(|leader| *leader != sighting.replica || sighting.leads_here) {
-            Some(replica) => {
-                if let Some(node) = self.node_of(sighting.group, replica) {
-                    let hint = LeaderHint { term: sighting.term, replica, node };
-                    changed |= self.hints.learn(sighting.group, hint);
-                }
-            }
-            None => {
-                let ballot = Ballot { term: sighting.term, replica: ReplicaId(0) };
-                changed |= self.hints.learn_election(sighting.group, ballot);
-            }
-        }
-        if changed {
-            self.publish();
-            self.replication.announce();
-        }
     }
 
     /// The meta log's first op is the plan. Whichever founding node leads proposes it until it is applied.
@@ -301,78 +287,6 @@ impl Coordinator {
         }
     }
 
-    fn learn_connection(&mut self, node: NodeId, connected: bool) {
-        if connected {
-            self.lost.remove(&node);
-        } else {
-            self.lost.insert(node, Instant::now());
-            self.replication.space.forget(node);
-            self.learn_departure(node, false);
-            self.succeed(node);
-        }
-        self.publish();
-    }
-
-    /// Elects others in place of a leader whose process has most likely ended.
-    fn succeed(&mut self, lost: NodeId) {
-        for (group, (own, replica)) in &self.replicas {
-            if let Some(leader) = self.hints.leader(*group).filter(|leader| leader.node == lost) {
-                let (raft, timers) = (replica.group.raft().clone(), self.start.seed.timers);
-                self.proposals.spawn(succession::succeed(raft, *group, *own, leader.replica, timers));
-            }
-        }
-    }
-
-    fn forget_lost(&mut self) {
-        let before = self.lost.len();
-        self.lost.retain(|_, since| since.elapsed() < LOST_LEADER_DOUBT);
-        if self.lost.len() != before {
-            self.publish();
-        }
-    }
-
-    /// What requests are routed by: a leader whose connection was just lost is most likely dead, and a MOVED to it would only make the client
-    /// give up. Requests wait for its successor instead. If none appears the others still hear it, so it is named again.
-    fn hints_for_routing(&self, topology: &Topology) -> Hints {
-        let mut hints = self.hints.clone();
-        for group in topology.groups().keys() {
-            if let Some(leader) = hints.leader(*group).filter(|leader| self.lost.contains_key(&leader.node)) {
-                hints.learn_election(*group, Ballot { term: leader.term, replica: ReplicaId(u64::MAX) });
-            }
-        }
-        hints
-    }
-
-    fn learn_news(&mut self, from: NodeId, bytes: &[u8]) {
-        match News::decode(bytes) {
-            Ok(News { mut hints, space, leaving, connected }) => {
-                hints.forget_dissolved(&self.replication.topology.load());
-                self.replication.space.learn(from, space);
-                self.learn_departure(from, leaving);
-                let lost = self.lost.len();
-                // Alive, and cut off from this node alone: its leaderships go on.
-                self.lost.retain(|node, since| since.elapsed() < LOST_HERE_ALONE_AFTER || !connected.contains(node));
-                if self.hints.merge(&hints) || self.lost.len() != lost {
-                    self.publish();
-                }
-            }
-            Err(error) => tracing::warn!(%error, "a peer's leader hints were dropped"),
-        }
-    }
-
-    fn learn_departure(&self, node: NodeId, leaving: bool) {
-        let known = self.replication.leaving.load();
-        if known.contains(&node) != leaving {
-            let mut leaving_now = BTreeSet::clone(&known);
-            if leaving {
-                leaving_now.insert(node)
-            } else {
-                leaving_now.remove(&node)
-            };
-            self.replication.leaving.store(Arc::new(leaving_now));
-        }
-    }
-
     fn own_replica(&self, group: GroupId) -> Option<ReplicaId> {
         if group == GroupId::META {
             return Some(self.meta.state.replica);
@@ -380,27 +294,14 @@ impl Coordinator {
         self.replicas.get(&group).map(|(replica, _)| *replica)
     }
 
-    /// The raft membership knows replicas that the topology has let go of already.
-    fn node_of(&self, group: GroupId, replica: ReplicaId) -> Option<NodeId> {
-        let status = match self.replicas.get(&group) {
-            Some((_, replica)) => membership::status(replica.group.raft()),
-            None => membership::status(&self.meta.raft),
-        };
-        status.members.get(&replica).copied()
-    }
-
-    /// Makes the current knowledge visible to requests.
-    fn publish(&self) {
-        let topology = self.replication.topology.load();
-        let hints = self.hints_for_routing(&topology);
-        let routes = RouteTable::new(&topology, &hints, self.replication.node, &self.leads);
-        self.replication.hints.store(Arc::new(self.hints.clone()));
-        self.replication.routes.store(Arc::new(routes));
-        self.replication.lost.store(Arc::new(self.lost.keys().copied().collect()));
-        self.replication.changes.send_modify(|count| *count += 1);
-    }
-
     async fn take_topology(&mut self, topology: Arc<Topology>) {
+        // § Replicas are started and stopped only by what the file says. Slots are not: their groups know what they own, and who asks for one is sent on.
+        // The file follows; clients of a slot that has moved do not wait for it, nor for a disk that is full.
+        if topology.differs_in_slots_alone(&self.replication.topology.load()) {
+            self.unwritten = true;
+            self.replication.topology.store(topology);
+            return self.publish();
+        }
         let node = self.replication.node;
         for (peer, info) in topology.nodes() {
             self.replication.transport.set_peer(*peer, &info.host, info.peer_port);
@@ -410,31 +311,38 @@ impl Coordinator {
         }
         self.part();
         self.hints.forget_dissolved(&topology);
-        let (file, record) = (self.start.file.clone(), topology.clone());
-        let write = move || file.lock().update_topology(&record);
-        let written = blocking(write).await;
-        if let Err(error) = written.and_then(|written| written) {
-            if is_full(&error) {
-                self.untaken = true;
-                // § Replicas are started and stopped only by what the file says. Requests follow a slot all the same: its old group has let go of it.
-                if topology.differs_in_slots_alone(&self.replication.topology.load()) {
-                    self.replication.topology.store(topology);
-                    self.publish();
-                }
-                return;
-            }
-            // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
-            return self.fail(format!("cannot write the node file: {error}"));
+        // § Nothing is removed that the file still names: the next start would bring it back empty, under its old id.
+        if !self.write_down(topology.clone()).await {
+            return;
         }
         if topology.node(node).is_none() {
             // It goes on by the last topology that it is in until it has stopped.
             return self.replication.mark_removed();
         }
+        self.start.seed.level.store(topology.level(), Ordering::Relaxed);
         self.replication.topology.store(topology);
         self.stop_removed().await;
         self.arrange_replicas();
         self.initialize_named();
         self.publish();
+    }
+
+    /// Writes the node file. False if it could not: on a full disk that is tried again, else the node stops.
+    async fn write_down(&mut self, topology: Arc<Topology>) -> bool {
+        let file = self.start.file.clone();
+        let written = blocking(move || file.lock().update_topology(&topology)).await;
+        match written.and_then(|written| written) {
+            Ok(()) => self.unwritten = false,
+            Err(error) if is_full(&error) => {
+                self.untaken = true;
+                return false;
+            }
+            Err(error) => {
+                self.fail(format!("cannot write the node file: {error}"));
+                return false;
+            }
+        }
+        true
     }
 
     /// A node that was removed is to hear of it: the entry that says so comes by the connection that is about to end.
@@ -514,6 +422,11 @@ impl Coordinator {
         self.starting.remove(&group);
         match result {
             Ok(replica) => {
+                let handle = replica.group.clone();
+                let preferred = self.replication.topology.load().group(group).is_some_and(|info| info.preferred == id);
+                if preferred && handle.state().found_term > 0 {
+                    self.proposals.spawn(succession::stand_first(handle, self.start.seed.timers));
+                }
                 self.replicas.insert(group, (id, replica));
                 self.publish_groups();
                 if let Some(sighting) = self.early.remove(&group).filter(|sighting| sighting.replica == id) {

@@ -50,8 +50,8 @@ impl Replication {
 
     /// Hands leadership of the meta group, if it is here, to the best of the voters that suit.
     pub async fn hand_over_meta(&self, suits: impl Fn(ReplicaId) -> bool) {
-        let Ok(leader) = self.meta_raft.as_leader() else { return };
-        let mut heirs = self.heirs(GroupId::META, ReplicaId(leader.leader_id().node_id), &self.meta_membership());
+        let Some(leader) = self.meta.leadership(&self.meta_raft) else { return };
+        let mut heirs = self.heirs(GroupId::META, ReplicaId(leader.node_id), &self.meta_membership());
         heirs.retain(|heir| suits(heir.replica));
         succession::rank(&mut heirs, &BTreeMap::new());
         if let Some(heir) = heirs.first() {

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::errors::{CallError, LinkError};
 use super::frame::{FRAGMENT_BYTES_MAX, Header, Kind};
-use super::handshake::{Hello, PROTOCOL_VERSION};
+use super::handshake::{Hello, PROTOCOL_OLDEST, PROTOCOL_VERSION};
 use super::inbound::Receiver;
 use super::link::Link;
 use super::network::GroupNetwork;
@@ -119,6 +119,7 @@ impl Transport {
         let local_addresses = listeners.iter().map(|listener| listener.local_address()).collect::<io::Result<_>>()?;
         let hello = Hello {
             version: PROTOCOL_VERSION,
+            oldest: PROTOCOL_OLDEST,
             cluster: config.cluster,
             node: config.node,
             hash_vector: config.hash_vector,
@@ -161,9 +162,21 @@ impl Transport {
             return;
         }
         let Some(peer) = self.shared.peer_or_new(node) else { return };
-        let before = peer.address.lock().replace((host.to_owned(), peer_port));
+        let now = Some((host.to_owned(), peer_port));
+        let before = std::mem::replace(&mut *peer.address.lock(), now.clone());
+        if before != now {
+            *peer.told_address.lock() = None;
+        }
         if before.is_none() && self.shared.hello.node < node {
             self.shared.tasks.spawn_on(&self.shared.runtime, peer::dial_loop(Arc::clone(&self.shared), peer));
+        }
+    }
+
+    /// Where a peer without a connection says that it is: dialled beside the address that `set_peer` named, until that one changes.
+    pub fn hear_address(&self, node: NodeId, host: &str, peer_port: u16) {
+        let peer = self.shared.peers.read().get(&node).cloned();
+        if let Some(peer) = peer.filter(|peer| peer.link.load().is_none()) {
+            *peer.told_address.lock() = Some((host.to_owned(), peer_port));
         }
     }
 

@@ -11,8 +11,8 @@
 //! ```
 //! Fragments of different groups interleave, those of one group never do, so a message is assembled per group.
 //!
-//! § Memory is allocated as bytes come, never by an announced length: a frame is at most 256 KiB, and a message's buffer
-//! grows with what has arrived.
+//! § Memory is allocated as bytes come, never by an announced length: a frame is at most 256 KiB, and beyond its first 2 MiB a message's
+//! buffer grows with what has arrived.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
@@ -36,11 +36,11 @@ pub const HEADER_BYTES: usize = 1 + 4 + 8 + 8;
 const LEN_BYTES: usize = 4;
 const FRAME_BYTES_MAX: usize = HEADER_BYTES + LEN_BYTES + FRAGMENT_BYTES_MAX;
 const READ_BYTES: usize = 64 * 1024;
-/// Frames this large are read into a buffer of their own instead of through the shared one.
+/// The bodies of frames this large are read to where they belong instead of through the shared buffer.
 const OWN_BUFFER_BYTES_MIN: usize = 32 * 1024;
-const MORE: u8 = 0x80;
-/// An assembly buffer starts with this and doubles,
-const ASSEMBLY_BYTES_MIN: usize = 1024 * 1024;
+pub const MORE: u8 = 0x80;
+/// An assembly buffer starts with the message's length, at most this, and doubles: most large values are not moved while they come,
+const ASSEMBLY_BYTES_MIN: usize = 2 * 1024 * 1024;
 /// up to here; then it takes the rest at once, for moving more would hold up the control frames behind.
 const ASSEMBLY_DOUBLING_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -69,7 +69,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Append,
             2 => Self::Heartbeat,
@@ -130,6 +130,23 @@ impl Header {
         self.encode(0, HEADER_BYTES + body, out);
     }
 
+    /// Takes the header off a frame of at least its length; and a fragment's `total`, if it is not the last one.
+    fn decode(frame: &mut &[u8]) -> Result<(Self, Option<usize>), LinkError> {
+        let kind_byte = frame.get_u8();
+        let kind = Kind::from_byte(kind_byte & !MORE).ok_or(LinkError::FrameKind(kind_byte))?;
+        let group = GroupId(frame.get_u32_le());
+        let target = ReplicaId(frame.get_u64_le());
+        let header = Self { kind, group, target, request: frame.get_u64_le() };
+        if kind_byte & MORE == 0 {
+            return Ok((header, None));
+        }
+        if kind.lane() == Lane::Control {
+            return Err(LinkError::Damaged("fragment of a control frame"));
+        }
+        let total = frame.try_get_u32_le().map_err(|_| LinkError::Damaged("fragment without its total"))?;
+        Ok((header, Some(total as usize)))
+    }
+
     /// Writes length, header and `total` of a fragment that is not the last, for `piece` bytes that follow.
     pub fn encode_fragment(&self, piece: usize, total: usize, out: &mut BytesMut) {
         self.encode(MORE, HEADER_BYTES + LEN_BYTES + piece, out);
@@ -159,12 +176,32 @@ struct Assembly {
     bytes: Vec<u8>,
 }
 
-/// Cuts a byte stream into messages. `fill` reads, `next` takes what is complete.
+/// A frame whose body is read to where it belongs.
+struct Own {
+    header: Header,
+    body: OwnBody,
+    missing: usize,
+}
+
+enum OwnBody {
+    Whole(BytesMut),
+    /// Goes to the end of its group's assembly.
+    Fragment,
+    Last,
+}
+
+enum Begun {
+    Message(Frame),
+    Own(Own),
+    /// More bytes are needed.
+    Nothing,
+}
+
+/// Cuts a byte stream into messages. `fill` reads, `next_message` takes what is complete.
 #[derive(Default)]
 pub struct FrameReader {
     shared: BytesMut,
-    /// A frame being read into its own buffer, and its length.
-    own: Option<(BytesMut, usize)>,
+    own: Option<Own>,
     assemblies: BTreeMap<GroupId, Assembly>,
     /// What the open assemblies will come to.
     assemblies_total: usize,
@@ -173,120 +210,132 @@ pub struct FrameReader {
 impl FrameReader {
     /// Reads once; the number of bytes read, 0 at the end of the stream. Cancel-safe.
     pub async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<usize, LinkError> {
-        if let Some((bytes, len)) = &mut self.own {
-            let missing = *len - bytes.len();
-            return Ok(stream.read_buf(&mut bytes.limit(missing)).await?);
-        }
-        // Grown for a frame once, the buffer is kept: it is never frozen, so `reserve` only moves the rest to its front.
-        self.shared.reserve(READ_BYTES);
-        Ok(stream.read_buf(&mut self.shared).await?)
+        let Some(Own { header, body, missing }) = &mut self.own else {
+            // Grown for a frame once, the buffer is kept: it is never frozen, so `reserve` only moves the rest to its front.
+            self.shared.reserve(READ_BYTES);
+            return Ok(stream.read_buf(&mut self.shared).await?);
+        };
+        let read = match body {
+            OwnBody::Whole(bytes) => stream.read_buf(&mut bytes.limit(*missing)).await?,
+            OwnBody::Fragment | OwnBody::Last => {
+                let assembly = self.assemblies.get_mut(&header.group).expect("it is open until its last fragment");
+                stream.read_buf(&mut (&mut assembly.bytes).limit(*missing)).await?
+            }
+        };
+        *missing -= read;
+        Ok(read)
     }
 
     /// The next complete message; `None` if more bytes are needed. After an error the stream is useless.
     pub fn next_message(&mut self) -> Result<Option<Frame>, LinkError> {
-        while let Some(frame) = self.next_frame()? {
-            if let Some(message) = self.assemble(frame)? {
-                return Ok(Some(message));
+        loop {
+            if let Some(Own { header, body, .. }) = self.own.take_if(|own| own.missing == 0) {
+                match body {
+                    OwnBody::Whole(bytes) => return Ok(Some(Frame { header, body: bytes.freeze() })),
+                    OwnBody::Fragment => (),
+                    OwnBody::Last => return Ok(Some(self.close_assembly(header))),
+                }
             }
-        }
-        Ok(None)
-    }
-
-    fn next_frame(&mut self) -> Result<Option<Bytes>, LinkError> {
-        if let Some((bytes, len)) = self.own.take() {
-            if bytes.len() < len {
-                self.own = Some((bytes, len));
+            if self.own.is_some() {
                 return Ok(None);
             }
-            return Ok(Some(bytes.freeze()));
+            match self.begin()? {
+                Begun::Message(frame) => return Ok(Some(frame)),
+                Begun::Own(own) => self.own = Some(own),
+                Begun::Nothing => return Ok(None),
+            }
         }
-        let Some(announced) = self.shared.first_chunk() else { return Ok(None) };
+    }
+
+    /// Takes the next frame out of the shared buffer, or as much as has come of a large one.
+    fn begin(&mut self) -> Result<Begun, LinkError> {
+        let Some(announced) = self.shared.first_chunk() else { return Ok(Begun::Nothing) };
         let announced = u32::from_le_bytes(*announced);
         let len = announced as usize;
         if !(HEADER_BYTES..=FRAME_BYTES_MAX).contains(&len) {
             return Err(LinkError::FrameLength(announced));
         }
-        if let Some(frame) = self.shared.get(LEN_BYTES..LEN_BYTES + len) {
-            let frame = Bytes::copy_from_slice(frame);
-            self.shared.advance(LEN_BYTES + len);
-            return Ok(Some(frame));
+        let taken = len.min(self.shared.len() - LEN_BYTES);
+        if taken < len && (len < OWN_BUFFER_BYTES_MIN || taken < HEADER_BYTES + LEN_BYTES) {
+            return Ok(Begun::Nothing);
         }
-        if len >= OWN_BUFFER_BYTES_MIN {
-            // Bounded by FRAME_BYTES_MAX, so this may trust the announced length.
-            let mut own = BytesMut::with_capacity(len);
-            own.extend_from_slice(&self.shared[LEN_BYTES..]);
-            self.shared.clear();
-            self.own = Some((own, len));
-        }
-        Ok(None)
-    }
-
-    fn assemble(&mut self, mut frame: Bytes) -> Result<Option<Frame>, LinkError> {
-        let kind_byte = frame.get_u8();
-        let kind = Kind::from_byte(kind_byte & !MORE).ok_or(LinkError::FrameKind(kind_byte))?;
-        let group = GroupId(frame.get_u32_le());
-        let target = ReplicaId(frame.get_u64_le());
-        let header = Header { kind, group, target, request: frame.get_u64_le() };
-        if kind_byte & MORE != 0 {
-            self.assemble_more(header, frame)?;
-            return Ok(None);
-        }
-        if kind.lane() == Lane::Control {
-            return Ok(Some(Frame { header, body: frame }));
-        }
-        let Some(mut assembly) = self.assemblies.remove(&group) else {
-            return Ok(Some(Frame { header, body: frame }));
-        };
-        self.assemblies_total -= assembly.total;
-        if assembly.header != header || assembly.bytes.len() + frame.len() != assembly.total {
-            return Err(LinkError::Damaged("last fragment does not fit the ones before"));
-        }
-        assembly.append(&frame);
-        Ok(Some(Frame { header, body: Bytes::from(assembly.bytes) }))
-    }
-
-    fn assemble_more(&mut self, header: Header, mut frame: Bytes) -> Result<(), LinkError> {
-        if header.kind.lane() == Lane::Control {
-            return Err(LinkError::Damaged("fragment of a control frame"));
-        }
-        let total = frame.try_get_u32_le().map_err(|_| LinkError::Damaged("fragment without its total"))? as usize;
-        let assembly = match self.assemblies.entry(header.group) {
-            MapEntry::Occupied(open) => open.into_mut(),
-            MapEntry::Vacant(place) => {
-                self.assemblies_total += total;
-                // A sender queues at most one message above its queue's limit, so honest peers stay below this for all
-                // groups together.
-                if self.assemblies_total > MESSAGE_BYTES_MAX {
-                    return Err(LinkError::MessageLength(self.assemblies_total as u64));
+        let mut frame = &self.shared[LEN_BYTES..LEN_BYTES + taken];
+        let (header, total) = Header::decode(&mut frame)?;
+        let missing = len - taken;
+        let goes_on = header.kind.lane() == Lane::Bulk && self.assemblies.contains_key(&header.group);
+        let body = if total.is_some() || goes_on {
+            let assembly = match self.assemblies.entry(header.group) {
+                MapEntry::Occupied(open) => open.into_mut(),
+                MapEntry::Vacant(place) => {
+                    let total = total.expect("only a fragment that has more behind it opens an assembly");
+                    self.assemblies_total += total;
+                    // A sender queues at most one message above its queue's limit, so honest peers stay below this for all
+                    // groups together.
+                    if self.assemblies_total > MESSAGE_BYTES_MAX {
+                        return Err(LinkError::MessageLength(self.assemblies_total as u64));
+                    }
+                    place.insert(Assembly { header, total, bytes: Vec::new() })
                 }
-                place.insert(Assembly { header, total, bytes: Vec::new() })
-            }
+            };
+            assembly.check(&header, total, frame.len() + missing)?;
+            assembly.reserve(frame.len() + missing);
+            assembly.bytes.extend_from_slice(frame);
+            if total.is_some() { OwnBody::Fragment } else { OwnBody::Last }
+        } else if missing == 0 {
+            let message = Frame { header, body: Bytes::copy_from_slice(frame) };
+            self.shared.advance(LEN_BYTES + taken);
+            return Ok(Begun::Message(message));
+        } else {
+            // Bounded by FRAME_BYTES_MAX, so this may trust the announced length.
+            let mut bytes = BytesMut::with_capacity(frame.len() + missing);
+            bytes.extend_from_slice(frame);
+            OwnBody::Whole(bytes)
         };
-        let fits = assembly.header == header && assembly.total == total && assembly.bytes.len() + frame.len() < total;
-        if !fits || frame.is_empty() {
-            return Err(LinkError::Damaged("fragment does not fit the ones before"));
-        }
-        assembly.append(&frame);
-        Ok(())
+        self.shared.advance(LEN_BYTES + taken);
+        Ok(Begun::Own(Own { header, body, missing }))
+    }
+
+    fn close_assembly(&mut self, header: Header) -> Frame {
+        let assembly = self.assemblies.remove(&header.group).expect("its last fragment was appended");
+        self.assemblies_total -= assembly.total;
+        Frame { header, body: Bytes::from(assembly.bytes) }
     }
 }
 
 impl Assembly {
+    /// `total`: what a fragment says, if it is not the last one; `piece`: the bytes that it brings.
+    fn check(&self, header: &Header, total: Option<usize>, piece: usize) -> Result<(), LinkError> {
+        let end = self.bytes.len() + piece;
+        let fits = match total {
+            Some(total) => total == self.total && piece > 0 && end < total,
+            None => end == self.total,
+        };
+        if self.header != *header || !fits {
+            return Err(LinkError::Damaged("fragment does not fit the ones before"));
+        }
+        Ok(())
+    }
+
     /// Doubles the buffer until the total is reached, and ends exactly there: a large value kept in the log must not
     /// pin twice its size.
-    fn append(&mut self, piece: &[u8]) {
-        if self.bytes.capacity() - self.bytes.len() < piece.len() {
+    fn reserve(&mut self, piece: usize) {
+        if self.bytes.capacity() - self.bytes.len() < piece {
             let rest = self.total - self.bytes.len();
-            let step = self.bytes.len().max(ASSEMBLY_BYTES_MIN).max(piece.len());
+            let step = self.bytes.len().max(ASSEMBLY_BYTES_MIN).max(piece);
             let doubling = self.bytes.len() < ASSEMBLY_DOUBLING_BYTES_MAX;
             self.bytes.reserve_exact(if doubling { step.min(rest) } else { rest });
         }
-        self.bytes.extend_from_slice(piece);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
     use super::*;
 
     async fn read_all(bytes: &[u8]) -> Result<Vec<Frame>, LinkError> {
@@ -298,6 +347,21 @@ mod tests {
             if reader.fill(&mut stream).await? == 0 {
                 return Ok(frames);
             }
+        }
+    }
+
+    /// What arrives in packets of one size.
+    struct Packets<'a> {
+        bytes: &'a [u8],
+        packet: usize,
+    }
+
+    impl AsyncRead for Packets<'_> {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let (next, rest) = self.bytes.split_at(self.packet.min(into.remaining()).min(self.bytes.len()));
+            into.put_slice(next);
+            self.bytes = rest;
+            Poll::Ready(Ok(()))
         }
     }
 
@@ -316,6 +380,35 @@ mod tests {
         let frames = read_all(&wire).await.unwrap();
         assert_eq!(frames.iter().map(|frame| frame.body.len()).collect::<Vec<_>>(), sizes);
         assert!(frames.iter().zip(sizes).all(|(frame, size)| frame.body.iter().all(|byte| *byte == size as u8)));
+    }
+
+    #[tokio::test]
+    async fn a_message_in_fragments_comes_back_whole_however_it_is_cut_on_the_way() {
+        let message: Vec<u8> = (0..2 * FRAGMENT_BYTES_MAX + 100).map(|byte| (byte % 251) as u8).collect();
+        let pieces: Vec<&[u8]> = message.chunks(FRAGMENT_BYTES_MAX).collect();
+        let mut wire = BytesMut::new();
+        for (number, piece) in pieces.iter().enumerate() {
+            match number + 1 < pieces.len() {
+                true => header(Kind::Append, 1).encode_fragment(piece.len(), message.len(), &mut wire),
+                false => header(Kind::Append, 1).encode_whole(piece.len(), &mut wire),
+            }
+            wire.put_slice(piece);
+            header(Kind::Vote, 2).encode_whole(1, &mut wire);
+            wire.put_u8(number as u8);
+        }
+        for packet in [7, 1000, READ_BYTES, FRAGMENT_BYTES_MAX + 50, wire.len()] {
+            let mut script = Packets { bytes: &wire, packet };
+            let (mut reader, mut frames) = (FrameReader::default(), Vec::new());
+            while reader.fill(&mut script).await.unwrap() > 0 {
+                while let Some(frame) = reader.next_message().unwrap() {
+                    frames.push(frame);
+                }
+            }
+            assert_eq!(frames.iter().filter(|frame| frame.header.kind == Kind::Vote).count(), pieces.len());
+            let appends: Vec<&Frame> = frames.iter().filter(|frame| frame.header.kind == Kind::Append).collect();
+            assert!(appends.len() == 1 && appends[0].body == message, "in packets of {packet}");
+            assert_eq!((reader.assemblies.len(), reader.assemblies_total), (0, 0));
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The first bytes on a connection. Both sides say who they are, then both say whether that will do.
 //!
 //! ```text
-//! hello    "KVPEER\r\n" 8 | version u32 | cluster id 16 | node id 20 | hash of the test vector u64 |
+//! hello    "KVPEER\r\n" 8 | version u16 | oldest u16 | cluster id 16 | node id 20 | hash of the test vector u64 |
 //!          settings fingerprint u64 | password check u64 | crc32 of all before u32                little-endian
 //! verdict  0 u8 | 0 u16        accepted
 //!          1 u8 | length u16 | text        refused, with the reason, which both sides log
@@ -9,7 +9,10 @@
 //! dialler:  hello ............................... verdict
 //! acceptor: ............ hello verdict ..................
 //! ```
-//! The first 12 bytes of a hello and the verdict keep this form in every version. § ahash differs between CPUs and
+//! Both keep this form in every version. A node speaks the versions from `oldest` to `version`; two nodes refuse each other if they
+//! have none in common, else they are to speak the highest that they have. There is one so far, so nothing asks which that is; the release that adds the
+//! second, and goes on speaking this one, has to.
+//! What entries mean is settled apart from that, by the feature level (`batch.rs`). § ahash differs between CPUs and
 //! builds; nodes whose hash of the test vector differs must not share a cluster, since exports are in hash order. The password
 //! check, a hash of the clients' password under the cluster's secret, is for the caller to compare.
 
@@ -23,17 +26,23 @@ use crate::cluster::{ClusterId, NodeId};
 
 pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Raised whenever frames or bodies change their form.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
+/// The oldest that this release speaks, too.
+pub const PROTOCOL_OLDEST: u16 = 3;
 
 const MAGIC: &[u8; 8] = b"KVPEER\r\n";
-const HELLO_BYTES: usize = 8 + 4 + 16 + 20 + 8 + 8 + 8 + 4;
+const HELLO_BYTES: usize = 8 + 2 + 2 + 16 + 20 + 8 + 8 + 8 + 4;
+/// What each side writes before its first frame: hello, and the verdict that accepts.
+#[cfg(test)]
+pub const GREETING_BYTES: usize = HELLO_BYTES + 1 + 2;
 const CHECKED_BYTES: usize = HELLO_BYTES - 4;
 const REASON_BYTES_MAX: usize = 1024;
 
 /// What one side says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    pub version: u32,
+    pub version: u16,
+    pub oldest: u16,
     pub cluster: ClusterId,
     pub node: NodeId,
     pub hash_vector: u64,
@@ -46,6 +55,7 @@ impl Hello {
         let mut out = Vec::with_capacity(HELLO_BYTES);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.oldest.to_le_bytes());
         out.extend_from_slice(&self.cluster.0);
         out.extend_from_slice(&self.node.0);
         out.extend_from_slice(&self.hash_vector.to_le_bytes());
@@ -60,12 +70,11 @@ impl Hello {
             return Err(LinkError::Damaged("not a Kvorum peer"));
         }
         let mut rest = &bytes[MAGIC.len()..];
-        let mut version = [0; 4];
+        let (mut version, mut oldest) = ([0; 2], [0; 2]);
         take(&mut rest, &mut version);
-        let version = u32::from_le_bytes(version);
+        take(&mut rest, &mut oldest);
         let crc = crc32fast::hash(&bytes[..CHECKED_BYTES]).to_le_bytes();
-        // Another version may have another layout behind the version, so only ours is checked.
-        if version == PROTOCOL_VERSION && crc != bytes[CHECKED_BYTES..] {
+        if crc != bytes[CHECKED_BYTES..] {
             return Err(LinkError::Damaged("checksum of the hello"));
         }
         let (mut cluster, mut node, mut hash, mut settings, mut password) = ([0; 16], [0; 20], [0; 8], [0; 8], [0; 8]);
@@ -75,7 +84,8 @@ impl Hello {
         take(&mut rest, &mut settings);
         take(&mut rest, &mut password);
         Ok(Self {
-            version,
+            version: u16::from_le_bytes(version),
+            oldest: u16::from_le_bytes(oldest),
             cluster: ClusterId(cluster),
             node: NodeId(node),
             hash_vector: u64::from_le_bytes(hash),
@@ -89,7 +99,10 @@ impl Hello {
         fn differ<T: PartialEq + Display>(what: &str, mine: T, theirs: T) -> Option<String> {
             (mine != theirs).then(|| format!("{what} differs: {mine} here, {theirs} there"))
         }
-        differ("protocol version", self.version, other.version)
+        let versions = |hello: &Self| format!("{} to {}", hello.oldest, hello.version);
+        let common = self.version.min(other.version) >= self.oldest.max(other.oldest);
+        (!common)
+            .then(|| format!("no common protocol version: {} here, {} there", versions(self), versions(other)))
             .or_else(|| differ("cluster id", self.cluster, other.cluster))
             .or_else(|| differ("hash of the test vector", self.hash_vector, other.hash_vector))
             .or_else(|| differ("settings fingerprint", self.settings_fingerprint, other.settings_fingerprint))
@@ -187,6 +200,7 @@ mod tests {
     fn hello(node: u8) -> Hello {
         Hello {
             version: PROTOCOL_VERSION,
+            oldest: PROTOCOL_OLDEST,
             cluster: ClusterId([1; 16]),
             node: NodeId([node; 20]),
             hash_vector: 7,
@@ -212,10 +226,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_newer_release_that_speaks_this_version_connects() {
+        let newer = || Hello { version: PROTOCOL_VERSION + 4, ..hello(1) };
+        assert_eq!(meet(newer(), hello(2), 2).await, (String::new(), String::new()));
+        assert_eq!(meet(hello(2), newer(), 1).await, (String::new(), String::new()));
+    }
+
+    #[tokio::test]
     async fn every_mismatch_is_refused_with_both_values_on_both_sides() {
         let cases = [
             (Hello { cluster: ClusterId([3; 16]), ..hello(1) }, "cluster id", "01".repeat(16), "03".repeat(16)),
-            (Hello { version: 9, ..hello(1) }, "protocol version", "1".to_owned(), "9".to_owned()),
+            (Hello { version: 9, oldest: 8, ..hello(1) }, "protocol version", "3 to 3".to_owned(), "8 to 9".to_owned()),
+            (Hello { version: 2, oldest: 0, ..hello(1) }, "protocol version", "3 to 3".to_owned(), "0 to 2".to_owned()),
             (Hello { hash_vector: 70, ..hello(1) }, "hash of the test vector", "7".to_owned(), "70".to_owned()),
             (Hello { settings_fingerprint: 80, ..hello(1) }, "settings fingerprint", "8".to_owned(), "80".to_owned()),
             (hello(9), "unknown node", String::new(), "09".repeat(20)),

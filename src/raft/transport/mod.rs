@@ -19,6 +19,8 @@
 
 mod appends;
 mod codec;
+#[cfg(test)]
+mod copies;
 mod endpoint;
 mod errors;
 mod frame;
@@ -38,6 +40,8 @@ mod tasks;
 mod throttle;
 mod wire;
 
+#[cfg(test)]
+pub use copies::{Copied, WrittenFrames};
 pub use endpoint::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};
 pub use errors::{CallError, Refusal};
 pub use inbound::{AskReply, Receiver};

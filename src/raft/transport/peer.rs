@@ -30,7 +30,10 @@ const STEADY_AFTER: Duration = Duration::from_secs(1);
 pub struct Peer {
     pub node: NodeId,
     pub stats: Arc<PeerStats>,
+    /// Port 0: not known.
     pub address: Mutex<Option<(String, u16)>>,
+    /// Where it says that it is. Nobody vouches for it, so `address` is dialled as well.
+    pub told_address: Mutex<Option<(String, u16)>>,
     pub link: ArcSwapOption<Link>,
     /// When the last connection ended; until there was one, when the peer was first named.
     pub lost_at: Mutex<Instant>,
@@ -44,6 +47,7 @@ impl Peer {
             node,
             stats: Arc::new(PeerStats::new(node)),
             address: Mutex::default(),
+            told_address: Mutex::default(),
             link: ArcSwapOption::empty(),
             lost_at: Mutex::new(Instant::now()),
             gone: watch::Sender::new(false),
@@ -58,6 +62,22 @@ impl Peer {
         }
     }
 
+    /// The addresses take turns.
+    fn address_of(&self, attempt: usize) -> Option<(String, u16)> {
+        let named = self.address.lock().clone().filter(|(_, port)| *port != 0);
+        let told = self.told_address.lock().clone();
+        let (first, second) = if attempt.is_multiple_of(2) { (named, told) } else { (told, named) };
+        first.or(second)
+    }
+
+    /// It is where it is registered: what was told otherwise would only delay the next connection.
+    fn forget_told(&self, attempt: usize) {
+        let is_named = self.address.lock().as_ref().is_some_and(|(_, port)| *port != 0);
+        if is_named && attempt.is_multiple_of(2) {
+            *self.told_address.lock() = None;
+        }
+    }
+
     pub async fn gone(&self) {
         // The sender is in `self`, so waiting cannot fail.
         self.gone.subscribe().wait_for(|gone| *gone).await.ok();
@@ -67,16 +87,18 @@ impl Peer {
 /// Keeps one connection to `peer` until it is removed. Of two nodes the one with the smaller id runs this.
 pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
     let mut wait_ms = REDIAL_MS_MIN;
-    let mut last_error = String::new();
-    loop {
+    // Of each of its addresses.
+    let mut last_errors = [String::new(), String::new()];
+    for turn in 0.. {
         let attempt = tokio::select! {
             biased;
             () = peer.gone() => return,
-            attempt = dial(&shared, &peer) => attempt,
+            attempt = dial(&shared, &peer, peer.address_of(turn)) => attempt,
         };
         match attempt {
             Ok(stream) => {
-                last_error.clear();
+                last_errors.iter_mut().for_each(String::clear);
+                peer.forget_told(turn);
                 let start = Instant::now();
                 run(&shared, &peer, stream).await;
                 // A connection that breaks at once is not a success.
@@ -89,9 +111,10 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
             Err(error) => {
                 // Each cause once, not at each attempt.
                 let error = error.to_string();
-                if error != last_error {
+                let last = &mut last_errors[turn % 2];
+                if error != *last {
                     tracing::warn!(peer = %peer.node, error, "cannot connect to peer");
-                    last_error = error;
+                    *last = error;
                 }
             }
         }
@@ -104,8 +127,7 @@ pub async fn dial_loop(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
-async fn dial(shared: &Shared, peer: &Peer) -> Result<Stream, LinkError> {
-    let address = peer.address.lock().clone();
+async fn dial(shared: &Shared, peer: &Peer, address: Option<(String, u16)>) -> Result<Stream, LinkError> {
     let Some((host, port)) = address else {
         return Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "address not known").into());
     };

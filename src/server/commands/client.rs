@@ -127,16 +127,7 @@ fn set_reply_mode(word: &[u8], context: &mut CommandContext<'_>) -> Result<(), W
 }
 
 fn list(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
-    let mut filter = ClientFilter::default();
-    match (args.get(2), args.len()) {
-        (None, _) => (),
-        (Some(option), 4) if option.eq_ignore_ascii_case(b"type") => filter.nobody = !is_type(&args[3])?,
-        (Some(option), 4..) if option.eq_ignore_ascii_case(b"id") => {
-            let ids = (3..args.len()).map(|at| positive_id(&args[at]).ok_or(WireError::InvalidClientId));
-            filter.ids = Some(ids.collect::<Result<_, _>>()?);
-        }
-        (Some(_), _) => return Err(WireError::Syntax),
-    }
+    let filter = list_filter(args)?;
     let mut lines = Vec::new();
     for client in context.shared.clients.select(&filter) {
         lines.extend_from_slice(&client.describe(context.shared.stats.name(client.last_command())));
@@ -144,6 +135,22 @@ fn list(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireErr
     }
     context.reply.verbatim("txt", &lines);
     Ok(())
+}
+
+fn list_filter(args: &Args<'_>) -> Result<ClientFilter, WireError> {
+    let mut filter = ClientFilter::default();
+    match (args.get(2), args.len()) {
+        (None, _) => (),
+        (Some(option), 4) if option.eq_ignore_ascii_case(b"type") => filter.nobody = !is_type(&args[3])?,
+        (Some(option), 4..) if option.eq_ignore_ascii_case(b"id") => {
+            // A number that no client can have is no error.
+            let ids = (3..args.len()).map(|at| parse_integer(&args[at]).ok_or(WireError::InvalidClientId));
+            let ids = ids.collect::<Result<Vec<_>, _>>()?;
+            filter.ids = Some(ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect());
+        }
+        (Some(_), _) => return Err(WireError::Syntax),
+    }
+    Ok(filter)
 }
 
 fn positive_id(word: &[u8]) -> Option<u64> {
@@ -294,6 +301,17 @@ mod tests {
         ] {
             assert_eq!(filter(words).unwrap_err(), text);
         }
+    }
+
+    #[test]
+    fn a_list_by_ids_that_nobody_has_is_empty_and_no_error() {
+        let listed = |line: &str| {
+            let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            list_filter(&words.args()).map(|filter| filter.ids).map_err(|error| error.to_string())
+        };
+        assert_eq!(listed("client list id -1 7"), Ok(Some(vec![7])));
+        assert_eq!(listed("client list id 0"), Ok(Some(vec![0])));
+        assert_eq!(listed("client list id x"), Err("ERR Invalid client ID".to_owned()));
     }
 
     #[test]

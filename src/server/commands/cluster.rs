@@ -10,6 +10,7 @@ use crate::protocol::{Args, Reply};
 use crate::raft::{NoLeader, PeerState, Replication};
 use crate::server::commands::led::{read_led, route_in_time};
 use crate::server::commands::{CommandContext, cluster_change, cluster_migrations, cluster_slots};
+use crate::server::node_questions::answer_node;
 use crate::slot::{KeySlot, Slots};
 
 /// Each of them waits for a leader.
@@ -18,7 +19,7 @@ const READ_TRIES_MAX: usize = 5;
 pub async fn run(command: ClusterCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
     let (topology, hints) = (replication.topology(), replication.hints());
-    let absent = replication.absent_nodes();
+    let absent = replication.absent();
     let view = || ClusterView::new(&topology, &hints, &absent);
     let reply = &mut *context.reply;
     let outcome = match command {
@@ -98,24 +99,31 @@ fn check_failover(args: &Args<'_>) -> Result<(), WireError> {
 
 async fn kvorum(args: &Args<'_>, context: &mut CommandContext<'_>) {
     let replication = context.shared.replication.clone();
+    if answer_node(args, &replication, context.reply).await {
+        return;
+    }
     match (args[2].to_ascii_uppercase().as_slice(), args.get(3)) {
-        (b"PROBE", None) => context.reply.bulk(&replication.probe()),
-        (b"JOIN", Some(op)) => match replication.join(op, args.get(4)).await {
-            Ok(topology) => context.reply.bulk(&topology),
-            Err(error) => context.reply.error(&format!("ERR {error}")),
-        },
         (b"MOVE", Some(slots)) => {
             let outcome = match (std::str::from_utf8(slots).ok().and_then(Slots::parse), args.get(4).map(parse_group)) {
                 (Some(Slots(slots)), Some(Some(to))) => {
-                    replication.start_moves(to, slots, cluster_slots::BY_OPERATOR).await
+                    replication.start_moves(to, slots, cluster_slots::BY_OPERATOR).await.map(|_| ())
                 }
-                (Some(Slots(slots)), None) => replication.cancel_moves(&slots).await,
+                (Some(Slots(slots)), None) => replication.cancel_moves(|moved| slots.contains(&moved.slot)).await,
                 _ => Err("slots are given as in 0-99,200, then the group's number".to_owned()),
             };
             match outcome {
                 Ok(()) => context.reply.ok(),
                 Err(error) => context.reply.error(&format!("ERR {error}")),
             }
+        }
+        (b"SIZE", Some(slots)) => {
+            let slots = std::str::from_utf8(slots).ok().and_then(Slots::parse);
+            let loads = replication.slot_loads().await;
+            // `null` while a leader does not answer, or for what are no slots.
+            let bytes: Option<u64> = slots.zip(loads).map(|(Slots(slots), loads)| {
+                slots.iter().filter_map(|slot| loads.get(slot)).map(|load| load.bytes).sum()
+            });
+            context.reply.bulk(&serde_json::to_vec(&bytes).expect("a number is a plain value"));
         }
         (b"STATUS", None) => {
             let status = serde_json::to_vec(&replication.status().await).expect("a status is plain values");
@@ -161,7 +169,7 @@ async fn read_key_slot<T>(
         match read_led(&group, |group| read(group.keyspace())).await {
             Ok(value) => return Ok(Some(value)),
             Err(NoLeader) if tries_left > 0 => (),
-            Err(error) => return Err(error.into()),
+            Err(NoLeader) => return Err(WireError::ClusterDown),
         }
     }
 }

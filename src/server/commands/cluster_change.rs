@@ -3,6 +3,7 @@
 //! MEET takes a node in, FORGET has one leave after what it holds has moved to the others. Replicas, epochs and the configuration file
 //! look after themselves here, so what Redis offers for them is answered as a Redis in the same state would.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Address, ClusterView, MetaOp, NodeId, Topology};
@@ -27,7 +28,7 @@ pub async fn run(change: ClusterChange, args: &Args<'_>, context: &mut CommandCo
         // Epochs rise by themselves, and never to settle a dispute.
         ClusterChange::Bumpepoch => {
             let (topology, hints) = (replication.topology(), replication.hints());
-            let absent = replication.absent_nodes();
+            let absent = replication.absent();
             let epoch = ClusterView::new(&topology, &hints, &absent).my_epoch(replication.node());
             context.reply.simple(&format!("STILL {epoch}"));
             return Ok(());
@@ -93,7 +94,7 @@ async fn forget(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(),
         return Err(WireError::ForgetMyself);
     }
     // Whoever forgets a node that is not there means that it will not be back.
-    let gone = replication.absent_nodes().failed.contains(&node);
+    let gone = replication.absent().failed.contains(&node);
     answer(replication.drain(node, None, gone).await, context);
     Ok(())
 }
@@ -142,17 +143,15 @@ pub async fn operate(question: &[u8], words: &[&[u8]], context: &mut CommandCont
     let texts: Vec<&str> = words.iter().map(|word| std::str::from_utf8(word)).collect::<Result<_, _>>().ok()?;
     let outcome = match (question, texts.as_slice()) {
         (b"EVENTS", []) => {
-            let events = serde_json::to_vec(replication.newest_topology().events()).expect("events are plain values");
+            let events = serde_json::to_vec(&replication.events()).expect("events are plain values");
             context.reply.bulk(&events);
             return Some(());
         }
         (b"PLAN", []) => {
-            let plan = plan(&replication).await;
-            context.reply.bulk(&plan);
-            return Some(());
-        }
-        (b"STANDING", [cluster, node]) => {
-            context.reply.bulk(replication.standing_of(cluster.as_bytes(), node.as_bytes()).as_bytes());
+            match plan(&replication).await {
+                Ok(plan) => context.reply.bulk(&plan),
+                Err(error) => answer(Err(error), context),
+            }
             return Some(());
         }
         (b"PAUSE", []) => replication.propose_anywhere(&MetaOp::PauseRebalance).await,
@@ -184,12 +183,16 @@ async fn remove(replication: &Replication, node: &str, successor: Option<&str>, 
     replication.drain(node, successor, gone).await
 }
 
-/// The steps from here on, as JSON: whether they are paused, and what each does and why.
-async fn plan(replication: &Replication) -> Vec<u8> {
+/// What `kvorum cluster rebalance` would do, as JSON: whether it is paused, and what each step does and why.
+async fn plan(replication: &Arc<Replication>) -> Result<Vec<u8>, String> {
     let led = replication.led_everywhere().await;
     let weights = rebalance::slot_weights_now(replication).await;
-    let topology = replication.newest_topology();
-    let steps = rebalance::whole_plan(&rebalance::situation(replication, &topology, &led), &weights);
-    let plan = rebalance::Plan { paused: topology.is_paused(), by_hand: topology.is_placed_by_hand(), steps };
-    serde_json::to_vec(&plan).expect("a plan is plain values")
+    let (topology, replication) = (replication.newest_topology(), replication.clone());
+    // A thousand steps of many groups take a while.
+    let planned = tokio::task::spawn_blocking(move || {
+        let steps = rebalance::whole_plan(&rebalance::situation(&replication, &topology, &led), &weights);
+        rebalance::Plan { paused: topology.is_paused(), held_slots: topology.held_count(), steps }
+    });
+    let plan = planned.await.map_err(|error| error.to_string())?;
+    Ok(serde_json::to_vec(&plan).expect("a plan is plain values"))
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
-use crate::cluster::{GroupId, NodeId, Topology};
+use crate::cluster::{GroupId, MoveId, NodeId, Topology};
 use crate::command::{ClusterMigration, WireError, integer_argument};
 use crate::protocol::{Args, Reply};
 use crate::raft::Replication;
@@ -153,6 +153,7 @@ fn job(wanted: Wanted, source: NodeId, topology: &Topology, shared: &Shared) -> 
         ranges,
         left: 0,
         slots,
+        moves: BTreeSet::new(),
         source,
         target,
         created: now,
@@ -197,7 +198,7 @@ fn import_job(ranges: Vec<KeySlotRange>, topology: &Topology, shared: &Shared) -
 }
 
 /// All of the jobs, or none.
-async fn start(jobs: Vec<Migration>, shared: &Shared) -> Result<(), String> {
+async fn start(mut jobs: Vec<Migration>, shared: &Shared) -> Result<(), String> {
     let mut seen = BTreeMap::<Slot, NodeId>::new();
     for (slot, target) in jobs.iter().flat_map(|job| job.slots.values().flatten().map(|slot| (*slot, job.target))) {
         if seen.insert(slot, target).is_some_and(|other| other != target) {
@@ -206,26 +207,33 @@ async fn start(jobs: Vec<Migration>, shared: &Shared) -> Result<(), String> {
         }
     }
     let replication = &shared.replication;
-    let mut started = BTreeSet::new();
-    for (to, slots) in jobs.iter().flat_map(|job| &job.slots) {
-        let topology = replication.newest_topology();
-        let open: BTreeSet<Slot> = slots.iter().copied().filter(|slot| topology.destination_of(*slot) != *to).collect();
-        if open.is_empty() {
-            continue;
-        }
-        if let Err(reason) = replication.start_moves(*to, open.clone(), BY_OPERATOR).await {
-            give_up(&started, replication).await;
+    for at in 0..jobs.len() {
+        if let Err(reason) = begin(&mut jobs[at], replication).await {
+            give_up(&jobs, replication).await;
             return Err(reason);
         }
-        started.extend(open);
     }
     let topology = replication.newest_topology();
     jobs.into_iter().for_each(|job| shared.migrations.note(job, &topology, Timestamp::wall_now()));
     Ok(())
 }
 
-async fn give_up(started: &BTreeSet<Slot>, replication: &Replication) {
-    if let Err(error) = replication.cancel_moves(started).await {
+/// What others have begun already goes on without the job.
+async fn begin(job: &mut Migration, replication: &Replication) -> Result<(), String> {
+    for (to, slots) in &job.slots {
+        let topology = replication.newest_topology();
+        let open: BTreeSet<Slot> = slots.iter().copied().filter(|slot| topology.destination_of(*slot) != *to).collect();
+        if !open.is_empty() {
+            let count = open.len() as u64;
+            let MoveId(first) = replication.start_moves(*to, open, BY_OPERATOR).await?;
+            job.moves.extend((first..first + count).map(MoveId));
+        }
+    }
+    Ok(())
+}
+
+async fn give_up(jobs: &[Migration], replication: &Replication) {
+    if let Err(error) = replication.cancel_moves(|moved| jobs.iter().any(|job| job.has_begun(moved))).await {
         tracing::warn!(%error, "moves that were started with others that could not be go on");
     }
 }
@@ -238,8 +246,7 @@ fn look(shared: &Shared) -> Vec<Migration> {
 async fn cancel(is_asked: impl Fn(&Migration) -> bool, shared: &Shared) -> Result<usize, String> {
     let active = look(shared).into_iter().filter(|job| job.state == MigrationState::Active && is_asked(job));
     let active: Vec<Migration> = active.collect();
-    let slots: BTreeSet<Slot> = active.iter().flat_map(|job| job.slots.values().flatten()).copied().collect();
-    shared.replication.cancel_moves(&slots).await?;
+    shared.replication.cancel_moves(|moved| active.iter().any(|job| job.has_begun(moved))).await?;
     let ids = active.iter().map(|job| job.id.clone()).collect();
     shared.migrations.note_cancelled(&ids, &shared.replication.newest_topology(), Timestamp::wall_now());
     Ok(active.len())

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{MoveId, NodeId, Topology};
+use crate::cluster::{Move, MoveId, NodeId, Topology};
 use crate::command::{ClusterSlots, WireError, integer_argument};
 use crate::protocol::Args;
 use crate::raft::{Group, Held, Replication};
@@ -129,6 +129,11 @@ fn stay(group: &Group, slot: Slot) -> Stay {
 /// Whether a tool that asks for the keys of a key slot is to be told that there are none.
 pub fn is_announced(key_slot: KeySlot, context: &CommandContext<'_>) -> bool {
     let slot = key_slot.slot();
+    // Whoever has started the move: what such a tool migrates by itself would be in two groups.
+    let moves = |(_, moved): (MoveId, &Move)| moved.slot == slot && moved.is_open();
+    if context.shared.replication.newest_topology().moves().any(moves) {
+        return true;
+    }
     let led = context.shared.replication.led_groups();
     holder(&led, slot)
         .is_some_and(|group| context.shared.slot_intents.is_open(key_slot, stay(group, slot), Instant::now()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admin;
+use crate::cluster::Topology;
 use crate::command::{ConfigCommand, WireError};
 use crate::config::ConfigTable;
 use crate::protocol::{Args, Reply};
@@ -16,7 +17,10 @@ use crate::server::shared::Shared;
 pub async fn run(command: ConfigCommand, args: &Args<'_>, context: &mut CommandContext<'_>) {
     let shared = context.shared;
     match command {
-        ConfigCommand::Get => get(args, &shared.parameters, context.reply),
+        ConfigCommand::Get => {
+            let topology = shared.replication.topology();
+            get(args, &shared.parameters, &topology, context.reply);
+        }
         ConfigCommand::Set => set(args, &shared.parameters, context.reply),
         ConfigCommand::Resetstat => {
             reset_statistics(shared);
@@ -30,9 +34,14 @@ pub async fn run(command: ConfigCommand, args: &Args<'_>, context: &mut CommandC
 }
 
 /// § An unknown name is an empty map, never an error: clients ask for what they would like to know.
-fn get(args: &Args<'_>, parameters: &ConfigTable, reply: &mut Reply) {
+/// What is the cluster's own is answered as it is there, whatever this node was started with.
+fn get(args: &Args<'_>, parameters: &ConfigTable, topology: &Topology, reply: &mut Reply) {
     let patterns = args.iter().skip(2).map(String::from_utf8_lossy);
-    let found: BTreeMap<&'static str, String> = patterns.flat_map(|pattern| parameters.get(&pattern)).collect();
+    let mut found: BTreeMap<&'static str, String> = patterns.flat_map(|pattern| parameters.get(&pattern)).collect();
+    let (replicas, groups) = (topology.settings().replicas, topology.groups_in_use().count());
+    for (name, value) in [("replicas", replicas.to_string()), ("groups", groups.to_string())] {
+        found.entry(name).and_modify(|known| *known = value);
+    }
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name.as_bytes());
@@ -102,12 +111,18 @@ mod tests {
         String::from_utf8_lossy(reply.buffer()).into_owned()
     }
 
+    fn get_of_two(words: &Args<'_>, table: &ConfigTable, reply: &mut Reply) {
+        get(words, table, &crate::cluster::fixture_topology(2, 5, 2), reply);
+    }
+
     #[test]
     fn get_answers_each_match_once_and_nothing_for_an_unknown_name() {
         let table = ConfigTable::new(&Config::default());
-        let one = answer(get, &table, &[b"config", b"get", b"maxmemory", b"no-such", b"MAXMEMORY"]);
+        let one = answer(get_of_two, &table, &[b"config", b"get", b"maxmemory", b"no-such", b"MAXMEMORY"]);
         assert_eq!(one, "%1\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n");
-        assert_eq!(answer(get, &table, &[b"config", b"get", b"no-such"]), "%0\r\n");
+        assert_eq!(answer(get_of_two, &table, &[b"config", b"get", b"no-such"]), "%0\r\n");
+        let of_cluster = answer(get_of_two, &table, &[b"config", b"get", b"replicas", b"groups"]);
+        assert_eq!(of_cluster, "%2\r\n$6\r\ngroups\r\n$1\r\n5\r\n$8\r\nreplicas\r\n$1\r\n2\r\n");
     }
 
     #[test]

@@ -96,6 +96,11 @@ const STATS_REST: &[(&str, &str)] = &[
     ("tracking_total_items", "0"),
     ("tracking_total_prefixes", "0"),
     ("unexpected_error_replies", "0"),
+    ("dump_payload_sanitizations", "0"),
+    ("io_threaded_reads_processed", "0"),
+    ("io_threaded_writes_processed", "0"),
+    ("reply_buffer_shrinks", "0"),
+    ("reply_buffer_expands", "0"),
 ];
 const REPLICATION_REST: &[(&str, &str)] = &[
     ("second_repl_offset", "-1"),
@@ -194,6 +199,8 @@ fn server(figures: &Figures, text: &mut Text) {
     text.field("arch_bits", usize::BITS);
     text.field("monotonic_clock", "POSIX clock_gettime");
     text.field("multiplexing_api", "epoll");
+    // As Redis's that was built by another compiler.
+    text.field("gcc_version", "0.0.0");
     text.field("process_id", std::process::id());
     text.field("process_supervised", "no");
     text.field("run_id", &server.run_id);
@@ -288,6 +295,8 @@ fn stats(figures: &Figures, text: &mut Text) {
     text.field("rejected_connections", stats.connections_rejected);
     text.fields(STATS_SYNC);
     text.field("expired_keys", stats.expired_keys);
+    // There is no such cap.
+    text.field("expired_time_cap_reached_count", 0);
     text.fields(STATS_EVICTION);
     text.field("keyspace_hits", stats.keyspace_hits);
     text.field("keyspace_misses", stats.keyspace_misses);

@@ -15,26 +15,36 @@ use crate::protocol::{Args, Protocol, Reply};
 use crate::raft::{Chunk, ChunkOutcome, Group};
 use crate::random;
 use crate::server::commands::CommandContext;
-use crate::server::commands::led::{led_groups, read_led};
+use crate::server::commands::led::{ReadAllError, led_groups, read_all, read_led};
 use crate::server::commands::scan::{SLICE_KEYS, read_slice};
 use crate::server::session::Flow;
 use crate::server::shared::Shared;
 
 /// Not a picture of one instant: keys written meanwhile may or may not be there, all others are.
 pub async fn keys(args: &Args<'_>, context: &mut CommandContext<'_>) {
-    let groups = match led_groups(context.shared).await {
-        Ok(groups) => groups,
-        Err(error) => return error.reply(context.reply),
-    };
+    let protocol = context.reply.protocol();
+    let found = read_all(context.shared, |groups| find_keys(&args[1], groups, protocol)).await;
+    match found {
+        Ok((count, found)) => {
+            context.reply.array(count);
+            context.reply.append_raw(found.buffer());
+        }
+        Err(error) => error.reply(context.reply),
+    }
+}
+
+/// The keys, and how many they are.
+async fn find_keys(
+    pattern: &[u8],
+    groups: Vec<Arc<Group>>,
+    protocol: Protocol,
+) -> Result<(usize, Reply), ReadAllError> {
     let departures = departures(&groups);
-    let mut found = Reply::new(context.reply.protocol());
+    let mut found = Reply::new(protocol);
     let mut count = 0;
     let mut cursor = 0;
     loop {
-        let slice = match read_slice(&groups, cursor, SLICE_KEYS, &|key| glob_matches(&args[1], key)).await {
-            Ok(slice) => slice,
-            Err(error) => return WireError::from(error).reply(context.reply),
-        };
+        let slice = read_slice(&groups, cursor, SLICE_KEYS, &|key| glob_matches(pattern, key)).await?;
         count += slice.keys.len();
         slice.keys.iter().for_each(|key| found.bulk(key));
         cursor = slice.next;
@@ -45,10 +55,9 @@ pub async fn keys(args: &Args<'_>, context: &mut CommandContext<'_>) {
     }
     // § The keys of a slot that has left meanwhile may be missing.
     if departures != self::departures(&groups) {
-        return WireError::LeadershipMoved.reply(context.reply);
+        return Err(WireError::LeadershipMoved.into());
     }
-    context.reply.array(count);
-    context.reply.append_raw(found.buffer());
+    Ok((count, found))
 }
 
 fn departures(groups: &[Arc<Group>]) -> u64 {
@@ -65,14 +74,16 @@ pub async fn database_size(context: &mut CommandContext<'_>) {
 async fn count_keys(shared: &Shared) -> Result<u64, WireError> {
     let give_up = Instant::now() + shared.config.park_time_max();
     loop {
-        let groups = led_groups(shared).await?;
-        let departures = departures(&groups);
-        let mut count = 0;
-        for group in &groups {
-            count += read_led(group, |group| group.keyspace().counters().keys).await?;
-        }
-        // § A slot that has left meanwhile was counted in both groups, or in none.
-        if departures == self::departures(&groups) {
+        let counted = read_all(shared, |groups| async move {
+            let departures = departures(&groups);
+            let mut count = 0;
+            for group in &groups {
+                count += read_led(group, |group| group.keyspace().counters().keys).await?;
+            }
+            // § A slot that has left meanwhile was counted in both groups, or in none.
+            Ok((departures == self::departures(&groups)).then_some(count))
+        });
+        if let Some(count) = counted.await? {
             return Ok(count);
         }
         if Instant::now() >= give_up {
@@ -93,16 +104,18 @@ pub async fn random_key(context: &mut CommandContext<'_>) {
 /// Groups are drawn by their number of keys.
 async fn draw_key(shared: &Shared) -> Result<Option<Bytes>, WireError> {
     let seed = random::draw_u64();
-    let mut groups = led_groups(shared).await?;
-    let counts: Vec<u64> = groups.iter().map(|group| group.keyspace().counters().keys).collect();
-    groups.rotate_left(drawn_index(&counts, seed));
-    for group in groups {
+    let drawn = read_all(shared, |groups| async move {
+        let counts: Vec<u64> = groups.iter().map(|group| group.keyspace().counters().keys).collect();
+        let (before, from) = groups.split_at(drawn_index(&counts, seed));
         // The others only if the drawn one had no key left.
-        if let Some(key) = read_led(&group, |group| draw_from(group, seed)).await? {
-            return Ok(Some(key));
+        for group in from.iter().chain(before) {
+            if let Some(key) = read_led(group, |group| draw_from(group, seed)).await? {
+                return Ok(Some(key));
+            }
         }
-    }
-    Ok(None)
+        Ok(None)
+    });
+    drawn.await
 }
 
 /// The index of one of `counts`, each as likely as its count.
@@ -190,8 +203,11 @@ async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
         };
         // A group that is led elsewhere by now may hold what was not emptied, and OK would claim it.
         let is_led = |id: &GroupId| groups.iter().any(|group| group.id() == *id);
-        if !first.iter().all(is_led) || Instant::now() >= give_up {
+        if !first.iter().all(is_led) {
             return refused(emptied, WireError::LeadershipMoved);
+        }
+        if Instant::now() >= give_up {
+            return refused(emptied, WireError::ClusterDown);
         }
         tokio::task::yield_now().await;
     }

@@ -1,7 +1,7 @@
 //! Reading whole groups: which this node leads, and reads under their leases.
 //!
-//! Commands over all keys cover the groups that this node leads. While a group that has a replica here has no leader, they
-//! wait, since its keys would be missing from every node's answer.
+//! Commands over all keys cover the groups that this node leads. While a group that has a replica here has no leader, or the replica is
+//! still starting, they wait, since its keys would be missing from every node's answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,8 @@ use crate::slot::KeySlot;
 /// A move's outcome is a matter of milliseconds.
 const SETTLED_POLL: Duration = Duration::from_millis(2);
 const SETTLED_TRIES_MAX: usize = 1000;
-
-impl From<NoLeader> for WireError {
-    /// Leadership went away between the route and the read.
-    fn from(NoLeader: NoLeader) -> Self {
-        Self::LeadershipMoved
-    }
-}
+/// Until a group that has lost its leader is looked at again.
+const NO_LEADER_PAUSE: Duration = Duration::from_millis(20);
 
 /// The group that this node leads for a key slot; `None` if another node does. Waits for a leader, within bounds.
 pub async fn route_in_time(key_slot: KeySlot, shared: &Shared) -> Result<Option<Arc<Group>>, WireError> {
@@ -39,12 +34,58 @@ pub async fn route_in_time(key_slot: KeySlot, shared: &Shared) -> Result<Option<
 /// The groups that this node leads, in the order of their ids. Waits until every group with a replica here has a leader,
 /// within bounds.
 pub async fn led_groups(shared: &Shared) -> Result<Vec<Arc<Group>>, WireError> {
-    let give_up = Instant::now() + shared.config.park_time_max();
+    led_groups_until(shared, Instant::now() + shared.config.park_time_max()).await
+}
+
+async fn led_groups_until(shared: &Shared, give_up: Instant) -> Result<Vec<Arc<Group>>, WireError> {
+    let replication = &shared.replication;
     let mut led = Vec::new();
-    for group in shared.replication.groups() {
-        led.extend(led_until(group.id(), shared, give_up).await?);
+    // § By the topology: a replica that is still starting is not among the groups yet, and its keys would be missing.
+    for (group, _) in replication.topology().replicas_on(replication.node()) {
+        led.extend(led_until(group, shared, give_up).await?);
     }
     Ok(led)
+}
+
+/// Runs `read` on the groups that this node leads, again while one of them loses its leader, within bounds.
+pub async fn read_all<T, F>(shared: &Shared, read: impl Fn(Vec<Arc<Group>>) -> F) -> Result<T, WireError>
+where
+    F: Future<Output = Result<T, ReadAllError>>,
+{
+    let give_up = Instant::now() + shared.config.park_time_max();
+    loop {
+        let mut changes = shared.replication.changes();
+        match read(led_groups_until(shared, give_up).await?).await {
+            Ok(value) => return Ok(value),
+            Err(ReadAllError::Refused(error)) => return Err(error),
+            Err(ReadAllError::NoLeader) if Instant::now() >= give_up => return Err(WireError::ClusterDown),
+            Err(ReadAllError::NoLeader) => {
+                let pause = give_up.min(Instant::now() + NO_LEADER_PAUSE);
+                // Either way the groups are looked at again.
+                let _ = tokio::time::timeout_at(pause, changes.changed()).await;
+            }
+        }
+    }
+}
+
+/// Why all groups could not be read.
+#[derive(Debug)]
+pub enum ReadAllError {
+    /// Leadership went away between the route and the read.
+    NoLeader,
+    Refused(WireError),
+}
+
+impl From<NoLeader> for ReadAllError {
+    fn from(NoLeader: NoLeader) -> Self {
+        Self::NoLeader
+    }
+}
+
+impl From<WireError> for ReadAllError {
+    fn from(error: WireError) -> Self {
+        Self::Refused(error)
+    }
 }
 
 /// The group if this node leads it, once it has a leader and none of its slots waits for a move's outcome.

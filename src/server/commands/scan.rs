@@ -19,7 +19,7 @@ use crate::keyspace::ScanCursor;
 use crate::protocol::Args;
 use crate::raft::{Group, NoLeader};
 use crate::server::commands::CommandContext;
-use crate::server::commands::led::{led_groups, read_led};
+use crate::server::commands::led::{ReadAllError, read_all, read_led};
 use crate::slot::KeySlot;
 
 /// Keys looked at without letting other tasks run.
@@ -33,6 +33,8 @@ const MARK_SHIFT: u32 = 46;
 const MARKED_GROUPS_MAX: u32 = 16;
 /// Set when the other sixteen bits are a checksum of the groups' ids.
 const MARK_IS_SUM: u64 = 1 << 16;
+/// The topmost bit of a cursor, which none has that was given here.
+const MARK_OF_NONE: u64 = 1 << 17;
 
 /// A run of keys, in the order of key slots.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,8 +57,7 @@ struct ScanOptions<'a> {
 pub async fn scan(args: &Args<'_>, context: &mut CommandContext<'_>) {
     let outcome = async {
         let options = parse(args)?;
-        let groups = led_groups(context.shared).await?;
-        collect(&options, &groups).await
+        read_all(context.shared, |groups| collect(&options, groups)).await
     };
     match outcome.await {
         Ok(Slice { keys, next }) => {
@@ -69,13 +70,17 @@ pub async fn scan(args: &Args<'_>, context: &mut CommandContext<'_>) {
     }
 }
 
-async fn collect(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Slice, WireError> {
-    let led = led_now(groups);
+async fn collect(options: &ScanOptions<'_>, groups: Vec<Arc<Group>>) -> Result<Slice, ReadAllError> {
+    // As Redis does at -1.
+    if options.mark & MARK_OF_NONE != 0 {
+        return Ok(Slice { keys: Vec::new(), next: 0 });
+    }
+    let led = led_now(&groups);
     let mark = mark_on(options.mark, &led).ok_or(WireError::LeadershipMoved)?;
-    let mut all = collect_from(options, groups).await?;
+    let mut all = collect_from(options, &groups).await?;
     // § A slot that has left meanwhile may be in none of the slices: not in its group's any more, and not yet in that of where it went.
-    if led != led_now(groups) {
-        return Err(WireError::LeadershipMoved);
+    if led != led_now(&groups) {
+        return Err(WireError::LeadershipMoved.into());
     }
     if all.next != 0 {
         all.next |= mark << MARK_SHIFT;
@@ -87,7 +92,7 @@ fn led_now(groups: &[Arc<Group>]) -> Vec<Led> {
     groups.iter().map(|group| Led { id: group.id().0, departures: group.departures() }).collect()
 }
 
-async fn collect_from(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Slice, WireError> {
+async fn collect_from(options: &ScanOptions<'_>, groups: &[Arc<Group>]) -> Result<Slice, NoLeader> {
     let wanted = |key: &[u8]| options.any_type && options.pattern.is_none_or(|pattern| glob_matches(pattern, key));
     let mut all = Slice { keys: Vec::new(), next: options.position };
     let mut left = options.count;

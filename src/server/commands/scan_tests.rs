@@ -1,5 +1,7 @@
 //! Tests of SCAN: its words and its cursor.
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::protocol::ArgRange;
 
@@ -97,4 +99,12 @@ fn a_cursor_carries_mark_and_position_and_stays_a_positive_signed_number() {
         let options = parse(args).unwrap();
         assert_eq!((options.mark, options.position), (mark, position));
     });
+}
+
+#[test]
+fn a_cursor_that_was_never_given_ends_a_scan() {
+    for text in ["SCAN -1", "SCAN 18446744073709551615"] {
+        let scanned = with_args(text, |args| collect(&parse(args).unwrap(), Vec::new()).now_or_never());
+        assert!(matches!(scanned, Some(Ok(Slice { keys, next: 0 })) if keys.is_empty()), "{text}");
+    }
 }

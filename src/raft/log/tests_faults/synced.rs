@@ -6,7 +6,7 @@ use crate::raft::batch::{self, BatchHeader, BatchKind, Origin};
 
 fn batch_of(durable: bool, bytes: usize) -> Vec<u8> {
     let (kind, origin) = (BatchKind::Ops, Origin { replica: 1, nonce: 2 });
-    let header = BatchHeader { kind, count: 1, stamp: Timestamp(0), origin, seq: 1, durable };
+    let header = BatchHeader { level: 1, kind, count: 1, stamp: Timestamp(0), origin, seq: 1, durable };
     batch::encode(&header, [vec![7; bytes]].iter()).0.to_vec()
 }
 

@@ -16,7 +16,7 @@ use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::log::Room;
 use crate::raft::transport::codec::{AppendRequest, AppendResult, SnapshotBegin, SnapshotChunk, SnapshotEnd};
 use crate::raft::transport::frame::Kind;
-use crate::raft::transport::handshake::{self, Hello, PROTOCOL_VERSION};
+use crate::raft::transport::handshake::{self, Hello, PROTOCOL_OLDEST, PROTOCOL_VERSION};
 use crate::raft::transport::network::PeerNetwork;
 use crate::raft::transport::registry::RaftPort;
 use crate::raft::transport::wire::{Listener, Stream, Tcp, Wire};
@@ -116,6 +116,7 @@ async fn raw(node: &Node) -> TcpStream {
     let config = config(0);
     let hello = Hello {
         version: PROTOCOL_VERSION,
+        oldest: PROTOCOL_OLDEST,
         cluster: config.cluster,
         node: config.node,
         hash_vector: config.hash_vector,
@@ -336,6 +337,22 @@ async fn a_node_that_is_back_after_a_while_is_dialled_within_a_tenth_of_a_second
     let longest = dialled.windows(2).map(|pair| pair[1] - pair[0]).max().expect("more than one");
     assert!(longest <= Duration::from_millis(101), "{longest:?}");
     assert!(dialled.len() < 700, "and not in a hurry: {}", dialled.len());
+}
+
+#[tokio::test]
+async fn a_peer_is_dialled_where_it_was_named_to_be_and_where_it_says_that_it_is() {
+    for named_is_right in [false, true] {
+        let (node, peer) = (start(1), start(2));
+        introduce(&peer, &node);
+        let right = peer.transport.local_addresses()[0].port();
+        let (named, told) = if named_is_right { (right, 1) } else { (1, right) };
+        node.transport.hear_address(peer.id, "127.0.0.1", told);
+        assert!(node.transport.peers().is_empty(), "only of nodes that were named");
+        // Nothing runs between these two.
+        node.transport.set_peer(peer.id, "127.0.0.1", named);
+        node.transport.hear_address(peer.id, "127.0.0.1", told);
+        until("they are connected", || node.transport.is_connected(peer.id)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
