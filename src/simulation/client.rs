@@ -228,7 +228,8 @@ impl Client {
             (OwnedCall::Get, Some(Ok(value))) if self.owned.value.as_ref() != Some(&value) => {
                 let expected = self.owned.value.take();
                 return Finished::Expired(format!(
-                    "at {now_ms} ms: {value:?} was read for {expected:?}, which has minutes to live"
+                    "at {now_ms} ms: {value:?} was read for {expected:?} of client {}, which has minutes to live",
+                    self.index
                 ));
             }
             (OwnedCall::Get, Some(Ok(_))) => (),

@@ -13,6 +13,9 @@ const MS: u64 = if cfg!(tokio_unstable) { 20_000 } else { 5_000 };
 /// One fault after the other, and some beside each other.
 pub fn drawn(world: &mut World) -> Result<(), String> {
     let mut next_ms = 0;
+    if world.chance.below(3) > 0 {
+        world.network.repeat_requests();
+    }
     while world.now_ms < MS {
         if next_ms <= world.now_ms {
             next_ms = world.now_ms + 300 + world.chance.below(GAP_MS_MAX);
@@ -21,6 +24,7 @@ pub fn drawn(world: &mut World) -> Result<(), String> {
         match world.chance.below(2 * MOVE_GAP_MS) {
             0 => world.move_slot(),
             1 if world.chance.below(4) == 0 => world.cancel_moves(),
+            2 => world.repeat_step(),
             _ => (),
         }
         world.step(true)?;
@@ -52,11 +56,11 @@ fn begin(world: &mut World) {
             "full disk"
         }
         _ => {
+            // § One clock at a time is wrong, and ahead: of two the earlier is believed, and what is written by one that is behind expires early once it
+            // is put right.
             let offset_ms = world.chance.below(7_200_000) as i64 - 3_600_000;
-            // Until it has seen a stamp of each group, a node has nothing but its wall clock.
-            if !world.clocks_are_known(node) {
-                return;
-            }
+            let offset_ms = if world.scenario.late_clocks { offset_ms } else { offset_ms.abs() };
+            world.machines.iter_mut().for_each(|machine| machine.wall_offset_ms = 0);
             world.machines[node].wall_offset_ms = offset_ms;
             "clock step"
         }

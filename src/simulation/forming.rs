@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::cluster::{Action, Address, ClusterId, FormingNode, GroupId, MetaOp, NodeId, PlanSeed, Probe, Topology};
 use crate::node;
 use crate::raft::power_loss;
-use crate::raft::{Membership, NodeFile, NodeRecord};
+use crate::raft::{Membership, Newcomer, NodeFile, NodeRecord};
 use crate::random;
 use crate::simulation::node::Machine;
 
@@ -44,7 +44,7 @@ pub enum Round {
 
 impl Forming {
     pub fn new(machine: &Machine, file: NodeFile, held: BTreeSet<GroupId>) -> Self {
-        let mut config = node::formation_config(&machine.config());
+        let mut config = node::formation_config(&machine.config(), None);
         config.intent.addresses = machine.cluster_addresses();
         let (node, way, plan) = match &file.record.membership {
             Membership::Empty => (file.record.node, Way::Empty, None),
@@ -121,7 +121,7 @@ impl Forming {
         };
         if let Some(shared) = leader.shared() {
             leader.spawn(async move {
-                let joined = shared.replication.join(&op, held.as_deref()).await;
+                let joined = shared.replication.join(&op, Newcomer::Returning, held.as_deref()).await;
                 *slot.lock() = Some(joined);
             });
         }

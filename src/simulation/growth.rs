@@ -6,13 +6,15 @@ use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 
 /// Three nodes, two more to come and go.
-pub const GROWTH: Scenario = Scenario { disturb: growth, spares: 2, node_down_after: 4, ..Scenario::drawn() };
+pub const GROWTH: Scenario =
+    Scenario { name: "growth", disturb: growth, spares: 2, node_down_after: 4, ..Scenario::drawn() };
 
 /// Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, a short run has to do.
 const ROUNDS: u64 = if cfg!(tokio_unstable) { 5 } else { 2 };
 const SETTLE_MS_MAX: u64 = 60_000;
 
 fn growth(world: &mut World) -> Result<(), String> {
+    world.network.repeat_requests();
     for round in 0..ROUNDS {
         world.pass(500)?;
         change(world, round);

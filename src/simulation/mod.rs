@@ -13,6 +13,8 @@ mod forming;
 mod growth;
 mod history;
 mod invariants;
+mod late;
+mod move_scripts;
 mod network;
 mod node;
 #[cfg(tokio_unstable)]
@@ -20,5 +22,6 @@ mod planted_bugs;
 mod scenario;
 mod scripts;
 mod seeds;
+mod total;
 mod whole;
 mod world;

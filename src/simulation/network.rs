@@ -1,7 +1,8 @@
 //! The network between simulated nodes: byte streams whose bytes take time, and do not arrive while a direction is cut.
 //!
 //! A cut holds bytes back as TCP does, until the direction is mended or an end gives up. What a machine without power had sent may still
-//! arrive; its peers hear nothing of its end until it is back.
+//! arrive; its peers hear nothing of its end until it is back. TCP delivers nothing twice, but senders ask again: some requests come once or twice
+//! more, late, on whichever connection there is then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -15,11 +16,13 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::raft::{Listener, Stream, Wire};
+use crate::raft::{Copied, Listener, Stream, Wire, WrittenFrames};
 use crate::random::simulated::Chance;
 
 /// Bytes under way in one direction before the writer waits.
 const WINDOW_BYTES: usize = 256 << 10;
+/// A request that comes again does so within this time. Longer than a move takes, than questions wait for their answer and than an election.
+const LATE_MS_MAX: u64 = 5000;
 
 type Node = usize;
 type PipeId = u64;
@@ -37,6 +40,16 @@ struct Pipe {
     broken: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    frames: WrittenFrames,
+}
+
+/// A request that is to come again.
+struct Late {
+    due_ms: u64,
+    from: Node,
+    to: Node,
+    copied: Copied,
+    frame: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -54,6 +67,10 @@ struct State {
     ports: BTreeMap<Node, Port>,
     next_pipe: PipeId,
     sent: crc32fast::Hasher,
+    /// Whether requests come again.
+    repeats: bool,
+    late: Vec<Late>,
+    repeated: BTreeMap<Copied, u64>,
 }
 
 /// Clones are the same network.
@@ -88,7 +105,26 @@ impl Network {
             ports: BTreeMap::new(),
             next_pipe: 0,
             sent: crc32fast::Hasher::new(),
+            repeats: false,
+            late: Vec::new(),
+            repeated: BTreeMap::new(),
         })))
+    }
+
+    /// From now on some requests come again.
+    pub fn repeat_requests(&self) {
+        self.0.lock().repeats = true;
+    }
+
+    pub fn repeat_no_more(&self) {
+        let mut state = self.0.lock();
+        state.repeats = false;
+        state.late.clear();
+    }
+
+    /// Requests that came again.
+    pub fn repeated(&self) -> BTreeMap<Copied, u64> {
+        self.0.lock().repeated.clone()
     }
 
     pub fn sent_crc32(&self) -> u32 {
@@ -133,6 +169,7 @@ impl Network {
     pub fn advance(&self, now_ms: u64) {
         let mut state = self.0.lock();
         state.now_ms = now_ms;
+        state.repeat_late();
         let State { cuts, pipes, .. } = &mut *state;
         let mut wakers = Vec::new();
         for pipe in pipes.values_mut().filter(|pipe| !cuts.contains(&(pipe.from, pipe.to))) {
@@ -200,9 +237,48 @@ impl State {
         let delay = 1 + self.chance.below(self.delay_ms_max);
         let due = self.now_ms + delay;
         if let Some(pipe) = self.pipes.get_mut(&id) {
-            let due = pipe.under_way.back().map_or(due, |(last, _)| due.max(*last));
-            pipe.under_way.push_back((due, bytes));
+            let copies = pipe.frames.write(&bytes);
+            let (from, to) = (pipe.from, pipe.to);
+            pipe.push(due, bytes);
+            copies.into_iter().for_each(|(copied, frame)| self.draw_late(from, to, copied, &frame));
         }
+    }
+
+    fn draw_late(&mut self, from: Node, to: Node, copied: Copied, frame: &[u8]) {
+        let one_in = match copied {
+            Copied::Question => 3,
+            Copied::Append | Copied::Election => 30,
+        };
+        if !self.repeats || self.chance.below(one_in) > 0 {
+            return;
+        }
+        for _ in 0..1 + self.chance.below(2) {
+            let due_ms = self.now_ms + 1 + self.chance.below(LATE_MS_MAX);
+            self.late.push(Late { due_ms, from, to, copied, frame: frame.to_vec() });
+        }
+    }
+
+    /// Between two frames of the newest connection, if there is one.
+    fn repeat_late(&mut self) {
+        let State { now_ms, pipes, late, repeated, .. } = self;
+        for Late { due_ms, from, to, copied, frame } in late.extract_if(.., |late| late.due_ms <= *now_ms) {
+            let pipe = pipes.values_mut().rev().find(|pipe| (pipe.from, pipe.to) == (from, to));
+            if let Some(pipe) = pipe.filter(|pipe| pipe.is_open() && pipe.frames.are_whole()) {
+                pipe.push(due_ms, frame);
+                *repeated.entry(copied).or_default() += 1;
+            }
+        }
+    }
+}
+
+impl Pipe {
+    fn push(&mut self, due_ms: u64, bytes: Vec<u8>) {
+        let due_ms = self.under_way.back().map_or(due_ms, |(last_ms, _)| due_ms.max(*last_ms));
+        self.under_way.push_back((due_ms, bytes));
+    }
+
+    fn is_open(&self) -> bool {
+        !self.broken && !self.ended && self.under_way.iter().all(|(_, bytes)| !bytes.is_empty())
     }
 }
 

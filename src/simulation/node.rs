@@ -124,8 +124,6 @@ impl Machine {
 
     /// Err if its disk fails at once.
     pub fn start(&mut self, now_ms: u64) -> Result<(), String> {
-        // A node that starts by a wrong wall clock has nothing to doubt it by: what is promised begins after that.
-        self.wall_offset_ms = 0;
         self.set_clocks(now_ms);
         let file = NodeFile::open(self.directory.path()).expect("the node's file");
         if !file.record.is_member() {

@@ -1,55 +1,116 @@
-//! The simulation finds what it is for: each planted bug within a few seeds.
+//! The simulation finds what it is for: each planted bug within a few seeds, by the check that is for it, and nothing in the same seed without the bug.
+
+use std::collections::BTreeSet;
 
 use crate::planted::{Bug, plant};
+use crate::simulation::move_scripts::MOVE_CRASHES;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::{
-    DEAF_TRANSFERS, EVERY_SECOND, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, MOVE_CRASHES, QUICK_RESTARTS, WIPE,
+    DEAF_TRANSFERS, EVERY_SECOND, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, QUICK_RESTARTS, SOLE_VOTERS, WIPE,
 };
+use crate::simulation::seeds::is_fixed;
+use crate::simulation::total::{check, print};
 use crate::simulation::world::run;
 
 const SEEDS_MAX: u64 = 40;
 
 const DRAWN: Scenario = Scenario::drawn();
+/// A clock that is ahead makes a node ask the log whether a key has expired, and no more.
+const LATE_CLOCKS: Scenario = Scenario { late_clocks: true, ..DRAWN };
 
-/// Each with the scenario that brings it out. One that takes several faults in a row at the right moments has a scenario of its own.
-const BUGS: &[(Bug, Scenario)] = &[
-    (Bug::AcknowledgeBeforeQuorum, DRAWN),
-    (Bug::AcknowledgeBeforeSync, DRAWN),
-    (Bug::EverySecondIsForgotten, EVERY_SECOND),
-    (Bug::LeaseWithoutMargin, DRAWN),
-    (Bug::LeaseWithoutEnd, DRAWN),
-    (Bug::LeaseKeptAcrossTransfer, DEAF_TRANSFERS),
-    (Bug::RestartForgetsVote, DRAWN),
-    (Bug::NoWaitAfterRestart, LOST_LEASE),
-    (Bug::LostLeadershipIsRefused, DRAWN),
-    (Bug::TruncatedIsRefused, FIGURE_EIGHT),
-    (Bug::PendingKeyWithoutNonce, QUICK_RESTARTS),
-    (Bug::PositionWithoutOpNumber, DRAWN),
-    (Bug::SnapshotAheadOfLog, LOSS_OF_ALL),
-    (Bug::ExpiryByLocalClock, DRAWN),
-    (Bug::ReadOvertakesWrite, DRAWN),
-    (Bug::WipedNodeFounds, WIPE),
-    (Bug::ServeBeforeCommitted, MOVE_CRASHES),
-    (Bug::UnfreezeUnasked, MOVE_CRASHES),
-    (Bug::FreezeStopsNothing, DRAWN),
+/// Of a lease.
+const TWO_LEASES: &str = "two leases: ";
+const EXPIRED: &str = ", which has minutes to live";
+/// Of a history, behind the key.
+const LOST: &str = ": acknowledged and lost: ";
+const NOT_THERE_LATER: &str = ": a read saw what was not there later: ";
+const HAPPENED: &str = ": was told that it did not happen, but it did: ";
+const TWICE: &str = " was applied twice";
+const OVERTOOK: &str = ": a read overtook its connection's write: ";
+/// Of replicas.
+const OTHER_ENTRY: &str = " where (LogId";
+const OTHER_STATE: &str = " holds (";
+const AMONG_ANOTHERS: &str = " are among another's";
+/// openraft's own check, of a candidate whose term is older than its log.
+const VOTE_BEHIND_LOG: &str = "must GE last_leader_log_ids";
+/// openraft's own check, of a follower that lacks what it acknowledged.
+const LOG_REVERSION: &str = "follower log reversion is not allowed";
+const OTHER_TOPOLOGY: &str = " has another topology of epoch ";
+/// Of a slot.
+const TWO_OWNERS: &str = " is served by group ";
+const NOT_OVER: &str = " that was disturbed at ";
+const NOT_FINISHED: &str = "moves are not over, ";
+const OTHER_OWNER: &str = "; the topology names group ";
+
+struct Row {
+    bug: Bug,
+    /// What brings it out. A bug that takes several faults in a row at the right moments has a script of its own.
+    scenario: Scenario,
+    /// The seed that is tried first: it found the bug when last looked at.
+    first: u64,
+    /// § What the check that is for it says, one of them. Any other error may be of the bug, but does not show that it would be found.
+    found: &'static [&'static str],
+}
+
+const fn row(bug: Bug, scenario: Scenario, first: u64, found: &'static [&'static str]) -> Row {
+    Row { bug, scenario, first, found }
+}
+
+const BUGS: &[Row] = &[
+    row(Bug::AcknowledgeBeforeQuorum, DRAWN, 8, &[LOST, NOT_THERE_LATER, AMONG_ANOTHERS, OTHER_ENTRY]),
+    row(Bug::AcknowledgeBeforeSync, DRAWN, 1, &[LOST, OTHER_ENTRY, AMONG_ANOTHERS, LOG_REVERSION]),
+    row(Bug::EverySecondIsForgotten, EVERY_SECOND, 6, &[" is gone, acknowledged at "]),
+    row(Bug::LeaseWithoutMargin, DRAWN, 1, &[TWO_LEASES]),
+    row(Bug::LeaseWithoutEnd, DRAWN, 1, &[TWO_LEASES]),
+    row(Bug::LeaseKeptAcrossTransfer, DEAF_TRANSFERS, 1, &[TWO_LEASES]),
+    row(Bug::RestartForgetsVote, DRAWN, 10, &[LOST, OTHER_ENTRY, AMONG_ANOTHERS, VOTE_BEHIND_LOG]),
+    row(Bug::NoWaitAfterRestart, LOST_LEASE, 1, &[TWO_LEASES]),
+    row(Bug::LostLeadershipIsRefused, DRAWN, 4, &[HAPPENED, TWICE]),
+    row(Bug::TruncatedIsRefused, FIGURE_EIGHT, 3, &[HAPPENED, TWICE]),
+    // Not by what its other part breaks: a leader that goes on in its term may write another entry at a place.
+    row(Bug::PendingKeyWithoutNonce, QUICK_RESTARTS, 30, &[LOST, TWICE, HAPPENED]),
+    row(Bug::FormerLeadershipOpens, SOLE_VOTERS, 1, &[LOST, EXPIRED]),
+    row(Bug::PositionWithoutOpNumber, DRAWN, 1, &[OVERTOOK, LOST]),
+    row(Bug::SnapshotAheadOfLog, LOSS_OF_ALL, 6, &[OTHER_STATE]),
+    row(Bug::ExpiryByLocalClock, LATE_CLOCKS, 1, &[EXPIRED]),
+    row(Bug::ReadOvertakesWrite, DRAWN, 1, &[OVERTOOK]),
+    row(Bug::WipedNodeFounds, WIPE, 1, &[OTHER_TOPOLOGY]),
+    row(Bug::ServeBeforeCommitted, MOVE_CRASHES, 1, &[TWO_OWNERS]),
+    row(Bug::UnfreezeUnasked, MOVE_CRASHES, 1, &[TWO_OWNERS, NOT_OVER, LOST]),
+    row(Bug::FreezeStopsNothing, DRAWN, 1, &[TWO_OWNERS]),
+    row(Bug::LateStepCounts, DRAWN, 1, &[NOT_FINISHED, OTHER_OWNER]),
 ];
 
 #[test]
 fn every_planted_bug_is_found() {
-    let mut missed = Vec::new();
-    for (bug, scenario) in chosen() {
-        plant(Some(bug));
-        let found = (1..=SEEDS_MAX).find_map(|seed| run(seed, scenario).err());
+    let (mut missed, mut clean) = (Vec::new(), BTreeSet::new());
+    for Row { bug, scenario, first, found } in chosen() {
+        let seeds = (*first..=SEEDS_MAX).chain(1..*first);
+        plant(Some(*bug));
+        let seed = seeds.into_iter().find(|seed| is_found(*bug, *seed, *scenario, found));
         plant(None);
-        match found {
-            Some(error) => println!("{bug:?}: {}", error.chars().take(200).collect::<String>()),
+        // § Only what the bug's absence mends is found by its presence.
+        match seed {
+            Some(seed) if clean.insert((scenario.name, seed)) && !is_fixed(seed, *scenario) => {
+                drop(check(seed, *scenario));
+            }
+            Some(_) => (),
             None => missed.push(bug),
         }
     }
+    print();
     assert!(missed.is_empty(), "not found within {SEEDS_MAX} seeds: {missed:?}");
 }
 
-fn chosen() -> Vec<(Bug, Scenario)> {
+fn is_found(bug: Bug, seed: u64, scenario: Scenario, found: &[&str]) -> bool {
+    let Err(error) = run(seed, scenario) else { return false };
+    let is_found = found.iter().any(|text| error.contains(text));
+    let verdict = if is_found { "found" } else { "an error of another kind" };
+    println!("{bug:?}: {verdict}: {}", error.chars().take(200).collect::<String>());
+    is_found
+}
+
+fn chosen() -> impl Iterator<Item = &'static Row> {
     let named = std::env::var("KVORUM_SIMULATION_BUG").ok();
-    BUGS.iter().copied().filter(|(bug, _)| named.as_ref().is_none_or(|named| *named == format!("{bug:?}"))).collect()
+    BUGS.iter().filter(move |row| named.as_ref().is_none_or(|named| *named == format!("{:?}", row.bug)))
 }

@@ -7,6 +7,8 @@ use crate::simulation::world::World;
 
 #[derive(Clone, Copy)]
 pub struct Scenario {
+    /// By which a failing seed of it is run again.
+    pub name: &'static str,
     pub nodes: usize,
     /// Machines beside those, whose nodes join when they are told to.
     pub spares: usize,
@@ -18,14 +20,21 @@ pub struct Scenario {
     pub read_mode: ReadMode,
     /// Seconds after which a node that is away is given up.
     pub node_down_after: u32,
+    /// Clocks are turned back too, and not ahead only; see `faults.rs`.
+    pub late_clocks: bool,
     /// After it everything works again, and what clients were told is checked.
     pub disturb: fn(&mut World) -> Result<(), String>,
 }
+
+/// Of what seeds draw, when no script is named.
+pub const DRAWN: &str = "drawn";
 
 impl Scenario {
     /// Three nodes and any faults.
     pub const fn drawn() -> Self {
         Self {
+            name: DRAWN,
+            late_clocks: false,
             nodes: 3,
             spares: 0,
             groups: None,

@@ -1,23 +1,23 @@
 //! Faults in a row, each at its moment, that chance would hardly ever bring: where one is wanted of the cluster as it is, it is waited for.
 
-use std::collections::BTreeSet;
-
 use crate::cluster::GroupId;
-use crate::raft::{Fsync, Held};
+use crate::raft::Fsync;
 use crate::simulation::growth::GROWTH;
+use crate::simulation::move_scripts::{META_OUTAGE, MOVE_CRASHES, MOVE_CUT};
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
-use crate::slot::{KeySlot, Slot};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 14] = [
+pub const SCRIPTS: [Scenario; 16] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
     FIGURE_EIGHT,
     QUICK_RESTARTS,
+    SOLE_VOTERS,
     DEPARTURES,
     CUT_LINK,
+    LOST_QUORUM,
     LOSS_OF_ALL,
     EVERY_SECOND,
     FULL_DISKS,
@@ -27,155 +27,56 @@ pub const SCRIPTS: [Scenario; 14] = [
     MOVE_CUT,
 ];
 
-const FIRST: GroupId = GroupId(1);
-const LEADER_WAIT_MS_MAX: u64 = 20_000;
+pub const FIRST: GroupId = GroupId(1);
+pub const LEADER_WAIT_MS_MAX: u64 = 20_000;
 /// A request waits so long.
-const PARK_MS_MAX: u64 = 1_600;
+pub const PARK_MS_MAX: u64 = 1_600;
 /// Longer than a group is led elsewhere before its preferred leader gets it back.
 const PREFERENCE_MS: u64 = 14_000;
 /// A connection that is silent for 2 s is dropped.
 const CUT_NOTICED_MS_MAX: u64 = 4_000;
 const CUT_NAMED_MS_MAX: u64 = PARK_MS_MAX;
+/// Longer than any node is doubted for.
+const OUTAGE_MS: u64 = 12_000;
 /// A sync begins a second after the first write that it is for, or when the disk has time for it.
 const LOST_MS_MAX: u64 = 1_500;
 
 /// A node loses all it has, and nothing else happens.
-pub const WIPE: Scenario = Scenario { disturb: wipe, ..Scenario::drawn() };
+pub const WIPE: Scenario = Scenario { name: "wipe", disturb: wipe, ..Scenario::drawn() };
 /// A voter is restarted beside a leader whose lease it has forgotten, while the third asks for its vote. Time-outs that are long beside
 /// what connecting takes leave the third time to be elected within that lease.
-pub const LOST_LEASE: Scenario = Scenario { disturb: lost_lease, election_ms_max: 2000, ..Scenario::drawn() };
+pub const LOST_LEASE: Scenario =
+    Scenario { name: "lost-lease", disturb: lost_lease, election_ms_max: 2000, ..Scenario::drawn() };
 /// A leader hands over and hears nothing of its successor.
-pub const DEAF_TRANSFERS: Scenario = Scenario { disturb: deaf_transfers, ..Scenario::drawn() };
+pub const DEAF_TRANSFERS: Scenario = Scenario { name: "deaf-transfers", disturb: deaf_transfers, ..Scenario::drawn() };
 /// Raft's figure 8: a truncated entry survives elsewhere, and comes back.
-pub const FIGURE_EIGHT: Scenario =
-    Scenario { disturb: figure_eight, nodes: 5, replicas: 5, groups: Some(1), ..Scenario::drawn() };
+pub const FIGURE_EIGHT: Scenario = Scenario {
+    name: "figure-eight",
+    disturb: figure_eight,
+    nodes: 5,
+    replicas: 5,
+    groups: Some(1),
+    ..Scenario::drawn()
+};
 /// Nodes are back before anybody has missed them.
-pub const QUICK_RESTARTS: Scenario = Scenario { disturb: quick_restarts, ..Scenario::drawn() };
+pub const QUICK_RESTARTS: Scenario = Scenario { name: "quick-restarts", disturb: quick_restarts, ..Scenario::drawn() };
+/// The same where each group has one voter, which asks nobody for its lease.
+pub const SOLE_VOTERS: Scenario =
+    Scenario { name: "sole-voters", disturb: quick_restarts, replicas: 1, ..Scenario::drawn() };
 /// Nodes are about to stop, and take their time.
-pub const DEPARTURES: Scenario = Scenario { disturb: departures, ..Scenario::drawn() };
+pub const DEPARTURES: Scenario = Scenario { name: "departures", disturb: departures, ..Scenario::drawn() };
 /// One link is cut, and nothing else.
-pub const CUT_LINK: Scenario = Scenario { disturb: cut_link, ..Scenario::drawn() };
+pub const CUT_LINK: Scenario = Scenario { name: "cut-link", disturb: cut_link, ..Scenario::drawn() };
+/// Two of three nodes are gone, and nothing else happens for a while.
+pub const LOST_QUORUM: Scenario = Scenario { name: "lost-quorum", disturb: lost_quorum, ..Scenario::drawn() };
 /// All nodes lose power, and with it what they had acknowledged; the operator accepts that.
-pub const LOSS_OF_ALL: Scenario = Scenario { disturb: loss_of_all, fsync: Fsync::No, ..Scenario::drawn() };
+pub const LOSS_OF_ALL: Scenario =
+    Scenario { name: "loss-of-all", disturb: loss_of_all, fsync: Fsync::No, ..Scenario::drawn() };
 /// With a sync every second, a kill of all nodes takes nothing, and a power loss of all what was acknowledged in the last moments.
-pub const EVERY_SECOND: Scenario = Scenario { disturb: every_second, fsync: Fsync::EverySec, ..Scenario::drawn() };
+pub const EVERY_SECOND: Scenario =
+    Scenario { name: "every-second", disturb: every_second, fsync: Fsync::EverySec, ..Scenario::drawn() };
 /// All disks are full at once.
-pub const FULL_DISKS: Scenario = Scenario { disturb: full_disks, ..Scenario::drawn() };
-
-/// Whoever takes part in a slot's move is killed after each of its steps.
-pub const MOVE_CRASHES: Scenario = Scenario { disturb: move_crashes, ..Scenario::drawn() };
-
-/// The meta group loses its majority while many slots wait to be moved, and both groups live.
-pub const META_OUTAGE: Scenario =
-    Scenario { disturb: meta_outage, nodes: 5, replicas: 1, groups: Some(5), ..Scenario::drawn() };
-
-/// The link between a move's two groups is cut as the slot is frozen.
-pub const MOVE_CUT: Scenario = Scenario { disturb: move_cut, ..Scenario::drawn() };
-
-const MOVE_WAIT_MS_MAX: u64 = 20_000;
-const OUTAGE_SLOTS: usize = 60;
-/// As many as are sent at once.
-const FROZEN_MAX: usize = 4;
-
-/// What a move has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    Staged,
-    Frozen,
-    Adopted,
-    Committed,
-}
-
-fn move_crashes(world: &mut World) -> Result<(), String> {
-    let moments = [Moment::Staged, Moment::Frozen, Moment::Adopted, Moment::Committed];
-    for (moment, victim) in moments.into_iter().flat_map(|moment| (0..4).map(move |victim| (moment, victim))) {
-        world.pass(300)?;
-        let key = world.clients.recent_key(&mut world.chance);
-        let slot = KeySlot::of_key(key.as_bytes()).slot();
-        let Some(from) = world.owner(slot) else { continue };
-        let to = GroupId(from.0 % 3 + 1);
-        let parts = |world: &World| [world.leader(from), world.leader(to), world.leader(GroupId::META)];
-        world.pass_until(LEADER_WAIT_MS_MAX, |world| parts(world).iter().all(Option::is_some))?;
-        world.begin_move(parts(world)[2].unwrap_or(0), slot, to);
-        world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() > 0)?;
-        if world.pass_until(MOVE_WAIT_MS_MAX, |world| is_at(world, slot, moment) || world.moves() == 0)? {
-            let parts = parts(world).into_iter().flatten();
-            let victims: BTreeSet<usize> =
-                parts.enumerate().filter(|(part, _)| victim == 3 || *part == victim).map(|(_, node)| node).collect();
-            for node in victims {
-                world.kill(node);
-                world.later(50, 500, Later::Start(node));
-            }
-            world.count("killed in a move");
-        }
-        if !world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)? {
-            return Err(format!("the move of slot {slot} that was disturbed at {moment:?} is not over"));
-        }
-    }
-    Ok(())
-}
-
-fn is_at(world: &World, slot: Slot, moment: Moment) -> bool {
-    let is_held = |held: &Held| match held {
-        Held::Owned => false,
-        Held::Staged { .. } => moment == Moment::Staged,
-        Held::Frozen { .. } => moment == Moment::Frozen,
-        Held::Adopted { .. } => moment == Moment::Adopted,
-    };
-    world.held(slot).iter().any(is_held) || (moment == Moment::Committed && world.is_committed(slot))
-}
-
-fn move_cut(world: &mut World) -> Result<(), String> {
-    let groups = || (1..=3).map(GroupId);
-    for _ in 0..6 {
-        world.pass(500)?;
-        world.pass_until(LEADER_WAIT_MS_MAX, |world| groups().all(|group| world.leader(group).is_some()))?;
-        // The source's leader is to reach the meta group still.
-        let meta = world.leader(GroupId::META);
-        let Some(to) = groups().find(|group| world.leader(*group) != meta) else { continue };
-        let Some(from) = groups().find(|group| world.leader(*group) != world.leader(to)) else { continue };
-        let Some(slot) = Slot::all().find(|slot| world.owner(*slot) == Some(from)) else { continue };
-        let (Some(source), Some(target)) = (world.leader(from), world.leader(to)) else { continue };
-        world.begin_move(source, slot, to);
-        let is_frozen = |world: &World| is_at(world, slot, Moment::Frozen);
-        if !world.pass_until(MOVE_WAIT_MS_MAX, is_frozen)? {
-            return Err(format!("slot {slot} is never frozen"));
-        }
-        world.cut_both_ways(source, target);
-        world.count("cut in a move");
-        if !world.pass_until(PARK_MS_MAX, |world| world.is_served(slot))? {
-            return Err(format!("slot {slot} is served by nobody for longer than requests wait"));
-        }
-        world.network.mend();
-        world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)?;
-    }
-    Ok(())
-}
-
-fn meta_outage(world: &mut World) -> Result<(), String> {
-    let (from, to) = (FIRST, GroupId(2));
-    world.pass(1000)?;
-    let ends: Vec<usize> = [from, to].into_iter().filter_map(|group| world.leader(group)).collect();
-    let slots = Slot::all().filter(|slot| world.owner(*slot) == Some(from)).take(OUTAGE_SLOTS).collect();
-    world.begin_moves(ends[0], slots, to);
-    world.pass_until(MOVE_WAIT_MS_MAX, |world| world.frozen() > 0)?;
-    let away = others(world, &ends);
-    away.iter().for_each(|node| world.kill(*node));
-    world.count("meta outage");
-    for _ in 0..200 {
-        world.pass(100)?;
-        if world.frozen() > FROZEN_MAX {
-            return Err(format!("{} slots are frozen, and nobody can serve them", world.frozen()));
-        }
-    }
-    let waiting = world.moves();
-    away.iter().for_each(|node| world.start(*node));
-    match world.pass_until(MOVE_WAIT_MS_MAX, |world| world.moves() == 0)? {
-        true if waiting > 2 * FROZEN_MAX => Ok(()),
-        true => Err("the moves were over before the outage".to_owned()),
-        false => Err(format!("{} moves are not over, with the meta group back", world.moves())),
-    }
-}
+pub const FULL_DISKS: Scenario = Scenario { name: "full-disks", disturb: full_disks, ..Scenario::drawn() };
 
 fn wipe(world: &mut World) -> Result<(), String> {
     world.pass(2000)?;
@@ -186,7 +87,7 @@ fn wipe(world: &mut World) -> Result<(), String> {
 }
 
 /// The nodes but these.
-fn others(world: &World, known: &[usize]) -> Vec<usize> {
+pub fn others(world: &World, known: &[usize]) -> Vec<usize> {
     (0..world.machines.len()).filter(|node| !known.contains(node)).collect()
 }
 
@@ -325,6 +226,36 @@ fn cut_link(world: &mut World) -> Result<(), String> {
         return Err(format!("node {other} sends nobody to the leader, node {leader}, which lives"));
     }
     world.network.mend();
+    Ok(())
+}
+
+fn lost_quorum(world: &mut World) -> Result<(), String> {
+    world.pass(1000)?;
+    let leader = await_leader(world)?;
+    let others = others(world, &[leader]);
+    // The one that is left leads, then follows.
+    for left in [leader, others[0]] {
+        let all: Vec<usize> = (0..world.machines.len()).collect();
+        let gone: Vec<usize> = all.iter().copied().filter(|node| *node != left).collect();
+        gone.iter().for_each(|node| world.kill(*node));
+        world.count("lost quorum");
+        world.pass(OUTAGE_MS)?;
+        let shared = world.machines[left].shared().expect("it runs");
+        let groups: Vec<GroupId> = shared.replication.topology().groups_in_use().collect();
+        for group in groups {
+            if shared.replication.is_led(group) || gone.iter().any(|node| world.names(left, group, *node)) {
+                return Err(format!("node {left}, which is alone, takes group {group} for led"));
+            }
+        }
+        if world.machines[left].readiness().is_ok() {
+            return Err(format!("node {left}, which is alone, is ready"));
+        }
+        gone.iter().for_each(|node| world.start(*node));
+        let all_ready = |world: &World| all.iter().all(|node| world.machines[*node].readiness().is_ok());
+        if !world.pass_until(LEADER_WAIT_MS_MAX, all_ready)? {
+            return Err("nodes that are back are not ready".to_owned());
+        }
+    }
     Ok(())
 }
 

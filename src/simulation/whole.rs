@@ -3,12 +3,15 @@
 use crate::cluster::GroupId;
 use crate::config::ReadMode;
 use crate::simulation::scenario::Scenario;
+use crate::simulation::scripts::PARK_MS_MAX;
 use crate::simulation::world::{World, run};
 use crate::slot::KeySlot;
 
 const ROUNDS: u64 = 20;
 /// About what a move takes.
 const MOVE_MS: u64 = 40;
+/// What a leader may still answer by when it has lost its followers.
+const LEASE_MS: u64 = 200;
 const WAIT_MS_MAX: u64 = 10_000;
 
 /// Reads by ReadIndex, so that something may happen between that of one group and that of the next.
@@ -79,6 +82,107 @@ fn scan(world: &mut World, round: u64) -> Result<(), String> {
         if !reply.starts_with(b"-") && !reply.windows(key.len()).any(|part| part == key.as_bytes()) {
             return Err(format!("SCAN without {key}: {reply:?}"));
         }
+    }
+    Ok(())
+}
+
+/// What is asked of a node that has just started is answered when its replicas have, and their keys are there.
+#[test]
+fn no_key_is_missed_while_a_node_starts() {
+    run(1, one_node(while_starting)).unwrap();
+}
+
+fn while_starting(world: &mut World) -> Result<(), String> {
+    let commands: [&[&[u8]]; 5] =
+        [&[b"DBSIZE"], &[b"KEYS", b"*"], &[b"SCAN", b"0", b"COUNT", b"1000"], &[b"RANDOMKEY"], &[b"FLUSHALL"]];
+    for (words, expected) in commands.into_iter().zip([":1\r\n", "one", "one", "one", "+OK\r\n"]) {
+        world.call(0, &[b"SET", b"one", b"v"], WAIT_MS_MAX)?;
+        world.kill(0);
+        world.start(0);
+        world.idle_until(WAIT_MS_MAX, |world| world.is_open(0))?;
+        let reply = world.call(0, words, WAIT_MS_MAX)?.unwrap_or_default();
+        if !String::from_utf8_lossy(&reply).contains(expected) {
+            return Err(format!("{} of a node that starts: {reply:?}", String::from_utf8_lossy(words[0])));
+        }
+    }
+    match world.read("one")?.as_str() {
+        "" => Ok(()),
+        _ => Err("FLUSHALL of a node that starts has left a key".to_owned()),
+    }
+}
+
+/// Nobody leads any more what it led before, and nobody is said to.
+#[test]
+fn no_key_is_missed_while_all_nodes_start() {
+    let scenario = Scenario { disturb: while_all_start, nodes: 3, ..Scenario::drawn() };
+    for seed in 1..=5 {
+        run(seed, scenario).unwrap();
+    }
+}
+
+fn while_all_start(world: &mut World) -> Result<(), String> {
+    for (round, node) in (0..ROUNDS).flat_map(|round| (0..3).map(move |node| (round, node))) {
+        // MOVED from those that do not lead it.
+        world.call(node, &[b"SET", key_of(round).as_bytes(), b"v"], WAIT_MS_MAX)?;
+    }
+    (0..3).for_each(|node| world.kill(node));
+    (0..3).for_each(|node| world.start(node));
+    for node in 0..3 {
+        world.idle_until(WAIT_MS_MAX, |world| world.is_open(node))?;
+        let reply = world.call(node, &[b"FLUSHALL"], WAIT_MS_MAX)?;
+        if !reply.as_ref().is_some_and(|reply| reply.starts_with(b"+OK")) {
+            return Err(format!("FLUSHALL of node {node}, which starts: {reply:?}"));
+        }
+    }
+    for round in 0..ROUNDS {
+        if !world.read(&key_of(round))?.is_empty() {
+            return Err(format!("{} is there after FLUSHALL of all nodes", key_of(round)));
+        }
+    }
+    Ok(())
+}
+
+/// Groups that have lost their majority are said to have no leader, and not to be led elsewhere.
+#[test]
+fn commands_over_all_keys_tell_that_a_group_has_no_leader() {
+    run(1, without_majority(count_keys)).unwrap();
+}
+
+/// The ReadIndex that is tried first is a part of the wait.
+#[test]
+fn a_read_waits_no_longer_than_requests_wait() {
+    run(1, without_majority(get_key)).unwrap();
+}
+
+const fn without_majority(disturb: fn(&mut World) -> Result<(), String>) -> Scenario {
+    Scenario { disturb, nodes: 3, ..Scenario::drawn() }
+}
+
+/// A node that leads the first group, and does not know yet that it has lost the others.
+fn isolated_leader(world: &mut World) -> Result<usize, String> {
+    world.idle_until(WAIT_MS_MAX, |world| world.leader(GroupId(1)).is_some())?;
+    let leader = world.leader(GroupId(1)).unwrap_or(0);
+    world.isolate(leader);
+    world.idle(LEASE_MS)?;
+    Ok(leader)
+}
+
+fn count_keys(world: &mut World) -> Result<(), String> {
+    let leader = isolated_leader(world)?;
+    let reply = world.call(leader, &[b"DBSIZE"], WAIT_MS_MAX)?;
+    if !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-CLUSTERDOWN")) {
+        return Err(format!("DBSIZE without a majority: {reply:?}"));
+    }
+    Ok(())
+}
+
+fn get_key(world: &mut World) -> Result<(), String> {
+    let leader = isolated_leader(world)?;
+    let owner = |world: &World, key: &str| world.owner(KeySlot::of_key(key.as_bytes()).slot());
+    let key = (0..ROUNDS).map(key_of).find(|key| owner(world, key) == Some(GroupId(1))).unwrap_or_default();
+    let reply = world.call(leader, &[b"GET", key.as_bytes()], PARK_MS_MAX + PARK_MS_MAX / 10)?;
+    if !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-CLUSTERDOWN")) {
+        return Err(format!("GET without a majority: {reply:?}"));
     }
     Ok(())
 }

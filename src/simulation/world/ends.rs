@@ -1,0 +1,86 @@
+//! What is looked at after each step, and what must come to be when everything works again.
+
+use crate::simulation::invariants::{Owners, Seen, compare, copies, owned_as_named};
+use crate::simulation::world::{HEAL_MS_MAX, World};
+
+/// Between two looks at what takes longer to look at.
+const SLOW_LOOK_MS: u64 = 5;
+impl World {
+    pub(super) fn look(&mut self) -> Result<(), String> {
+        self.invariants.begin_step();
+        let all = self.seen();
+        for seen in &all {
+            self.machines[seen.node].set_clocks(self.now_ms);
+            self.invariants.look(seen)?;
+            if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
+                copies::look(seen, self.scenario.nodes.min(self.scenario.replicas as usize))?;
+            }
+        }
+        if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
+            self.look_at_owners(&all)?;
+            all.iter().for_each(|seen| self.old_moves.note(&seen.replication.newest_topology()));
+        }
+        self.invariants.end_step(&all)
+    }
+
+    fn look_at_owners(&self, all: &[Seen]) -> Result<(), String> {
+        let mut owners = Owners::default();
+        for seen in all {
+            self.machines[seen.node].set_clocks(self.now_ms);
+            owners.look(seen)?;
+        }
+        Ok(())
+    }
+
+    /// § Every move is over, and both groups have cleaned up: nothing stays frozen.
+    pub(super) fn until_moves_are_over(&mut self) -> Result<(), String> {
+        let until = self.now_ms + HEAL_MS_MAX;
+        let mut left = None;
+        while self.now_ms < until {
+            let topologies = self.seen().into_iter().map(|seen| seen.replication.newest_topology());
+            let topologies: Vec<_> = topologies.collect();
+            // A node whose replica of the meta group is behind may not know of a move that others have forgotten.
+            let level = topologies.windows(2).all(|pair| pair[0].epoch() == pair[1].epoch());
+            left = topologies.into_iter().max_by_key(|topology| topology.epoch());
+            let is_over = left.as_ref().is_some_and(|topology| topology.moves().next().is_none());
+            if level && is_over && self.frozen() == 0 {
+                return Ok(());
+            }
+            self.step(false)?;
+        }
+        let left: Vec<_> = left.iter().flat_map(|topology| topology.moves()).map(|(_, left)| left.clone()).collect();
+        let frozen = self.frozen();
+        Err(format!("moves are not over, {HEAL_MS_MAX} ms after the last fault: {left:?}, {frozen} slots are frozen"))
+    }
+
+    /// Until every node knows a leader for every group.
+    pub(super) fn until_well(&mut self) -> Result<(), String> {
+        let until = self.now_ms + HEAL_MS_MAX;
+        while self.now_ms < until {
+            self.step(false)?;
+            if self.members().into_iter().all(|node| self.machines[node].readiness().is_ok()) {
+                return Ok(());
+            }
+        }
+        let missing: Vec<_> = self.members().into_iter().map(|node| self.machines[node].readiness()).collect();
+        let now_ms = self.now_ms;
+        Err(format!("at {now_ms} ms: the cluster does not serve, {HEAL_MS_MAX} ms after the last fault: {missing:?}"))
+    }
+
+    pub(super) fn replicas_agree(&mut self) -> Result<(), String> {
+        let until = self.now_ms + HEAL_MS_MAX;
+        let replicas = self.scenario.nodes.min(self.scenario.replicas as usize);
+        while self.now_ms < until {
+            let seen = self.seen();
+            if let Some(agree) = compare(&seen, replicas) {
+                agree?;
+                // One that was asked for may have begun late.
+                if self.moves() == 0 {
+                    return seen.iter().try_for_each(owned_as_named);
+                }
+            }
+            self.step(false)?;
+        }
+        Err(format!("the replicas of a group are not at one entry, {HEAL_MS_MAX} ms after the last fault"))
+    }
+}
