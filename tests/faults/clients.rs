@@ -103,14 +103,18 @@ impl Clients {
         (0..CLIENTS).filter(|client| Duration::from_micros(last_ok(client)) < time).collect()
     }
 
-    /// Ends the clients, and reads each key once more, as a client of its own.
+    /// Ends the clients, and reads, writes and reads each key once more, as a client of its own.
     pub fn finish(self, keys: impl Iterator<Item = Arc<str>>) -> Vec<(Arc<str>, Call)> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| thread.join().expect("no client panics"));
         let mut reader = Client::new(CLIENTS, self.shared.clone(), 0);
         keys.for_each(|key| {
-            let call = reader.call(&key, Op::Get);
-            self.shared.calls.lock().expect("no panic under the lock").push((key, call));
+            reader.values += 1;
+            let value = reader.number().to_string().into_bytes().into();
+            for op in [Op::Get, Op::Set(value), Op::Get] {
+                let call = reader.call(&key, op);
+                self.shared.calls.lock().expect("no panic under the lock").push((key.clone(), call));
+            }
         });
         std::mem::take(&mut *self.shared.calls.lock().expect("no panic under the lock"))
     }
@@ -158,8 +162,7 @@ impl Client {
     fn choose(&mut self, is_counter: bool) -> Op {
         self.values += 1;
         let text = format!("{}.{};", self.number, self.values);
-        let number = (self.number as u64 + 1) * NUMBER_PER_CLIENT + self.values * NUMBER_PER_SET;
-        let value: Arc<[u8]> = if is_counter { number.to_string() } else { text.clone() }.into_bytes().into();
+        let value: Arc<[u8]> = if is_counter { self.number().to_string() } else { text.clone() }.into_bytes().into();
         match self.random.below(10) {
             0..4 => Op::Get,
             4 | 5 => Op::Set(value),
@@ -168,6 +171,10 @@ impl Client {
             _ if is_counter => Op::Incr,
             _ => Op::Append(text.into_bytes().into()),
         }
+    }
+
+    fn number(&self) -> u64 {
+        (self.number as u64 + 1) * NUMBER_PER_CLIENT + self.values * NUMBER_PER_SET
     }
 
     /// Follows redirects, and tries other nodes while nothing was sent.

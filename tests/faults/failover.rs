@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::nodes::Nodes;
-use super::run::{Digests, Run, from_environment, seed};
+use super::run::{Aftermath, Run, from_environment, seed};
 use super::schedule::Fault;
 use crate::cluster::harness::{Connection, Reply};
 
@@ -71,7 +71,7 @@ fn failover_table() {
     println!("replay: KVORUM_FAULT_SEED={seed} KVORUM_FAILOVER_TRIALS={trials}");
     let mut run = Run::new(Nodes::kvorum(), seed);
     let (possible, left_out): (Vec<_>, Vec<_>) =
-        CAUSES.into_iter().partition(|(_, fault, _)| fault.is_possible(&run.nodes));
+        CAUSES.into_iter().partition(|(_, fault, _)| fault.lacks(&run.nodes).is_none());
     left_out.iter().for_each(|(cause, ..)| println!("left out, for want of root or `ip`: {cause}"));
     let mut outages: Vec<Vec<Duration>> = Vec::new();
     for (_, fault, _) in &possible {
@@ -84,7 +84,7 @@ fn failover_table() {
         };
         outages.push((0..trials).map(|_| trial()).collect());
     }
-    let report = run.finish(Digests::Compared);
+    let report = run.finish(Aftermath::Checked);
     println!("{report}\n\n{:<10} {:>7} {:>7} {:>16}  outages, ms", "cause", "median", "worst", "longest request");
     for ((cause, fault, _), outages) in possible.iter().zip(&mut outages) {
         outages.sort();

@@ -10,17 +10,22 @@ use crate::cluster::harness::{Connection, Node, Reply, eventually, free_ports};
 use crate::cluster::shim::Shim;
 
 const PORT: u16 = 6379;
+pub const FOUNDERS: usize = 3;
 const READY_WAIT: Duration = Duration::from_secs(60);
 /// Holds what a run leaves after its snapshots several times over, and is soon full.
 const DISK_SIZE: &str = "128m";
 /// Together several times the log's files.
 const BULK_VALUE: usize = 64 * 1024;
 const BULK_VALUES: usize = 192;
+/// Of keys that are there for their size.
+pub const BULK_PREFIX: &str = "bulk:";
 const REDIS_NODE_TIMEOUT_MS: &str = "1000";
 
 /// Dropped in this order: what runs, what it stands on.
 pub struct Nodes {
     pub nodes: Vec<Node>,
+    /// A node that is no member, and not started; there may be one of Kvorum.
+    pub spare: Option<Node>,
     /// One for each node; none where mounting is not allowed.
     pub disks: Vec<Disk>,
     pub net: Option<Net>,
@@ -30,28 +35,45 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Small logs, so that a run sees snapshots.
     pub fn kvorum() -> Self {
-        let flags = |address: SocketAddr, list: &str| {
+        Self::kvorum_in(FOUNDERS)
+    }
+
+    pub fn kvorum_with_spare() -> Self {
+        Self::kvorum_in(FOUNDERS + 1)
+    }
+
+    /// Small logs, so that a run sees snapshots.
+    fn kvorum_in(places: usize) -> Self {
+        let flags = |address: SocketAddr, list: &[String]| {
+            let list = &list[..FOUNDERS].join(",");
             let (host, port) = (address.ip().to_string(), address.port().to_string());
             let flags = ["--bind", &host, "--port", &port, "--protected-mode", "no", "--initial-cluster", list];
             let small = ["--log-bytes-max", "1mb", "--log-segment-bytes", "1mb", "--disk-free-min", "16mb"];
             [&flags[..], &small].concat().into_iter().map(str::to_owned).collect()
         };
-        let mut nodes = Self::place(3, "--data-dir", flags);
+        let mut nodes = Self::place(places, "--data-dir", flags);
         for (index, node) in nodes.nodes.iter_mut().enumerate() {
             let shim = Shim::build(nodes.directory.path(), &format!("shim-{index}"));
             shim.iter().for_each(|shim| shim.load_into(node));
             nodes.shims.extend(shim);
-            node.start();
         }
+        if places > FOUNDERS {
+            nodes.spare = nodes.nodes.pop();
+        }
+        for word in nodes.spare.iter_mut().flat_map(|spare| &mut spare.flags) {
+            if word == "--initial-cluster" {
+                "--join".clone_into(word);
+            }
+        }
+        nodes.nodes.iter_mut().for_each(Node::start);
         nodes.wait_ready();
         nodes
     }
 
     /// Three primaries, each with a replica, as its own tool sets them up; every write is synced, as in Kvorum.
     pub fn redis() -> Self {
-        let flags = |address: SocketAddr, _: &str| {
+        let flags = |address: SocketAddr, _: &[String]| {
             let (host, port) = (address.ip().to_string(), address.port().to_string());
             let flags = ["--bind", &host, "--port", &port, "--protected-mode", "no", "--save", ""];
             let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", REDIS_NODE_TIMEOUT_MS];
@@ -74,14 +96,14 @@ impl Nodes {
         nodes
     }
 
-    fn place(count: usize, directory_flag: &str, flags: impl Fn(SocketAddr, &str) -> Vec<String>) -> Self {
+    fn place(count: usize, directory_flag: &str, flags: impl Fn(SocketAddr, &[String]) -> Vec<String>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let net = Net::build(count);
         let addresses: Vec<SocketAddr> = match &net {
             Some(net) => (0..count).map(|node| (net.node(node), PORT).into()).collect(),
             None => free_ports(count).into_iter().map(|port| ([127, 0, 0, 1], port).into()).collect(),
         };
-        let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>();
         let mut disks = Vec::new();
         let mut nodes = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
@@ -96,11 +118,16 @@ impl Nodes {
             }
             nodes.push(node);
         }
-        Self { nodes, disks, net, shims: Vec::new(), directory }
+        Self { nodes, spare: None, disks, net, shims: Vec::new(), directory }
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(Node::address).collect()
+    }
+
+    /// Also where a node may be later.
+    pub fn all_addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().chain(&self.spare).map(Node::address).collect()
     }
 
     pub fn can_spoil_links(&self) -> bool {
@@ -110,7 +137,7 @@ impl Nodes {
     }
 
     pub fn has_disks(&self) -> bool {
-        self.disks.len() == self.nodes.len()
+        self.disks.len() >= self.nodes.len()
     }
 
     pub fn wait_ready(&self) {
@@ -154,7 +181,7 @@ impl Nodes {
         let value = "b".repeat(BULK_VALUE);
         for index in 0..BULK_VALUES {
             // MOVED is as good as OK: of so many keys, enough are led here.
-            if connection.call(&["SET", &format!("bulk:{}", index % 64), &value]).is_err() {
+            if connection.call(&["SET", &format!("{BULK_PREFIX}{}", index % 64), &value]).is_err() {
                 return;
             }
         }

@@ -9,18 +9,35 @@ use std::time::Duration;
 use super::clients::CLIENTS;
 use super::history::{Answer, Call, Op, Outcome};
 use super::linearizable::Failure;
+use super::moves::Moves;
 use super::schedule::Fault;
 
 /// More unknown outcomes would leave too much that nobody can be blamed for.
 const UNKNOWN_PERCENT_MAX: usize = 5;
 /// Keys whose history has too many orders to try them all.
 const UNDECIDED_PERCENT_MAX: usize = 1;
+/// Of a fault's keys, slots that were not moved in its time.
+const UNMOVED_PERCENT_MAX: usize = 10;
 /// Fewer answers around one fault would mean that clients were not really there.
 const OK_PER_FAULT_MIN: usize = 200;
 /// Of a planned stop. A node closes the connections of clients that are silent, or will not leave, and a request may be on its way to it just then:
 /// the node never reads it, and no answer can follow the end of a connection. About one stop in twenty meets one among these clients.
 const CROSSED_MAX: usize = 2;
 const VIOLATIONS_SHOWN: usize = 3;
+/// The gap is the longest time that a client had no answer, the request the longest that one of them waited, parked or not.
+const COLUMNS: [&str; 10] = [
+    "                     fault",
+    "times",
+    "ok",
+    "refused",
+    "unknown",
+    "gap ms",
+    "request ms",
+    "moved",
+    "undone",
+    "violations",
+];
+const CELL_WIDTH: usize = 8;
 
 #[derive(Default)]
 struct Row {
@@ -36,7 +53,21 @@ struct Row {
     longest_gap: Duration,
     /// From the first attempt to the answer or the lack of one.
     longest_request: Duration,
+    moves: Moves,
     violations: usize,
+}
+
+impl Row {
+    fn add(&mut self, other: &Self) {
+        self.faults += other.faults;
+        self.ok += other.ok;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.longest_gap = self.longest_gap.max(other.longest_gap);
+        self.longest_request = self.longest_request.max(other.longest_request);
+        self.moves.add(other.moves);
+        self.violations += other.violations;
+    }
 }
 
 #[derive(Default)]
@@ -44,8 +75,15 @@ pub struct Report {
     rows: BTreeMap<Fault, Row>,
     keys: usize,
     keys_without_change: usize,
+    /// Of hot keys, in the time of one fault.
+    pub slots_unmoved: usize,
     /// Too many calls of unknown outcome at a time, and so too many orders to try.
     undecided: usize,
+    /// Installed, by all nodes.
+    pub snapshots: usize,
+    /// Times that a fourth node came, and left.
+    pub joined: usize,
+    pub left: usize,
     pub violations: Vec<String>,
     /// Why the run does not count, or fails for another reason than a violation.
     pub troubles: Vec<String>,
@@ -53,9 +91,10 @@ pub struct Report {
 
 impl Report {
     /// What clients did around one fault.
-    pub fn add(&mut self, fault: Fault, calls: &[(Arc<str>, Call)]) {
+    pub fn add(&mut self, fault: Fault, calls: &[(Arc<str>, Call)], moves: Moves) {
         let row = self.rows.entry(fault).or_default();
         row.faults += 1;
+        row.moves.add(moves);
         let mut ok = 0;
         for (_, call) in calls {
             match call.outcome {
@@ -130,8 +169,26 @@ impl Report {
             let (without, keys) = (self.keys_without_change, self.keys);
             objections.push(format!("{without} of {keys} keys saw no change of leader: too little was tried"));
         }
+        if self.slots_unmoved * 100 > self.keys * UNMOVED_PERCENT_MAX {
+            let (unmoved, keys) = (self.slots_unmoved, self.keys);
+            objections.push(format!("{unmoved} slots of {keys} keys were not moved: too little was tried"));
+        }
+        // So long a run has the time for these, too.
+        let all_came = Fault::ALL.iter().all(|kind| self.rows.contains_key(kind));
+        if all_came && (self.snapshots == 0 || self.left == 0) {
+            let Self { snapshots, left, .. } = self;
+            objections
+                .push(format!("{snapshots} snapshots installed, {left} nodes came and left: too little was tried"));
+        }
         objections
     }
+}
+
+fn cells(name: &str, row: &Row) -> [String; COLUMNS.len()] {
+    let [times, ok, refused, unknown] = [row.faults, row.ok, row.refused, row.unknown].map(|count| count.to_string());
+    let [gap, request] = [row.longest_gap, row.longest_request].map(|time| time.as_millis().to_string());
+    let [moved, undone, violations] = [row.moves.done, row.moves.undone, row.violations].map(|count| count.to_string());
+    [name.to_owned(), times, ok, refused, unknown, gap, request, moved, undone, violations]
 }
 
 fn longest_gap(calls: &[(Arc<str>, Call)]) -> Duration {
@@ -151,33 +208,26 @@ fn has_changed_leader(calls: &[(Arc<str>, Call)], key: &str) -> bool {
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let titles = ["fault", "times", "ok", "refused", "unknown", "gap ms", "request ms", "violations"];
-        let [fault, times, ok, refused, unknown, gap, request, violations] = titles;
-        let mut line = |cells: [String; 8]| {
-            let [fault, rest @ ..] = cells;
-            writeln!(out, "{fault:<26} {}", rest.map(|cell| format!("{cell:>10}")).join(" "))
+        let mut line = |cells: [String; COLUMNS.len()]| {
+            let padded = cells.iter().zip(COLUMNS).map(|(cell, title)| {
+                let width = title.len().max(CELL_WIDTH);
+                format!("{cell:>width$}")
+            });
+            writeln!(out, "{}", padded.collect::<Vec<_>>().join(" "))
         };
-        line([fault, times, ok, refused, unknown, gap, request, violations].map(str::to_owned))?;
+        line(COLUMNS.map(|title| title.trim().to_owned()))?;
         let mut total = Row::default();
-        let cells = |name: String, row: &Row| {
-            let counts = [row.faults, row.ok, row.refused, row.unknown].map(|count| count.to_string());
-            let [times, ok, refused, unknown] = counts;
-            let [gap, request] = [row.longest_gap, row.longest_request].map(|time| time.as_millis().to_string());
-            [name, times, ok, refused, unknown, gap, request, row.violations.to_string()]
-        };
         for (fault, row) in &self.rows {
-            line(cells(format!("{fault:?}"), row))?;
-            total.faults += row.faults;
-            total.ok += row.ok;
-            total.refused += row.refused;
-            total.unknown += row.unknown;
-            total.longest_gap = total.longest_gap.max(row.longest_gap);
-            total.longest_request = total.longest_request.max(row.longest_request);
-            total.violations += row.violations;
+            line(cells(&format!("{fault:?}"), row))?;
+            total.add(row);
         }
-        line(cells("all".to_owned(), &total))?;
-        let (keys, without, undecided) = (self.keys, self.keys_without_change, self.undecided);
-        write!(out, "{keys} keys, {without} of them without a change of leader, {undecided} undecided")
+        line(cells("all", &total))?;
+        let Self { keys, keys_without_change, slots_unmoved, undecided, snapshots, joined, left, .. } = self;
+        writeln!(
+            out,
+            "{keys} keys: {keys_without_change} without a change of leader, {slots_unmoved} slots not moved, {undecided} undecided"
+        )?;
+        write!(out, "{snapshots} snapshots installed, {joined} nodes joined, {left} left")
     }
 }
 
@@ -190,7 +240,7 @@ fn round(nodes: &[usize], fault: Fault, unknown: usize, error: ErrorKind) -> Rep
     let mut calls: Vec<_> = (0..1_000).map(|index| call(index, Outcome::Ok(Answer::Number(0)))).collect();
     calls.extend((0..unknown).map(|index| call(index, Outcome::Unknown(error))));
     let mut report = Report::default();
-    report.add(fault, &calls);
+    report.add(fault, &calls, Moves::default());
     report
 }
 
@@ -205,11 +255,26 @@ fn a_run_counts_only_if_enough_was_tried_and_little_is_unknown() {
     assert_eq!(planned(CROSSED_MAX + 2, ErrorKind::ConnectionReset), met);
     // The node had read it.
     assert!(planned(1, ErrorKind::UnexpectedEof)[0].starts_with("RestartLeader: no answer to "));
+    let mut unmoved = round(&[0, 1], Fault::Nothing, 0, ErrorKind::TimedOut);
+    unmoved.slots_unmoved = 1;
+    assert_eq!(unmoved.objections(), ["1 slots of 1 keys were not moved: too little was tried"]);
     let still = round(&[1], Fault::Nothing, 0, ErrorKind::TimedOut).objections();
     assert_eq!(still, ["1 of 1 keys saw no change of leader: too little was tried"]);
     let mut report = Report::default();
-    report.add(Fault::KillAll, &[]);
+    report.add(Fault::KillAll, &[], Moves::default());
     assert_eq!(report.objections(), ["KillAll: only 0 answers"]);
     report.add_failure(Fault::KillAll, "key", Failure::Violation("text".to_owned()));
     assert_eq!(report.objections()[0], "KillAll, key: not linearizable\ntext");
+}
+
+#[test]
+fn a_run_of_all_kinds_counts_only_with_a_snapshot_and_a_node_that_came_and_left() {
+    let mut report = Report { rows: Fault::ALL.map(|kind| (kind, Row::default())).into(), ..Report::default() };
+    assert_eq!(report.objections(), ["0 snapshots installed, 0 nodes came and left: too little was tried"]);
+    (report.snapshots, report.left) = (1, 1);
+    assert_eq!(report.objections(), Vec::<String>::new());
+    let table = report.to_string();
+    let mut widths: Vec<usize> = table.lines().map(str::len).collect();
+    widths.truncate(Fault::ALL.len() + 2);
+    assert!(widths.iter().all(|width| *width == widths[0]), "a column is too narrow\n{table}");
 }

@@ -1,10 +1,14 @@
 //! Which fault comes when, and how each is done and undone.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::moves::{Roles, roles};
 use super::net::BadLink;
 use super::nodes::Nodes;
 use super::random::Random;
+use super::run::from_environment;
+use crate::cluster::harness::eventually;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -13,6 +17,17 @@ pub enum Fault {
     KillLeader,
     KillTwo,
     KillAll,
+    /// Of a slot's move that is under way, the leader of the group that has the slot.
+    KillSource,
+    /// The leader of the group that is to have it.
+    KillTarget,
+    /// The leader of the group that decides.
+    KillMeta,
+    /// All three at once.
+    KillMovers,
+    PauseMovers,
+    /// A node is away until the others' logs begin after its own: it needs a snapshot.
+    LeftBehind,
     /// What was not synced is gone.
     PowerLoss,
     PowerLossOfAll,
@@ -55,13 +70,28 @@ const FLAP_MS: (usize, usize) = (20, 250);
 /// For a node to notice that its disk cannot sync, and to end.
 const STOP_WAIT: Duration = Duration::from_secs(20);
 const JUMP_SECONDS_MAX: usize = 7200;
+/// About what a move of a small slot takes.
+const MOVE_MS: usize = 40;
+/// For leaders to be on their own nodes again, which takes 12 s.
+const SPREAD_WAIT: Duration = Duration::from_secs(20);
+const SNAPSHOT_WRITTEN: &str = "wrote a snapshot";
+pub const SNAPSHOT_INSTALLED: &str = "installed a snapshot";
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
+/// To send and to install one.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(1);
 
 impl Fault {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 32] = [
         Self::Nothing,
         Self::KillLeader,
         Self::KillTwo,
         Self::KillAll,
+        Self::KillSource,
+        Self::KillTarget,
+        Self::KillMeta,
+        Self::KillMovers,
+        Self::PauseMovers,
+        Self::LeftBehind,
         Self::PowerLoss,
         Self::PowerLossOfAll,
         Self::RestartLeader,
@@ -88,8 +118,9 @@ impl Fault {
     /// What a Redis Cluster loses acknowledged writes by.
     pub const CONTROL: [Self; 3] = [Self::LeaderAlone, Self::PauseLeader, Self::KillLeader];
 
-    pub fn is_possible(self, nodes: &Nodes) -> bool {
-        match self {
+    /// What this machine has not, and the fault needs.
+    pub fn lacks(self, nodes: &Nodes) -> Option<&'static str> {
+        let (is_there, what) = match self {
             Self::LeaderMute
             | Self::LeaderDeaf
             | Self::LeaderAlone
@@ -97,21 +128,30 @@ impl Fault {
             | Self::Bridge
             | Self::EachAlone
             | Self::Flapping
-            | Self::LeaderBackSuccessorKilled => nodes.net.is_some(),
-            Self::DiskFull | Self::AllDisksFull => nodes.has_disks(),
-            Self::SyncFails | Self::ClocksJump | Self::PowerLoss | Self::PowerLossOfAll => !nodes.shims.is_empty(),
-            Self::SlowLink | Self::LossyLink => nodes.can_spoil_links(),
+            | Self::LeaderBackSuccessorKilled => (nodes.net.is_some(), "network namespaces: root and `ip`"),
+            Self::DiskFull | Self::AllDisksFull => (nodes.has_disks(), "small disks: root and `mount`"),
+            Self::SyncFails | Self::ClocksJump | Self::PowerLoss | Self::PowerLossOfAll => {
+                (!nodes.shims.is_empty(), "a library to load into nodes: `cc`")
+            }
+            Self::SlowLink | Self::LossyLink => (nodes.can_spoil_links(), "bad links: root, `ip` and `tc`"),
             Self::Nothing
             | Self::KillLeader
             | Self::KillTwo
             | Self::KillAll
+            | Self::KillSource
+            | Self::KillTarget
+            | Self::KillMeta
+            | Self::KillMovers
+            | Self::PauseMovers
+            | Self::LeftBehind
             | Self::RestartLeader
             | Self::RestartEach
             | Self::PauseLeader
             | Self::PauseTwo
             | Self::PauseAll
-            | Self::Transfers => true,
-        }
+            | Self::Transfers => (true, "nothing"),
+        };
+        (!is_there).then_some(what)
     }
 
     /// What an operator does on purpose.
@@ -130,6 +170,15 @@ impl Fault {
             Self::KillLeader => kill(nodes, &[leader], hold),
             Self::KillTwo => kill(nodes, &[leader, other], hold),
             Self::KillAll => kill(nodes, &all, hold),
+            Self::KillSource => kill_movers(nodes, |roles| [roles.source].into(), random),
+            Self::KillTarget => kill_movers(nodes, |roles| [roles.target].into(), random),
+            Self::KillMeta => kill_movers(nodes, |roles| [roles.meta].into(), random),
+            Self::KillMovers => kill_movers(nodes, |roles| roles.nodes(), random),
+            Self::PauseMovers => {
+                let victims = movers(nodes, spread_wait(), |roles| roles.nodes(), random);
+                pause(nodes, &victims, hold);
+            }
+            Self::LeftBehind => leave_behind(nodes, other, leader),
             Self::PowerLoss => lose_power(nodes, &[leader], hold),
             Self::PowerLossOfAll => lose_power(nodes, &all, hold),
             Self::RestartLeader => restart(nodes, &[leader]),
@@ -191,6 +240,56 @@ fn kill(nodes: &mut Nodes, victims: &[usize], hold: Duration) {
     victims.iter().for_each(|node| nodes.nodes[*node].kill());
     std::thread::sleep(hold);
     victims.iter().for_each(|node| nodes.nodes[*node].start());
+}
+
+/// The short run has no time for it.
+fn spread_wait() -> Duration {
+    if from_environment("KVORUM_FAULT_SECONDS").is_some() { SPREAD_WAIT } else { Duration::ZERO }
+}
+
+/// Waits for a move, and some of the time that its steps take.
+fn movers(
+    nodes: &Nodes,
+    spread_wait: Duration,
+    choose: fn(Roles) -> BTreeSet<usize>,
+    random: &mut Random,
+) -> Vec<usize> {
+    let roles = roles(nodes, spread_wait);
+    std::thread::sleep(Duration::from_millis(random.below(MOVE_MS) as u64));
+    println!("          {roles:?} of a move");
+    choose(roles).into_iter().collect()
+}
+
+/// Each is back at once: what they had begun is to go on, or be undone. A move has many steps, so there are several tries.
+fn kill_movers(nodes: &mut Nodes, choose: fn(Roles) -> BTreeSet<usize>, random: &mut Random) {
+    for spread_wait in [spread_wait(), Duration::ZERO, Duration::ZERO] {
+        let victims = movers(nodes, spread_wait, choose, random);
+        kill(nodes, &victims, Duration::ZERO);
+        nodes.wait_ready();
+    }
+}
+
+/// Until the node has been given a snapshot: of which groups the others write one, and so purge their logs, is chance.
+fn leave_behind(nodes: &mut Nodes, victim: usize, leader: usize) {
+    let said = |nodes: &Nodes, node: usize, text: &str| nodes.nodes[node].log().matches(text).count();
+    let installed = said(nodes, victim, SNAPSHOT_INSTALLED);
+    let until = Instant::now() + SNAPSHOT_WAIT;
+    while said(nodes, victim, SNAPSHOT_INSTALLED) == installed {
+        assert!(Instant::now() < until, "no snapshot is installed\n{}", nodes.nodes[victim].log());
+        nodes.nodes[victim].kill();
+        let written = said(nodes, leader, SNAPSHOT_WRITTEN);
+        eventually(
+            SNAPSHOT_WAIT,
+            || "a snapshot is written".to_owned(),
+            || {
+                nodes.write_bulk(leader);
+                said(nodes, leader, SNAPSHOT_WRITTEN) > written
+            },
+        );
+        nodes.nodes[victim].start();
+        nodes.wait_ready();
+        std::thread::sleep(SNAPSHOT_TIME);
+    }
 }
 
 fn lose_power(nodes: &mut Nodes, victims: &[usize], hold: Duration) {
