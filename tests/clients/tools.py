@@ -55,6 +55,8 @@ def reshard_checks(check, ports):
 
 def node_checks(check, cluster, ports, directory, port):
     address = f"127.0.0.1:{ports[0]}"
+    # The tool removes only nodes without slots, and the cluster would begin to give it some.
+    ask(ports[0], "CLUSTER", "KVORUM", "PAUSE")
     log = open(os.path.join(directory, f"added-{port}.log"), "a")
     added = subprocess.Popen([cluster.kvorum, "server", "--port", str(port), "--data-dir", os.path.join(directory, f"added-{port}")],
                              stdout=log, stderr=subprocess.STDOUT)
@@ -66,11 +68,8 @@ def node_checks(check, cluster, ports, directory, port):
     code, out = tool("fix", address)
     check("redis-cli --cluster fix finds nothing to mend", code == 0 and "Fixing" not in out, out)
     node = ask(port, "CLUSTER", "MYID")
-    # The tool removes only nodes without slots; the cluster may have given it some.
-    if count := slots(ports[0])[node]:
-        code, out = tool("reshard", address, "--cluster-from", node, "--cluster-to", ask(ports[0], "CLUSTER", "MYID"),
-                         "--cluster-slots", str(count), "--cluster-yes")
-        check("redis-cli --cluster reshard empties a node", code == 0 and slots(ports[0])[node] == 0, out)
+    # A node that has slots is not deleted by redis-cli, and this one is given none within the moment that it takes.
+    ask(ports[0], "CLUSTER", "KVORUM", "RESUME")
     code, out = tool("del-node", address, node)
     ended = until(lambda: added.poll() is not None)
     check("redis-cli --cluster del-node", code == 0 and ended and added.returncode == 0, out)

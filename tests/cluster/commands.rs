@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::harness::{Cluster, Connection, Node, Reply, eventually};
+use super::harness::{Cluster, Connection, Node, Reply, encode, eventually};
 
 #[test]
 fn one_node_without_flags_owns_all_slots_and_keeps_its_data() {
@@ -24,6 +24,33 @@ fn one_node_without_flags_owns_all_slots_and_keeps_its_data() {
     connection.call(&["GET", "none"]).expect("answers");
     let stats = connection.call(&["INFO", "stats"]).expect("answers").text();
     assert!(stats.contains("keyspace_hits:100\r\nkeyspace_misses:1\r\n"), "{stats}");
+}
+
+#[test]
+fn access_marks_are_read_by_the_policy_and_left_by_who_wants_to() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let mut say = |line: &str| connection.call(&line.split(' ').collect::<Vec<_>>()).expect("answers").text();
+    say("CONFIG SET maxmemory-policy allkeys-lfu");
+    assert_eq!((say("SET k v").as_str(), say("OBJECT FREQ k").as_str()), ("OK", "5"));
+    say("CLIENT NO-TOUCH on");
+    assert_eq!((say("GET k").as_str(), say("OBJECT FREQ k").as_str()), ("v", "5"));
+    assert_eq!((say("TOUCH k").as_str(), say("OBJECT FREQ k").as_str()), ("1", "6"));
+    say("CLIENT NO-TOUCH off");
+    say("SET l v");
+    assert_eq!((say("GET l").as_str(), say("OBJECT FREQ l").as_str()), ("v", "6"));
+    assert!(say("OBJECT IDLETIME k").starts_with("ERR An LFU maxmemory policy is selected, idle time not tracked."));
+    say("CONFIG SET maxmemory-policy noeviction");
+    assert!(say("OBJECT IDLETIME k").parse::<u64>().is_ok());
+    assert!(say("OBJECT FREQ k").starts_with("ERR An LFU maxmemory policy is not selected"));
+    // Behind a write of the same turn, reads are answered from the log.
+    say("CONFIG SET maxmemory-policy allkeys-lfu");
+    say("CLIENT NO-TOUCH on");
+    let words: [&[&str]; 3] = [&["SET", "m", "v"], &["GET", "m"], &["OBJECT", "FREQ", "m"]];
+    let turn: Vec<u8> = words.iter().flat_map(|words| encode(words)).collect();
+    connection.send_raw(&turn).expect("sends");
+    let replies = [(); 3].map(|()| connection.receive().expect("answers").text());
+    assert_eq!(replies, ["OK", "v", "5"]);
 }
 
 #[test]
@@ -62,6 +89,38 @@ fn pipelines_of_reads_and_writes_are_answered_in_order() {
             None => assert!(matches!(reply, Reply::Null | Reply::Error(_)), "reply {number}: {reply:?}"),
         }
     }
+}
+
+#[test]
+fn of_a_transaction_that_is_refused_nothing_happens() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let all = |connection: &mut Connection, requests: &[&[&str]]| -> Vec<String> {
+        requests.iter().for_each(|request| connection.send(request).expect("sends"));
+        requests.iter().map(|_| connection.receive().expect("answers").text()).collect()
+    };
+    let replies = all(&mut connection, &[&["MULTI"], &["INCR", "n"], &["GET", "n"], &["exec"], &["GET", "n"]]);
+    let begins = |reply: &str, text: &str| assert!(reply.starts_with(text), "{reply}");
+    begins(&replies[0], "ERR unknown command 'MULTI'");
+    begins(&replies[1], "ERR not run");
+    begins(&replies[2], "ERR not run");
+    begins(&replies[3], "ERR unknown command 'exec'");
+    assert_eq!(replies[4], "(nil)");
+    begins(&all(&mut connection, &[&["multi"]])[0], "ERR unknown command 'multi'");
+    begins(&all(&mut connection, &[&["INCR", "n"]])[0], "ERR not run");
+    begins(&all(&mut connection, &[&["RESET"]])[0], "RESET");
+    assert_eq!(all(&mut connection, &[&["INCR", "n"]]), ["1"]);
+    begins(&all(&mut connection, &[&["MULTI"]])[0], "ERR unknown command 'MULTI'");
+    // Silent for a second in all, but not at once.
+    connection.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nn\r\n$3\r\n").expect("sends");
+    std::thread::sleep(Duration::from_millis(600));
+    connection.send_raw(b"10").expect("sends");
+    std::thread::sleep(Duration::from_millis(600));
+    connection.send_raw(b"0\r\n").expect("sends");
+    begins(&connection.receive().expect("answers").text(), "ERR not run");
+    // It has seen the error, and does not end what has not begun.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(all(&mut connection, &[&["INCR", "n"]]), ["2"]);
 }
 
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.

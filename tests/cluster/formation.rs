@@ -1,8 +1,9 @@
 //! How clusters come to be, and who is refused.
 
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use super::harness::{Cluster, Node, eventually};
+use super::harness::{Cluster, Connection, Node, Reply, eventually};
 
 #[test]
 fn nodes_form_a_cluster_in_any_start_order() {
@@ -58,7 +59,13 @@ fn a_node_that_joins_with_another_group_count_is_refused_with_both_values() {
 
 #[test]
 fn a_restart_needs_no_flag_but_the_ports() {
-    let mut cluster = Cluster::start(3, &[]);
+    let mut cluster = Cluster::prepare(3, &[]);
+    let list: Vec<String> = cluster.ports().iter().map(|port| format!("localhost:{port}")).collect();
+    for node in &mut cluster.nodes {
+        node.replace_flag("--initial-cluster", &list.join(","));
+        node.start();
+    }
+    cluster.wait_ready();
     let mut client = cluster.client();
     client.call(&["SET", "k", "v"]).expect("answers");
     for node in &mut cluster.nodes {
@@ -72,6 +79,16 @@ fn a_restart_needs_no_flag_but_the_ports() {
         || "the key is there".to_owned(),
         || cluster.client().call(&["GET", "k"]).is_ok_and(|reply| reply.text() == "v"),
     );
+    // The host was not named again.
+    let nodes = cluster.nodes[0].ask(&["CLUSTER", "NODES"]).text();
+    assert_eq!(nodes.matches(" localhost:").count(), 3, "{nodes}");
+
+    cluster.nodes[0].kill();
+    cluster.nodes[0].flags.extend(["--replicas".to_owned(), "2".to_owned()]);
+    cluster.nodes[0].start();
+    assert_ne!(cluster.nodes[0].wait(Duration::from_secs(20)), Some(0));
+    let log = cluster.nodes[0].log();
+    assert!(log.contains("replicas 2 here, 3 in the cluster"), "{log}");
 }
 
 #[test]
@@ -139,5 +156,49 @@ fn a_clean_start_and_stop_log_no_warning() {
         assert!(log.contains(" INFO "), "{log}");
         let warnings = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
         assert_eq!(warnings.collect::<Vec<_>>(), [""; 0]);
+    }
+}
+
+/// This machine's, if it is in a network.
+fn own_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+    // Sends nothing.
+    socket.connect(("192.0.2.1", 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(address) => Some(*address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+#[test]
+fn nodes_in_protected_mode_find_each_other_and_serve_nobody_else_elsewhere() {
+    let Some(own) = own_address() else {
+        println!("skipped: this machine has no address but its loopback's");
+        return;
+    };
+    let mut cluster = Cluster::prepare(3, &["--bind", &format!("{own},127.0.0.1")]);
+    let list: Vec<String> = cluster.ports().iter().map(|port| format!("{own}:{port}")).collect();
+    for node in &mut cluster.nodes {
+        node.replace_flag("--initial-cluster", &list.join(","));
+        node.start();
+    }
+    cluster.wait_ready();
+    // A wiped one finds its way back.
+    cluster.nodes[1].kill();
+    cluster.nodes[1].wipe();
+    cluster.nodes[1].start();
+    cluster.wait_ready();
+
+    let from_elsewhere = (own, cluster.nodes[0].port).into();
+    for words in [&["PING"][..], &["CLUSTER", "KVORUM", "STATUS"], &["CLUSTER", "KVORUM", "PROBE", "x"]] {
+        let mut connection = Connection::open_at(from_elsewhere).expect("accepts");
+        // Lines that ask nothing are passed over.
+        connection.send_raw(b"\r\n\n").expect("sends");
+        std::thread::sleep(Duration::from_millis(20));
+        let answer = connection.call(&["CLUSTER", "KVORUM", "PROBE"]).expect("answers");
+        assert!(matches!(answer, Reply::Bulk(_)), "{answer:?}");
+        let answer = connection.call(words).expect("answers").text();
+        assert!(answer.starts_with("DENIED Kvorum is running in protected mode"), "{answer}");
+        assert!(connection.receive().is_err(), "closed after a refusal");
     }
 }

@@ -193,6 +193,9 @@ fn a_dead_node_is_removed_by_force_and_told_so_when_it_is_back() {
         || "it is missed".to_owned(),
         || refusal(&cluster).contains("use --force if it will not come back"),
     );
+    let refusal = operate(&cluster.nodes[0], &["remove-node", &address(&cluster.nodes[1])]).unwrap_err();
+    let expected = format!("{dead} is not connected; 2 node(s) that are up would be left for 3 replicas");
+    assert!(refusal.contains(&expected), "{refusal}");
     let told = operate(&cluster.nodes[0], &["remove-node", &dead, "--force"]).unwrap_or_else(|error| panic!("{error}"));
     assert!(told.contains("has left the cluster"), "{told}");
     cluster.nodes[2].start();

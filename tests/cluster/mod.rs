@@ -1,5 +1,6 @@
 //! Clusters of real nodes: formation, commands over real sockets, failures.
 
+mod addresses;
 mod commands;
 pub mod disks;
 mod failing_sync;

@@ -87,6 +87,14 @@ fn a_node_that_lost_a_part_of_its_directory_is_refused_and_comes_back_with_it() 
         fs::remove_dir_all(&part).expect("removes");
         fs::rename(&away, &part).expect("moves back");
     }
+    let file = node.directory.join("node.kvn");
+    fs::rename(&file, &away).expect("moves");
+    for _ in 0..2 {
+        node.start();
+        assert_ne!(node.wait(Duration::from_secs(20)), Some(0));
+        assert!(node.log().contains("node.kvn is missing"), "{}", node.log());
+    }
+    fs::rename(&away, &file).expect("moves back");
     // What a replica left behind that the topology took away while the node was down.
     let removed = node.directory.join("groups/1-999");
     fs::create_dir_all(removed.join("full")).expect("creates");

@@ -178,6 +178,44 @@ fn nodes_that_restart_together_serve_no_empty_or_stale_read() {
     }
 }
 
+/// The same of a group with one voter: the snapshot ends with an entry of the leadership before, and nobody has to be asked for a lease.
+#[test]
+fn a_node_alone_that_restarts_serves_no_state_of_its_snapshot() {
+    let mut cluster = Cluster::start(1, &["--log-bytes-max", "16mb", "--log-segment-bytes", "4mb"]);
+    let filler = "x".repeat(64 << 10);
+    let mut number = 0;
+    let mut client = cluster.client();
+    let mut set_more = |count: usize| {
+        for _ in 0..count {
+            number += 1;
+            let reply = client.call(&["SET", "k", &format!("{number:08}{filler}")]).expect("answers");
+            assert_eq!(reply, Reply::Simple("OK".to_owned()));
+        }
+        format!("{number:08}")
+    };
+    eventually(
+        Duration::from_secs(20),
+        || "a snapshot".to_owned(),
+        || {
+            set_more(40);
+            cluster.nodes[0].log().contains("wrote a snapshot")
+        },
+    );
+    let newest = set_more(60);
+    cluster.nodes[0].kill();
+    let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let reader = read_from_start(&cluster.nodes[0], &stop, &reads);
+    cluster.nodes[0].start();
+    cluster.wait_ready();
+    let read = || reads.load(Ordering::Relaxed) > 3;
+    eventually(Duration::from_secs(20), || "somebody has read".to_owned(), read);
+    stop.store(true, Ordering::Relaxed);
+    for reply in reader.join().expect("no panic") {
+        let Reply::Bulk(value) = reply else { panic!("{reply:?}") };
+        assert_eq!(String::from_utf8_lossy(&value[..8]), newest);
+    }
+}
+
 /// "Aborted writes that took effect": an error was answered for what then was committed.
 #[test]
 fn an_error_never_belongs_to_a_write_that_took_effect() {

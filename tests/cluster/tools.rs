@@ -258,7 +258,7 @@ fn migrations_under_way_are_shown_and_cancelled() {
     let slots = Slots::new(&cluster, 3);
     let (source, target_id) = (slots.node(slots.source), slots.id(slots.target));
     // Its move would take 12 s.
-    let large = "x".repeat(3_000_000);
+    let large = "x".repeat(12_000_000);
     let set = || source.ask(&["SET", "{t}large", &large]).text();
     eventually(LIMIT, || "it is written".to_owned(), || set() == "OK");
     let (first, last) = block_of(&slots.key_slot);
@@ -267,6 +267,7 @@ fn migrations_under_way_are_shown_and_cancelled() {
         assert_eq!(source.ask(&words).text(), "OK");
         let job = wait_last(source, &["GETSLOTMIGRATIONS"], "migrating");
         assert_eq!(field(&job, "message"), "0 of 1 blocks have moved");
+        assert_eq!(slots.keys(slots.source, &slots.key_slot), ("0".to_owned(), 0), "no tool is to migrate its keys");
         assert_eq!(source.ask(&words).text(), format!("ERR I am already migrating slot {first}."));
         let elsewhere = slots.set(slots.other, &slots.key_slot, "NODE", slots.other);
         assert!(elsewhere.contains("is on its way to group"), "{elsewhere}");
@@ -276,6 +277,7 @@ fn migrations_under_way_are_shown_and_cancelled() {
     }
     assert_eq!(source.ask(&["CLUSTER", "CANCELSLOTMIGRATIONS"]).text(), "ERR No migrations ongoing.");
     assert_eq!(source.ask(&["STRLEN", "{t}large"]).text(), large.len().to_string());
+    assert_eq!(slots.keys(slots.source, &slots.key_slot), ((KEYS + 1).to_string(), 10));
 }
 
 #[test]

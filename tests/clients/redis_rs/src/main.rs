@@ -10,6 +10,8 @@ use redis::cluster::ClusterClient;
 use redis::{AsyncCommands, Commands};
 
 const OPERATIONS: u64 = 2000;
+/// Keys of one MSET or MGET over several slots.
+const SCATTERED: usize = 5;
 
 /// xorshift64*: the run is the same each time.
 struct Random(u64);
@@ -52,6 +54,11 @@ fn sync(client: &ClusterClient) {
                 let _: () = connection.mset(&[(&first, "1"), (&second, "2")]).expect("MSET");
                 let values: Vec<String> = connection.mget(&[&first, &second]).expect("MGET");
                 assert_eq!(values, ["1", "2"]);
+                // The library splits these by slots.
+                let pairs = scattered(number);
+                let _: () = connection.mset(&pairs).expect("MSET over slots");
+                let values: Vec<u64> = connection.mget(keys_of(&pairs)).expect("MGET over slots");
+                assert_eq!(values, [number; SCATTERED]);
             }
             5 => {
                 let mut pipeline = redis::cluster::cluster_pipe();
@@ -85,6 +92,15 @@ fn sync(client: &ClusterClient) {
     }
 }
 
+/// Keys of different slots.
+fn scattered(number: u64) -> [(String, u64); SCATTERED] {
+    std::array::from_fn(|index| (format!("rs:scattered:{number}:{index}"), number))
+}
+
+fn keys_of(pairs: &[(String, u64)]) -> Vec<&str> {
+    pairs.iter().map(|(key, _)| key.as_str()).collect()
+}
+
 async fn asynchronous(client: &ClusterClient) {
     let mut connection = client.get_async_connection().await.expect("connects");
     let mut random = Random(13);
@@ -98,6 +114,31 @@ async fn asynchronous(client: &ClusterClient) {
         let (left, right) = tokio::join!(left.incr::<_, _, i64>(&left_key, 1), right.append::<_, _, i64>(&right_key, "xy"));
         assert_eq!((left.expect("INCR"), right.expect("APPEND")), (1, 2));
         assert_eq!(connection.del::<_, i64>(&left_key).await.expect("DEL"), 1);
+        match number % 3 {
+            0 => {
+                let mut pipeline = redis::pipe();
+                for index in 0..10 {
+                    pipeline.set(format!("{{rs:pipe:{number}}}{index}"), index).ignore();
+                }
+                for index in 0..10 {
+                    pipeline.get(format!("{{rs:pipe:{number}}}{index}"));
+                }
+                let values: Vec<u64> = pipeline.query_async(&mut connection).await.expect("a pipeline");
+                assert_eq!(values, (0..10).collect::<Vec<_>>());
+            }
+            1 => {
+                let (first, second) = (format!("{{rs:async:{number}}}a"), format!("{{rs:async:{number}}}b"));
+                let _: () = connection.mset(&[(&first, "1"), (&second, "2")]).await.expect("MSET");
+                let values: Vec<String> = connection.mget(&[&first, &second]).await.expect("MGET");
+                assert_eq!(values, ["1", "2"]);
+            }
+            _ => {
+                let pairs = scattered(number);
+                let _: () = connection.mset(&pairs).await.expect("MSET over slots");
+                let values: Vec<u64> = connection.mget(keys_of(&pairs)).await.expect("MGET over slots");
+                assert_eq!(values, [number; SCATTERED]);
+            }
+        }
     }
 }
 
