@@ -13,7 +13,7 @@ import statistics
 import tempfile
 
 import plot
-from systems import FSYNC_ALWAYS, fill, load, start_kvorum, start_redis, start_redis_cluster
+from systems import FSYNC_ALWAYS, fill, load, redis_benchmark, start_kvorum, start_redis, start_redis_cluster
 
 MIXES = {"set": {"sets": 1, "gets": 0}, "get": {"sets": 0, "gets": 1}, "mixed": {"sets": 1, "gets": 10}}
 CLUSTER_LOADS = "set:1,set:16,set:64,get:1,get:16,get:64,mixed:16"
@@ -39,6 +39,8 @@ def base(options, command):
 
 
 def figures(system, command, pipeline, options):
+    if options.tool == "redis-benchmark":
+        return redis_benchmark(system, command, pipeline, options.seconds, options.clients, options.size, options.keys)
     run = load(system, pipeline=pipeline, seconds=options.seconds, clients=options.clients, value_bytes=options.size,
                keys=options.keys, **MIXES[command])
     return {"rps": run["rps"], "p50": run["all"]["p50"], "p99": run["all"]["p99"], "cpu_us": run["cpu_us"]}
@@ -73,6 +75,8 @@ def main():
     parser.add_argument("--kvorum", required=True)
     parser.add_argument("--kvorum-flags", default="")
     parser.add_argument("--single", action="store_true", help="one node beside one Redis")
+    parser.add_argument("--tool", choices=["kvorum-load", "redis-benchmark"], default="kvorum-load",
+                        help="what makes the load; redis-benchmark has no mixed one, and takes twice the CPU [kvorum-load]")
     parser.add_argument("--loads", help=f"command:pipeline,... [{CLUSTER_LOADS}; with --single {SINGLE_LOADS}]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="length of one load")
@@ -84,6 +88,8 @@ def main():
     parser.add_argument("--plot", help="draw the figures there, as SVG")
     options = parser.parse_args()
     options.loads = options.loads or (SINGLE_LOADS if options.single else CLUSTER_LOADS)
+    if options.tool == "redis-benchmark":
+        options.loads = ",".join(word for word in options.loads.split(",") if not word.startswith("mixed"))
     directory = tempfile.mkdtemp(prefix="kvorum-compare-")
     systems = []
     try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares Kvorum with Redis on this machine: the same loads on each in turn.
-# Usage: bench/compare.sh [--single] [--rounds N] [--seconds S] [--loads set:16,...] [--json FILE] [--plot FILE]      (see bench/README.md)
+# Usage: bench/compare.sh [--single] [--tool redis-benchmark] [--rounds N] [--seconds S] [--loads set:16,...] [--json FILE] [--plot FILE]      (see bench/README.md)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in redis-server redis-cli python3; do

@@ -337,7 +337,7 @@ fn read_get() -> Work {
     let Some(Run::Read(read)) = table::lookup(b"get").map(|row| row.run) else { panic!("GET is not a read") };
     let key_slots: Vec<KeySlot> =
         (0..requests.len()).map(|index| KeySlot::of_key(&requests.get(index, &bytes)[1])).collect();
-    let time = Time { stamp: NOW, clock: NOW };
+    let time = Time::new(NOW, NOW);
     let mut reply = Reply::new(Protocol::Resp2);
     Work::new(key_slots.len(), move || {
         for (index, key_slot) in key_slots.iter().enumerate() {

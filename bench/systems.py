@@ -131,6 +131,24 @@ def load(system, **flags):
     return result
 
 
+def redis_benchmark(system, command, pipeline, seconds, clients, size, keys):
+    """The same of redis-benchmark, which counts requests, not seconds: a short run first says how many those are."""
+    def run(requests):
+        words = ["redis-benchmark", "-p", str(system.port), *(["--cluster"] if len(system.processes) > 1 else []), "-t", command, "-n",
+                 str(requests), "-P", str(pipeline), "-c", str(clients), "-d", str(size), "-r", str(keys), "--csv"]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=900)
+        if run.returncode:
+            sys.exit(f"bench: redis-benchmark failed on {system.name}: {run.stderr[-500:]}")
+        _, rps, _, _, p50, _, p99, _ = (word.strip('"') for word in run.stdout.strip().splitlines()[-1].split(","))
+        return {"rps": float(rps), "p50": float(p50), "p99": float(p99)}
+
+    requests = max(1000, int(run(20_000)["rps"] * seconds))
+    before = system.cpu_seconds()
+    result = run(requests)
+    result["cpu_us"] = (system.cpu_seconds() - before) * 1e6 / requests
+    return result
+
+
 def fill(system, keys, **flags):
     """Sets each key; again, if leaders moved meanwhile."""
     flags.update({"fill": "yes", "keys": keys, "clients": 12, "pipeline": flags.get("pipeline", 64)})

@@ -21,11 +21,27 @@ enum Value {
     Error(String),
 }
 
+/// The numbers of the keys of each key slot: found once, as who serves what is asked again and again while slots move.
+pub struct Keys(Vec<Vec<u32>>);
+
+impl Keys {
+    pub fn new(options: &Options) -> Keys {
+        let mut by_slot = vec![Vec::new(); KEY_SLOT_COUNT];
+        let mut key = Vec::new();
+        for number in 0..options.keys {
+            key.clear();
+            append_key(&mut key, number, options.key_bytes);
+            by_slot[key_slot(&key)].push(number);
+        }
+        Keys(by_slot)
+    }
+}
+
 /// Asks one node who serves what. A node that is in no cluster serves everything.
 ///
 /// # Errors
 /// It does not answer, or not with what CLUSTER SLOTS answers, or some key has no server.
-pub fn owners(address: &str, options: &Options) -> io::Result<Owners> {
+pub fn owners(address: &str, options: &Options, keys: &Keys) -> io::Result<Owners> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.write_all(b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n")?;
@@ -39,15 +55,9 @@ pub fn owners(address: &str, options: &Options) -> io::Result<Owners> {
     };
     let servers = servers(&ranges, &options.host).ok_or_else(|| unexpected("CLUSTER SLOTS"))?;
     let mut owners = Owners::new();
-    let mut key = Vec::new();
-    for number in 0..options.keys {
-        key.clear();
-        append_key(&mut key, number, options.key_bytes);
-        let server = servers[key_slot(&key)].as_ref().ok_or_else(|| io::Error::other("a key slot has no server"))?;
-        match owners.get_mut(server) {
-            Some(keys) => keys.push(number),
-            None => drop(owners.insert(server.clone(), vec![number])),
-        }
+    for (server, keys) in servers.into_iter().zip(&keys.0).filter(|(_, keys)| !keys.is_empty()) {
+        let server = server.ok_or_else(|| io::Error::other("a key slot has no server"))?;
+        owners.entry(server).or_default().extend_from_slice(keys);
     }
     Ok(owners)
 }

@@ -61,7 +61,7 @@ impl Connection {
     /// Reads once, and tells each request that is now answered, with its outcome.
     pub fn receive(&mut self, buffer: &mut [u8], mut each: impl FnMut(Waiting, Outcome)) -> io::Result<()> {
         let count = match self.stream.read(buffer) {
-            Ok(0) => return Err(io::Error::other("a node closed a connection")),
+            Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "a node closed a connection")),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),

@@ -1,13 +1,13 @@
 //! The loop: requests out when they are due, replies in, latencies counted. One thread; it shares its cores with the servers.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use crate::cluster::{Owners, append_key, owners};
+use crate::cluster::{Keys, append_key, owners};
 use crate::connection::{Command, Connection, Outcome, Waiting};
 use crate::histogram::Histogram;
 use crate::options::Options;
@@ -23,6 +23,7 @@ const READ_BYTES: usize = 1 << 18;
 const WAIT_MAX: u64 = 100_000_000;
 
 /// One node's keys, and how many of them a fill has set.
+#[derive(Default)]
 struct Node {
     address: String,
     keys: Vec<u32>,
@@ -34,6 +35,7 @@ struct Node {
 
 pub struct Run {
     options: Options,
+    keys: Keys,
     epoll: OwnedFd,
     nodes: Vec<Node>,
     connections: Vec<Connection>,
@@ -63,12 +65,11 @@ struct Counts {
 
 impl Run {
     pub fn new(options: Options) -> io::Result<Run> {
-        let owners = owners(&format!("{}:{}", options.host, options.port), &options)?;
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut run = Run {
             value: format!("${}\r\n{}\r\n", options.value_bytes, "x".repeat(options.value_bytes)).into_bytes(),
-            epoll,
-            nodes: nodes(owners),
+            keys: Keys::new(&options),
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            nodes: Vec::new(),
             connections: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
             start: Instant::now(),
@@ -78,14 +79,33 @@ impl Run {
             reloaded: None,
             options,
         };
+        run.load(&format!("{}:{}", run.options.host, run.options.port))?;
         for index in 0..run.options.clients.max(run.nodes.len()) {
-            let node = index % run.nodes.len();
-            let connection = Connection::open(&run.nodes[node].address, node)?;
-            epoll::add(&run.epoll, &connection.stream, EventData::new_u64(index as u64), EventFlags::IN)?;
-            run.nodes[node].connections.push(index);
-            run.connections.push(connection);
+            run.connect(index % run.nodes.len())?;
         }
         Ok(run)
+    }
+
+    /// Asks this node who serves what. A node that is new here has no connection yet.
+    fn load(&mut self, address: &str) -> io::Result<()> {
+        let owners = owners(address, &self.options, &self.keys)?;
+        self.nodes.iter_mut().for_each(|node| node.keys.clear());
+        for (address, keys) in owners {
+            match self.nodes.iter_mut().find(|node| node.address == address) {
+                Some(node) => node.keys = keys,
+                None => self.nodes.push(Node { address, keys, ..Node::default() }),
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, node: usize) -> io::Result<()> {
+        let index = self.connections.len();
+        let connection = Connection::open(&self.nodes[node].address, node)?;
+        epoll::add(&self.epoll, &connection.stream, EventData::new_u64(index as u64), EventFlags::IN)?;
+        self.nodes[node].connections.push(index);
+        self.connections.push(connection);
+        Ok(())
     }
 
     /// Does it, and gives its figures as JSON.
@@ -275,7 +295,7 @@ impl Run {
         let now = self.elapsed();
         let is_in_time = self.start.elapsed() <= self.options.duration;
         let counts = &mut self.counts;
-        self.connections[index].receive(buffer, |request, outcome| {
+        let received = self.connections[index].receive(buffer, |request, outcome| {
             match outcome {
                 Outcome::Done => {}
                 Outcome::Missing => counts.missing += 1,
@@ -288,19 +308,60 @@ impl Run {
             counts.in_time += u64::from(is_in_time);
             let latencies = if request.command == Command::Set { &mut counts.sets } else { &mut counts.gets };
             latencies.add(now.saturating_sub(request.since));
-        })
+        });
+        match received {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => self.part(index, error),
+            received => received,
+        }
     }
 
-    /// Keys that moved to a node without connections are left out from then on.
+    /// A node that has left its cluster closes its connections; any other should not.
+    fn part(&mut self, index: usize, closed: io::Error) -> io::Result<()> {
+        let node = self.connections[index].node;
+        if !self.nodes[node].keys.is_empty() {
+            self.reload()?;
+        }
+        let connection = &self.connections[index];
+        if !self.nodes[node].keys.is_empty() || !connection.waiting.is_empty() {
+            return Err(closed);
+        }
+        epoll::delete(&self.epoll, &connection.stream)?;
+        self.nodes[node].connections.retain(|one| *one != index);
+        Ok(())
+    }
+
     fn reload_after_moved(&mut self) -> io::Result<()> {
         if self.counts.moved == self.moved_seen || self.reloaded.is_some_and(|at| at.elapsed() < RELOAD_PAUSE) {
             return Ok(());
         }
+        self.reload()
+    }
+
+    /// A node that is new gets as many connections as each had at the start. In a closed loop those that had nothing to ask for begin.
+    fn reload(&mut self) -> io::Result<()> {
         (self.moved_seen, self.reloaded) = (self.counts.moved, Some(Instant::now()));
-        let mut owners = owners(&self.nodes[0].address, &self.options)?;
-        self.nodes.iter_mut().for_each(|node| node.keys = owners.remove(&node.address).unwrap_or_default());
-        if self.nodes.iter().all(|node| node.keys.is_empty()) {
-            return Err(io::Error::other("none of the nodes serves any key now"));
+        let known = self.nodes.iter().filter(|node| !node.keys.is_empty()).map(|node| node.address.clone());
+        // One of them may have left.
+        let loaded = known.collect::<Vec<_>>().iter().fold(None, |loaded, address| match loaded {
+            Some(Ok(())) => loaded,
+            _ => Some(self.load(address)),
+        });
+        loaded.unwrap_or_else(|| Err(io::Error::other("none of the nodes serves any key now")))?;
+        let serving = self.nodes.iter().filter(|node| !node.keys.is_empty()).count();
+        for node in 0..self.nodes.len() {
+            while !self.nodes[node].keys.is_empty()
+                && self.nodes[node].connections.len() < self.options.clients / serving
+            {
+                self.connect(node)?;
+            }
+        }
+        if self.options.rate == 0.0 {
+            let idle = |index: &usize| self.connections[*index].waiting.is_empty();
+            (0..self.connections.len())
+                .filter(idle)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .try_for_each(|index| self.send_batch(index))?;
         }
         Ok(())
     }
@@ -322,9 +383,4 @@ impl Run {
             late.json()
         )
     }
-}
-
-fn nodes(owners: Owners) -> Vec<Node> {
-    let node = |(address, keys)| Node { address, keys, filled: 0, connections: Vec::new(), turn: 0 };
-    owners.into_iter().map(node).collect()
 }
