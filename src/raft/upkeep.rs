@@ -50,7 +50,6 @@ impl Upkeep {
     /// Runs until it is aborted with its group.
     pub async fn run(self) {
         let mut resume = KeySlot::new(0).expect("0 is a key slot");
-        let mut snapshot_index = 0;
         loop {
             // What space is left is for what clients wait for.
             let more_due = if self.group.leads() && !self.group.refuses_writes() {
@@ -60,7 +59,7 @@ impl Upkeep {
             } else {
                 false
             };
-            self.snapshot(&mut snapshot_index).await;
+            self.snapshot().await;
             self.purge().await;
             free_flushed(self.group.keyspace()).await;
             if !more_due {
@@ -107,18 +106,17 @@ impl Upkeep {
         matches!(self.group.submit(chunk).await, ChunkOutcome::Replied { .. }) && more
     }
 
-    async fn snapshot(&self, snapshot_index: &mut u64) {
+    async fn snapshot(&self) {
         self.group.state().metrics.log_bytes.set(self.log.bytes() as f64);
         let Applied { log_id, membership, .. } = self.group.state().applied();
         let Some(applied) = log_id else { return };
         let before = membership.voter_ids().filter(|voter| *voter < self.group.replica().0).count();
         let log_bytes_wanted = snapshot_at(self.log_bytes_max, before as u64);
-        let wanted = self.log.bytes_since_snapshot() >= log_bytes_wanted && applied.index > *snapshot_index;
-        if !wanted || self.space.is_short() {
+        let covers_more = self.log.snapshot_index() < Some(applied.index);
+        if !covers_more || self.log.bytes_since_snapshot() < log_bytes_wanted || self.space.is_short() {
             return;
         }
-        *snapshot_index = applied.index;
-        // A failure to start one is tried again when the log grows.
+        // openraft forgets the request while it builds one: asked for again at the next tick.
         let _ = self.group.raft().trigger().snapshot().await;
     }
 

@@ -56,6 +56,11 @@ impl GroupLog {
         self.tail.lock().bytes_since_snapshot()
     }
 
+    /// Index of the last entry that a snapshot covers.
+    pub fn snapshot_index(&self) -> Option<u64> {
+        self.tail.lock().snapshot.map(|snapshot| snapshot.index)
+    }
+
     /// Index through which entries may go when the newest `bytes` of those a snapshot covers stay; at most `entries` at a time.
     pub fn purgeable(&self, bytes: u64, entries: usize) -> Option<u64> {
         self.tail.lock().purgeable(bytes, entries)
