@@ -1,7 +1,9 @@
 """What clients notice while a cluster grows, shrinks and has a node replaced: 3 nodes to 5, to 4, to 3, and one for another, under full load.
 
 The load is bench/load's, as fast as it goes; beside it checking clients count up keys of their own, one request at a time, and compare every value in the end. For
-each step: how long it took until groups, replicas and slots were even, throughput in windows of two seconds against before, longest wait of a checking client.
+each step: how long it took until groups, replicas and slots were where they should be, within a fifth, and the slots of a group against its share; throughput in
+windows of two seconds against before, longest wait of a checking client. In the end the cluster is asked what is still to be moved: a group's share is of slots,
+bytes and requests, and what is off by more than a tenth is evened out after a minute.
 """
 import argparse
 import json
@@ -56,9 +58,9 @@ class Cluster:
         replicas = {}
         for replica in (replica for group in groups for replica in group["replicas"]):
             replicas[replica["node"]] = replicas.get(replica["node"], 0) + 1
-        slots, share = [group["slot_count"] for group in groups], SLOTS / nodes
+        self.shares = [group["slot_count"] * nodes / SLOTS for group in groups]
         done = len(status["nodes"]) == len(groups) == nodes and not status["moves"]
-        return (done and max(slots) <= share * 1.2 and min(slots) >= share * 0.8
+        return (done and max(self.shares) <= 1.2 and min(self.shares) >= 0.8
                 and max(replicas.values()) - min(replicas.values()) <= 1)
 
 
@@ -143,7 +145,7 @@ def run_step(cluster, load, checkers, name, change, nodes):
     seconds, longest_s = time.monotonic() - began, max(checker.longest_s for checker in checkers)
     load.step = "after " + name
     time.sleep(REST_S)
-    return name, seconds, longest_s
+    return name, seconds, longest_s, cluster.shares
 
 
 def tell(load, steps):
@@ -151,11 +153,11 @@ def tell(load, steps):
     for step, window in load.windows:
         rate.setdefault(step, []).append(window["requests"] / window["seconds"])
     before = statistics.median(rate["before"])
-    print(f"{'':14} {'seconds':>8} {'requests/s: median':>19} {'lowest':>9} {'of before':>10} {'longest wait':>13}")
+    print(f"{'':14} {'seconds':>8} {'requests/s: median':>19} {'lowest':>9} {'of before':>10} {'longest wait':>13} {'slots of share':>15}")
     print(f"{'before':14} {'':8} {before:19.0f} {min(rate['before']):9.0f}")
-    for name, seconds, longest_s in steps:
+    for name, seconds, longest_s, shares in steps:
         during = rate.get(name) or [float("nan")]
-        print(f"{name:14} {seconds:8.1f} {statistics.median(during):19.0f} {min(during):9.0f} {min(during) / before:9.2f}x {longest_s * 1000:10.0f} ms")
+        print(f"{name:14} {seconds:8.1f} {statistics.median(during):19.0f} {min(during):9.0f} {min(during) / before:9.2f}x {longest_s * 1000:10.0f} ms {min(shares):8.2f}..{max(shares):.2f}")
 
 
 def run(options, directory):
@@ -174,8 +176,12 @@ def run(options, directory):
             ("one replaced", lambda: replace(cluster), 3),
         ]
         steps = [run_step(cluster, load, checkers, *change) for change in changes]
+        began = time.monotonic()
+        wait_for(lambda: "Nothing is to be moved" in cluster.operate("rebalance", "--dry-run"), "evening out", EVEN_S_MAX)
+        evened = f"rebalance --dry-run: nothing is to be moved {time.monotonic() - began:.0f} s after the last step"
         stop([load, *checkers])
         tell(load, steps)
+        print(evened)
         failed = sum(window["failed"] for _, window in load.windows)
         missing = sum(window["missing"] for _, window in load.windows)
         errors = [error for checker in checkers for error in checker.errors]

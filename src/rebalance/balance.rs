@@ -17,6 +17,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A node that has just joined may be there to replace one that is about to leave.
 const QUIET_AFTER: Duration = Duration::from_secs(5);
+/// After a batch of slots or a replica has moved, clients have the machine to themselves for as long as that took, or this long if that is shorter: what
+/// the move of much data takes is limited by the bytes that are sent.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// What was asked for so long ago counts a third of what is asked for now.
 const MEMORY_SECONDS: f64 = 25.0;
 
@@ -38,8 +41,11 @@ pub struct Balance {
     asked: Option<u64>,
     /// As the topology has it.
     placed_by_hand: Option<BTreeMap<GroupId, BTreeSet<Slot>>>,
-    /// The slots that were moved last, and where to.
-    last: Option<(GroupId, BTreeSet<Slot>)>,
+    /// The slots that are moved, where to, and since when.
+    last: Option<(GroupId, BTreeSet<Slot>, Instant)>,
+    /// Replicas are on their way since then.
+    placing: Option<Instant>,
+    rests_until: Instant,
     /// When it was seen that some of them are not there.
     failed_at: Option<Instant>,
 }
@@ -59,6 +65,8 @@ impl Balance {
             asked: None,
             placed_by_hand: None,
             last: None,
+            placing: None,
+            rests_until: now,
             failed_at: None,
         }
     }
@@ -72,14 +80,27 @@ impl Balance {
         self.nodes_since.elapsed() >= QUIET_AFTER
     }
 
+    /// Whether what moved last has only just arrived; `moving`: replicas are on their way. To be asked again and again.
+    pub fn rests(&mut self, moving: bool) -> bool {
+        let now = Instant::now();
+        if moving {
+            self.placing.get_or_insert(now);
+        } else if let Some(began) = self.placing.take() {
+            self.rests_until = now + (now - began).min(REST_MAX);
+        }
+        now < self.rests_until
+    }
+
     /// Whether it is time to look at what slots cost; to be asked when no slot is on its way. What did not come to its end is not begun again at once.
     pub fn is_due(&mut self, topology: &Topology) -> bool {
-        if let Some((to, slots)) = self.last.take()
-            && slots.iter().any(|slot| topology.group_of(*slot) != to)
-        {
-            self.failed_at = Some(Instant::now());
+        let now = Instant::now();
+        if let Some((to, slots, began)) = self.last.take() {
+            self.rests_until = now + (now - began).min(REST_MAX);
+            if slots.iter().any(|slot| topology.group_of(*slot) != to) {
+                self.failed_at = Some(now);
+            }
         }
-        if self.failed_at.is_some_and(|failed| failed.elapsed() < PATIENCE) {
+        if now < self.rests_until || self.failed_at.is_some_and(|failed| failed.elapsed() < PATIENCE) {
             return false;
         }
         self.wait_for_operator(topology);
@@ -130,7 +151,7 @@ impl Balance {
 
     /// Slots begin to move.
     pub fn note_moves(&mut self, to: GroupId, slots: BTreeSet<Slot>) {
-        (self.evening, self.last) = (true, Some((to, slots)));
+        (self.evening, self.last) = (true, Some((to, slots, Instant::now())));
     }
 
     /// Slots have been uneven for long enough.
@@ -191,6 +212,28 @@ mod tests {
         assert!(!balance.is_due(&topology));
         tokio::time::advance(PATIENCE).await;
         assert!(balance.is_due(&topology));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_move_clients_have_as_much_time_as_it_took_but_no_more_than_a_second() {
+        let (mut balance, topology) = (Balance::new(), fixture_topology(3, 3, 3));
+        let slot = topology.slots_of(GroupId(1)).next().expect("it has some");
+        for (took_ms, rest_ms) in [(300, 300), (20_000, 1000)] {
+            balance.note_moves(GroupId(1), [slot].into());
+            tokio::time::advance(Duration::from_millis(took_ms)).await;
+            assert!(!balance.is_due(&topology));
+            tokio::time::advance(Duration::from_millis(rest_ms - 1)).await;
+            assert!(!balance.is_due(&topology), "{took_ms}");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(balance.is_due(&topology), "{took_ms}");
+
+            assert!(!balance.rests(true), "a replica moves");
+            tokio::time::advance(Duration::from_millis(took_ms)).await;
+            assert!(!balance.rests(true));
+            assert!(balance.rests(false));
+            tokio::time::advance(Duration::from_millis(rest_ms)).await;
+            assert!(!balance.rests(false) && balance.is_due(&topology), "{took_ms}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

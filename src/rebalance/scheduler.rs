@@ -66,6 +66,9 @@ async fn step(replication: &Replication, balance: &mut Balance) -> bool {
     let topology = replication.newest_topology();
     let mut now = situation(replication, &topology, &led);
     now.quiet = balance.is_quiet(&topology);
+    if balance.rests(!now.moving.is_empty()) {
+        return true;
+    }
     let next = next_placement(&now);
     if let Some(op) = &next {
         propose(replication, op).await;

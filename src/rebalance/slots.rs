@@ -13,7 +13,7 @@ use crate::slot::{SLOT_COUNT, Slot};
 /// Slots move when a group's weight is further from its share than this part of it.
 const UNEVEN: f64 = 0.1;
 /// Slots of one op: between two of them everything is looked at again, and a pause takes effect.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 /// A cluster that holds less is evened out by the number of slots.
 const BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Requests per second; the same.
