@@ -1,12 +1,12 @@
 //! `kvorum cluster move-slots`: starts moves through any node, then shows how they go until they are over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::client::NodeClient;
 use super::status::troubles;
-use crate::cluster::{ClusterStatus, MoveProgress};
+use crate::cluster::{ClusterStatus, GroupStatus, MoveProgress};
 use crate::config::HostPort;
 use crate::slot::{Slot, Slots};
 
@@ -24,6 +24,8 @@ struct Sent {
     bytes: u64,
 }
 
+type Counts = BTreeMap<(u32, String), Sent>;
+
 #[derive(Debug)]
 struct Journey {
     to: u32,
@@ -35,7 +37,7 @@ struct Journey {
     seen: bool,
     began: Instant,
     sent: Sent,
-    last: Sent,
+    last: Counts,
 }
 
 pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32) -> Result<String, String> {
@@ -103,19 +105,24 @@ fn owned_by(status: &ClusterStatus, group: u32) -> BTreeSet<u16> {
     group.into_iter().flat_map(|group| &group.slot_ranges).flat_map(|(first, last)| *first..=*last).collect()
 }
 
-fn sent(status: &ClusterStatus) -> Sent {
-    let sum = |figure: fn(&crate::cluster::GroupStatus) -> u64| status.groups.iter().map(figure).sum();
-    Sent { keys: sum(|group| group.moved_keys), bytes: sum(|group| group.moved_bytes) }
+/// By group and leader, each of which counts for itself; those that did not answer are missing.
+fn sent(status: &ClusterStatus) -> Counts {
+    let counted = |group: &GroupStatus| {
+        let sent = Sent { keys: group.moved_keys?, bytes: group.moved_bytes? };
+        Some(((group.id, group.leader.clone()?), sent))
+    };
+    status.groups.iter().filter_map(counted).collect()
 }
 
 impl Journey {
     /// A line on how it goes, and whether it is over.
     fn look(&mut self, status: &ClusterStatus) -> (String, bool) {
-        // Leaders count since they started: what a lost one had counted is not known any more.
-        let now = sent(status);
-        self.sent.keys += now.keys.saturating_sub(self.last.keys);
-        self.sent.bytes += now.bytes.saturating_sub(self.last.bytes);
-        self.last = now;
+        // What a leader had counted when it was first seen is of other moves.
+        for (counter, now) in sent(status) {
+            let last = self.last.insert(counter, now).unwrap_or(now);
+            self.sent.keys += now.keys.saturating_sub(last.keys);
+            self.sent.bytes += now.bytes.saturating_sub(last.bytes);
+        }
         let is_open = |state| matches!(state, MoveProgress::Waiting | MoveProgress::Repeating);
         let own = || status.moves.iter().filter(|slot_move| self.slots.contains(&slot_move.slot));
         let all_there = self.slots.is_subset(&owned_by(status, self.to));
@@ -185,11 +192,17 @@ mod tests {
             told(&mut journey, &status)
                 .starts_with("0 of 2 slots moved, 0 keys, 0.0 of about 40.0 MB, 0.0 MB/s, ? left")
         );
-        (status.groups[1].moved_bytes, status.groups[1].moved_keys) = (10_000_000, 7);
+        (status.groups[1].moved_bytes, status.groups[1].moved_keys) = (Some(10_000_000), Some(7));
+        // A leader that counts since long ago is seen for the first time.
+        let group = &mut status.groups[0];
+        (group.moved_bytes, group.moved_keys) = (None, None);
+        told(&mut journey, &status);
+        (status.groups[0].moved_bytes, status.groups[0].moved_keys) = (Some(90_000_000), Some(90));
+        status.groups[0].leader = Some("another".to_owned());
         let line = told(&mut journey, &status);
         assert!(line.starts_with("0 of 2 slots moved, 7 keys, 10.0 of about 40.0 MB, 1.0 MB/s, 30 s left"), "{line}");
         // A slot that has much written to it.
-        status.groups[1].moved_bytes = 50_000_000;
+        status.groups[1].moved_bytes = Some(50_000_000);
         assert!(told(&mut journey, &status).contains("0 s left"));
         journey.bytes = None;
         status.moves[0].state = MoveProgress::Done;

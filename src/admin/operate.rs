@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use super::client::{ClientError, NodeClient};
-use super::status::{held, hindrance};
+use super::status::{PAUSED, held, hindrance};
 use crate::clock::Timestamp;
 use crate::cluster::{ClusterStatus, Event, NodeState};
 use crate::config::HostPort;
@@ -108,19 +108,23 @@ pub fn resume(members: &Members) -> Result<String, String> {
 
 /// Shows the plan; then, unless that was all, watches it being carried out.
 pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
+    // Asked before: it also lets go of what was placed by hand.
+    if !dry_run && plan(members)?.paused {
+        return Err(PAUSED.to_owned());
+    }
     if !dry_run {
         members.order(&["EVEN"])?;
     }
     let plan = plan(members)?;
     let mut text = plan_text(&plan);
+    if plan.paused {
+        text.push_str(&format!("{PAUSED}\n"));
+    }
     if dry_run && plan.held_slots > 0 {
         text.push_str(&format!("{}; this plan is what that does.\n", held(plan.held_slots)));
     }
     if dry_run || plan.steps.is_empty() {
         return Ok(text);
-    }
-    if plan.paused {
-        return Err(format!("{text}rebalancing is paused: `kvorum cluster resume-rebalance` lets it go on"));
     }
     text.push_str("The cluster does this by itself; this command only watches, and may be stopped.");
     say(&text);

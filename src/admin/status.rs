@@ -61,12 +61,19 @@ pub fn table(status: &ClusterStatus) -> String {
         line(format_args!("{}", columns(&["SLOTS", "FROM", "TO", "MOVE"], move_rows(status)).trim_end()));
         troubles(status).for_each(|trouble| line(format_args!("{trouble}")));
     }
+    if status.paused {
+        line(format_args!(""));
+        line(format_args!("{PAUSED}"));
+    }
     if status.held_slots > 0 {
         line(format_args!(""));
         line(format_args!("{}", held(status.held_slots)));
     }
     text
 }
+
+/// Nothing that is planned, asked for or needed begins.
+pub const PAUSED: &str = "REBALANCING IS PAUSED: no replica is rebuilt, no node is drained, no slot moves by itself, until `kvorum cluster resume-rebalance`";
 
 /// That an operator's moves bind the scheduler, and what ends that.
 pub fn held(slots: usize) -> String {
@@ -245,8 +252,8 @@ pub(super) fn example() -> ClusterStatus {
         slot_count,
         slot_ranges,
         keys: (number > 0).then_some(1000),
-        moved_keys: 0,
-        moved_bytes: 0,
+        moved_keys: Some(0),
+        moved_bytes: Some(0),
         move_trouble: (number > 0).then(|| "group 2 has no leader now".to_owned()),
     };
     ClusterStatus {
@@ -263,6 +270,7 @@ pub(super) fn example() -> ClusterStatus {
             .map(|slot| MoveStatus { id: slot.into(), slot, from: 1, to: 2, state: MoveProgress::Waiting })
             .collect(),
         held_slots: 7,
+        paused: false,
     }
 }
 

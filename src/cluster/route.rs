@@ -44,7 +44,8 @@ impl RouteTable {
                 return GroupRoute::Local;
             }
             let leader = hints.leader(group).filter(|leader| leader.node != own && hints.is_current(group));
-            match leader.and_then(|leader| topology.node(leader.node)) {
+            // One that is nowhere says where it is within a second.
+            match leader.and_then(|leader| topology.node(leader.node)).filter(|info| info.is_known()) {
                 Some(info) => GroupRoute::Moved(info.address().to_string().into()),
                 None => GroupRoute::Park,
             }

@@ -19,6 +19,9 @@ pub struct ClusterStatus {
     /// Slots that stay where an operator has moved them.
     #[serde(default)]
     pub held_slots: usize,
+    /// Rebalancing is paused by an operator.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// A slot's move between groups that is not over, or not cleaned up.
@@ -82,11 +85,11 @@ pub struct GroupStatus {
     pub slot_ranges: Vec<(u16, u16)>,
     /// `None` if neither the leader answers nor the asked node has a replica of the group.
     pub keys: Option<u64>,
-    /// Sent to other groups by the leader's process since it started; 0 if the leader does not answer.
+    /// Sent to other groups by the leader's process since it started; `None` if the leader does not answer.
     #[serde(default)]
-    pub moved_keys: u64,
+    pub moved_keys: Option<u64>,
     #[serde(default)]
-    pub moved_bytes: u64,
+    pub moved_bytes: Option<u64>,
     /// Why the last step of a move to another group failed, if none has come to its end since.
     #[serde(default)]
     pub move_trouble: Option<String>,

@@ -144,6 +144,7 @@ fn a_member_keeps_its_host_unless_another_is_given() {
         ("10.0.0.1", &["--bind", "0.0.0.0,10.0.0.9"], "10.0.0.1:6379"),
         ("10.0.0.1", &[], "10.0.0.1:6379"),
         ("node-1", &[], "node-1:6379"),
+        ("node-1", &["--bind", "10.0.0.9"], "node-1:6379"),
         ("10.0.0.1", &["--bind", "127.0.0.1,10.0.0.1"], "10.0.0.1:6379"),
         // Both have this port, so neither is known to be this node's.
         ("10.0.0.1", &["--initial-cluster", other_ports], "10.0.0.1:6379"),

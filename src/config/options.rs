@@ -238,7 +238,8 @@ impl Config {
         let ip = registered.parse::<IpAddr>().ok();
         let was_loopback = ip.is_some_and(|ip| ip.is_loopback());
         let is_wide = self.bind.iter().any(IpAddr::is_unspecified);
-        let kept = is_wide || !was_loopback && ip.is_some_and(|ip| self.bind.contains(&ip));
+        // A name was given once, and by no --bind.
+        let kept = is_wide || ip.is_none_or(|ip| !was_loopback && self.bind.contains(&ip));
         // The loopback address is the default, and no way to a node that was elsewhere.
         let moved = || self.bound_host().filter(|bound| !kept && (was_loopback || !bound.is_loopback()));
         let host = self.named_host().or_else(|| moved().map(|host| host.to_string()));

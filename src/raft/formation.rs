@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -261,7 +262,7 @@ fn is_about_password(text: &str) -> bool {
 }
 
 /// What a node that joins is to the member that is registered at its address and does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Newcomer {
     /// Its next incarnation: what that one had is gone, so it is replaced at once.
     Returning,

@@ -137,8 +137,12 @@ pub enum ProposeError {
 }
 
 /// Proposes `op` on the meta leader. All meta ops are idempotent, so an unknown outcome may be tried again.
-pub async fn propose(raft: &MetaRaft, state: &MetaState, op: &MetaOp) -> Result<MetaOutcome, ProposeError> {
-    let leader = state.leadership(raft).ok_or(ProposeError::NotLeader)?;
+pub async fn propose(
+    raft: &MetaRaft,
+    state: &MetaState,
+    leader: LeaderId,
+    op: &MetaOp,
+) -> Result<MetaOutcome, ProposeError> {
     let seq = state.seq.fetch_add(1, Ordering::Relaxed);
     let body = postcard::to_stdvec(op).expect("a meta op encodes");
     let (kind, stamp, origin) = (BatchKind::Meta, Timestamp::wall_now(), state.origin);

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, ReplicaId, Topology};
+use crate::cluster::{Address, GroupId, MetaError, MetaOp, NodeId, Probe, ReplicaId, Topology};
 use crate::raft::addresses::check_reachable;
-use crate::raft::formation::{self, JoinFailure, Newcomer};
+use crate::raft::formation::Newcomer;
 use crate::raft::meta::ProposeError;
 use crate::raft::replication::Replication;
 use crate::raft::{AskReply, PeerState, Receiver};
@@ -33,13 +33,16 @@ pub(super) const ASK_MOVE_PART: u8 = 6;
 const ASK_COMMIT: u8 = 7;
 /// The body is empty: how often is each slot asked for, as the scheduler there has seen it?
 pub(super) const ASK_SLOT_RATES: u8 = 8;
+/// The body is postcard of a join's meta op, encoded, and what the newcomer is: admit it.
+const ASK_JOIN: u8 = 9;
 /// Beyond it questions are dropped, and asked again.
 const ANSWERED_AT_ONCE: usize = 64;
 /// Groups that are asked for a commit at a time.
 const COMMITS_AT_ONCE: usize = 16;
 /// Less than an operator's command waits for its answer, and longer than an election takes.
 const PROPOSE_WAIT_MAX: Duration = Duration::from_secs(6);
-const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
+const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
+const HINT_POLL: Duration = Duration::from_millis(20);
 const TRANSFER_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Less than what the joining node allows for the whole of it.
 const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -102,6 +105,7 @@ async fn answer(replication: &Arc<Replication>, kind: u8, body: &Bytes) -> Vec<u
         ASK_TRANSFER => encode(&transfer_to(replication, body).await),
         ASK_PROPOSE => encode(&propose_for(replication, body).await),
         ASK_COMMIT => encode(&commit_for(replication, body).await),
+        ASK_JOIN => encode(&join_for(replication, body).await),
         ASK_LED_GROUPS => replication.encoded_led_groups(),
         ASK_MOVE => replication.answer_move(body).await,
         ASK_MOVE_PART => encode(&replication.take_part(body)),
@@ -155,6 +159,14 @@ async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), NotPr
     replication.propose(&op).await.map(|_| ()).map_err(NotProposed::from)
 }
 
+/// What it holds, and that it asked from its own address, was looked at where it asked.
+async fn join_for(replication: &Replication, body: &[u8]) -> Result<Vec<u8>, String> {
+    let (op, newcomer): (Vec<u8>, Newcomer) = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+    let op = replication.check_join(&op, newcomer)?;
+    let admitted = replication.admit(&op).await;
+    admitted.unwrap_or_else(|| Err("the meta group has no leader now".to_owned()))
+}
+
 /// Of the member that is registered at `address`, which is not up.
 fn check_given_up(topology: &Topology, address: &Address, joiner: NodeId) -> Result<(), String> {
     let holder = topology.node_at(address).filter(|holder| *holder != joiner);
@@ -191,10 +203,21 @@ impl Replication {
         let Some(leader) = self.hints().leader(GroupId::META) else {
             return Err(NotProposed::Later("the meta group has no leader now".to_owned()));
         };
-        let answer = self.ask(leader.node, ASK_PROPOSE, &op.encode(), TRANSFER_WAIT_MAX).await;
+        let op = op.encode();
+        let asked = self.ask(leader.node, ASK_PROPOSE, &op, TRANSFER_WAIT_MAX);
         let unanswered = |error| NotProposed::Later(format!("the leader of the meta group does not answer: {error}"));
-        let answer = answer.map_err(|error| unanswered(error.to_string()))?;
+        let answer = tokio::select! {
+            answer = asked => answer.map_err(|error| unanswered(error.to_string()))?,
+            () = self.meta_leader_changes(leader.node) => return Err(unanswered("another leads it now".to_owned())),
+        };
         postcard::from_bytes::<Result<(), NotProposed>>(&answer).map_err(|error| unanswered(error.to_string()))?
+    }
+
+    /// § A slot may be frozen until the meta group answers: a leader that hangs is not waited for once there is another.
+    async fn meta_leader_changes(&self, from: NodeId) {
+        while self.hints().leader(GroupId::META).is_none_or(|leader| leader.node == from) {
+            tokio::time::sleep(HINT_POLL).await;
+        }
     }
 
     /// Makes this node the leader of every group it has a replica of; `CLUSTER FAILOVER`.
@@ -220,6 +243,18 @@ impl Replication {
     /// Takes a new node in, here or through the meta leader; the topology it starts with, encoded. An error that starts with
     /// "refused: " is final, after others the node tries again. `held`, encoded, are the groups that the node is about to give up copies of.
     pub async fn join(&self, op: &[u8], newcomer: Newcomer, held: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        let decoded = self.check_join(op, newcomer)?;
+        if let Some(held) = held {
+            let held = postcard::from_bytes(held).map_err(|error| format!("refused: {error}"))?;
+            self.check_spared(&held).await?;
+        }
+        match self.admit(&decoded).await {
+            Some(outcome) => outcome,
+            None => self.admit_elsewhere(op, newcomer).await,
+        }
+    }
+
+    fn check_join(&self, op: &[u8], newcomer: Newcomer) -> Result<MetaOp, String> {
         let op = MetaOp::decode(op).map_err(|error| format!("refused: {error}"))?;
         let MetaOp::Join { node, info, .. } = &op else { return Err("refused: not a join".to_owned()) };
         check_reachable(info)?;
@@ -229,20 +264,30 @@ impl Replication {
         if newcomer == Newcomer::Stranger {
             check_given_up(&self.newest_topology(), &info.address(), *node)?;
         }
-        if let Some(held) = held {
-            let held = postcard::from_bytes(held).map_err(|error| format!("refused: {error}"))?;
-            self.check_spared(&held).await?;
+        Ok(op)
+    }
+
+    /// `None` if this node does not lead the meta group.
+    async fn admit(&self, op: &MetaOp) -> Option<Result<Vec<u8>, String>> {
+        match self.propose(op).await {
+            Ok(_) => Some(Ok(self.newest_topology().encode())),
+            Err(ProposeError::Refused(error @ MetaError::NotFounded)) => Some(Err(error.to_string())),
+            Err(ProposeError::Refused(error)) => Some(Err(format!("refused: {error}"))),
+            Err(ProposeError::Unknown) => Some(Err(ProposeError::Unknown.to_string())),
+            Err(ProposeError::NotLeader) => None,
         }
-        match self.propose(&op).await {
-            Ok(_) => Ok(self.newest_topology().encode()),
-            Err(ProposeError::Refused(error)) => Err(format!("refused: {error}")),
-            Err(ProposeError::Unknown) => Err(ProposeError::Unknown.to_string()),
-            Err(ProposeError::NotLeader) => {
-                let leader = self.meta_leader().filter(|leader| *leader != self.address());
-                let Some(leader) = leader else { return Err("the meta group has no leader now".to_owned()) };
-                self.join_at(&leader, &op, newcomer).await
-            }
-        }
+    }
+
+    /// By the peers' connection. § At its client port the meta leader would see this node's address, not the one that the newcomer asks from.
+    async fn admit_elsewhere(&self, op: &[u8], newcomer: Newcomer) -> Result<Vec<u8>, String> {
+        let leader = self.hints().leader(GroupId::META).filter(|leader| leader.node != self.node());
+        let Some(leader) = leader else { return Err("the meta group has no leader now".to_owned()) };
+        let body = encode(&(op, newcomer));
+        let answer = self.ask(leader.node, ASK_JOIN, &body, JOIN_WAIT_MAX).await;
+        let unanswered =
+            |error: &dyn std::fmt::Display| format!("the leader of the meta group does not answer: {error}");
+        let answer = answer.map_err(|error| unanswered(&error))?;
+        postcard::from_bytes::<Result<Vec<u8>, String>>(&answer).map_err(|error| unanswered(&error))?
     }
 
     /// § The copies that a node gives up may be what a group's quorum counted on, or the only ones. They are needed no more once the group
@@ -284,19 +329,6 @@ impl Replication {
         let holder = self.newest_topology().node_at(address).filter(|holder| *holder != joiner)?;
         let is_up = |peer: &PeerState| peer.node == holder && peer.connected_for.is_some();
         (holder == self.node() || self.peers().iter().any(is_up)).then_some(holder)
-    }
-
-    async fn join_at(&self, leader: &Address, op: &MetaOp, newcomer: Newcomer) -> Result<Vec<u8>, String> {
-        // What it held was looked at here.
-        let (password, held) = (self.password(), BTreeSet::new());
-        let ask = formation::join(op, newcomer, &held, password.as_ref(), leader);
-        let answer = tokio::time::timeout(JOIN_WAIT_MAX, ask).await;
-        let answer = answer.map_err(|_| format!("{leader} does not answer"))?;
-        match answer {
-            Ok(topology) => Ok(topology.encode()),
-            Err(JoinFailure::Refused(reason)) => Err(format!("refused: {reason}")),
-            Err(JoinFailure::Later(reason)) => Err(reason.strip_prefix("ERR ").unwrap_or(&reason).to_owned()),
-        }
     }
 }
 

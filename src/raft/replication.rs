@@ -291,12 +291,6 @@ impl Replication {
         self.meta.leadership(&self.meta_raft).is_some()
     }
 
-    /// The client address of the meta group's leader, if one is known.
-    pub fn meta_leader(&self) -> Option<cluster::Address> {
-        let hint = self.hints().leader(GroupId::META)?;
-        self.topology().node(hint.node).map(NodeInfo::address)
-    }
-
     /// True once the founding plan is committed and every group that is in use has had a leader or an election. Stays true through elections, during which
     /// requests wait, while a group is made, and when all nodes are started again and a group finds no quorum: the others must be looked after.
     pub fn is_formed(&self) -> bool {
@@ -306,6 +300,9 @@ impl Replication {
 
     /// Err says what is missing: a replica that has not started, or a group without a known leader.
     pub fn readiness(&self) -> Result<(), String> {
+        if !self.meta.is_founded() {
+            return Err("the cluster is not founded yet".to_owned());
+        }
         let topology = self.topology();
         for (group, _) in topology.replicas_on(self.node) {
             if self.group(group).is_none() {
@@ -319,10 +316,9 @@ impl Replication {
     }
 
     pub async fn propose(&self, op: &MetaOp) -> Result<MetaOutcome, ProposeError> {
-        if self.leads_meta() {
-            self.check_address(op).await?;
-        }
-        meta::propose(&self.meta_raft, &self.meta, op).await
+        let leader = self.meta.leadership(&self.meta_raft).ok_or(ProposeError::NotLeader)?;
+        self.check_address(op).await?;
+        meta::propose(&self.meta_raft, &self.meta, leader, op).await
     }
 
     pub fn meta_membership(&self) -> MembershipStatus {

@@ -24,9 +24,9 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes of a snapshot that wait in the kernel's memory. The log's next sync, and so every client, waits behind all that is given to the disk at
 /// once: behind 100 MB for half a second.
-const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
+const UNSYNCED_BYTES_MAX: u64 = 256 * 1024;
 
-/// Writes, and syncs at every mebibyte of the file.
+/// Writes, and syncs whenever the file has come so much further.
 pub fn write_in_steps(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_at(bytes, offset)?;
     let end = offset + bytes.len() as u64;

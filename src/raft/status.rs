@@ -75,6 +75,7 @@ impl Replication {
             groups: groups.collect(),
             moves: topology.moves().map(move_status).collect(),
             held_slots: topology.held_count(),
+            paused: topology.is_paused(),
         }
     }
 
@@ -174,8 +175,8 @@ impl Replication {
             slot_count: slot_ranges.iter().map(|(first, last)| u32::from(last - first) + 1).sum(),
             slot_ranges,
             keys: known.keys,
-            moved_keys: known.moved.0,
-            moved_bytes: known.moved.1,
+            moved_keys: led.map(|led| led.moved.0),
+            moved_bytes: led.map(|led| led.moved.1),
             move_trouble: known.move_trouble,
         }
     }

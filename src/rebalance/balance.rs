@@ -100,12 +100,16 @@ impl Balance {
                 self.failed_at = Some(now);
             }
         }
-        if now < self.rests_until || self.failed_at.is_some_and(|failed| failed.elapsed() < PATIENCE) {
-            return false;
-        }
         self.wait_for_operator(topology);
         let asked = self.asked.replace(topology.evening_asked());
-        self.evening |= asked.is_some_and(|asked| asked != topology.evening_asked());
+        if asked.is_some_and(|asked| asked != topology.evening_asked()) {
+            (self.evening, self.failed_at) = (true, None);
+        }
+        // A node that leaves waits for the rest.
+        let patience = if is_urgent(topology) { QUIET_AFTER } else { PATIENCE };
+        if now < self.rests_until || self.failed_at.is_some_and(|failed| failed.elapsed() < patience) {
+            return false;
+        }
         // While nothing may move, what slots cost is looked at all the same: a plan that is shown goes by it.
         let hurries = !topology.is_paused() && (self.evening || is_urgent(topology));
         hurries || self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)

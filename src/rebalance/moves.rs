@@ -183,15 +183,17 @@ impl Driver {
     /// § No slot is frozen unless the meta group has just answered: without it none that is frozen is ever served again, by either group.
     async fn send_most(&self, sending: &mut Sending<'_>, id: MoveId) -> Result<SemaphorePermit<'_>, SendingError> {
         sending.begin().await?;
-        sending.until_little_is_left().await?;
-        let permit = self.freezing.acquire().await.expect("it is never closed");
         loop {
+            sending.until_little_is_left().await?;
+            // Given back where the meta group is too slow: other slots are not to wait for this one.
+            let permit = self.freezing.acquire().await.expect("it is never closed");
             sending.until_little_is_left().await?;
             let asked = Instant::now();
             match self.replication.propose_anywhere(&MetaOp::ConfirmMove { id }).await {
                 Ok(()) if asked.elapsed() <= self.frozen_max => return sending.check().map(|()| permit),
                 Ok(()) => (),
                 Err(error) => {
+                    drop(permit);
                     tracing::info!(%id, error, "a slot is not frozen yet: the meta group does not confirm its move");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::cluster::{GroupId, MoveId, MoveState};
 use crate::keyspace::{BucketExport, Delta, Encoded};
 use crate::raft::{
@@ -11,8 +13,11 @@ use crate::slot::{KeySlot, Slot};
 
 /// A page is one message, unless a key is too long for that.
 const PAGE_BYTES_MAX: usize = PART_BYTES;
-/// Between two tries of a step.
-const CALL_PAUSE: Duration = Duration::from_millis(10);
+/// Between two tries of a step, while clients wait and while they do not.
+const FROZEN_CALL_PAUSE: Duration = Duration::from_millis(10);
+const CALL_PAUSE: Duration = Duration::from_millis(100);
+/// A target that changes its leader has all that was staged; so long is one waited for, or the slot would be sent from its beginning each time.
+const LEADERLESS_MAX: Duration = Duration::from_secs(5);
 /// Within the time that a slot may be frozen, so that an answer that is lost costs only a part of it.
 const FROZEN_CALLS: u32 = 4;
 
@@ -197,20 +202,24 @@ impl<'a> Sending<'a> {
 
     /// An answer that was lost is asked for again: a step that was logged already does nothing. Of a frozen slot, until the time is over.
     async fn call(&self, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, SendingError> {
-        let (wait_max, tries_max) = match self.pace {
-            Pace::Limited => (STEP_WAIT_MAX, 2),
-            Pace::Frozen { call_max } => (call_max, usize::MAX),
+        let (wait_max, pause, tried_max) = match self.pace {
+            Pace::Limited => (STEP_WAIT_MAX, CALL_PAUSE, LEADERLESS_MAX),
+            Pace::Frozen { call_max } => (call_max, FROZEN_CALL_PAUSE, Duration::MAX),
         };
-        let mut tries = 1;
+        let (began, mut told) = (Instant::now(), false);
         loop {
             match self.replication.call_move(self.to, self.slot, step, page, wait_max).await {
                 Ok(answer) => return Ok(answer),
                 Err(error @ CallMoveError::RefusedForGood { .. }) => return Err(error.into()),
-                Err(error) if tries >= tries_max => return Err(error.into()),
-                Err(error) => tracing::info!(slot = %self.slot, %error, "a step of a move is asked for again"),
+                Err(error) if began.elapsed() >= tried_max => return Err(error.into()),
+                Err(error) if !told => tracing::info!(slot = %self.slot, %error, "a step of a move is asked for again"),
+                Err(_) => (),
             }
-            tries += 1;
-            tokio::time::sleep(CALL_PAUSE).await;
+            told = true;
+            tokio::time::sleep(pause).await;
+            if self.pace == Pace::Limited {
+                self.check()?;
+            }
         }
     }
 

@@ -84,10 +84,11 @@ impl<'a> Plan<'a> {
             slots.entry(topology.group_of(slot)).or_default().insert(slot);
         }
         let load = |slots: &BTreeSet<Slot>| slots.iter().map(|slot| weights.of(*slot)).sum();
-        // One that an operator has emptied stays so, unless the slots of a group that goes need a place.
-        let takes =
-            |group: &GroupId| !leaving.contains(group) && (!leaving.is_empty() || !topology.is_emptied_by_hand(*group));
-        let staying = slots.iter().filter(|(group, _)| takes(group));
+        let stays = |group: &GroupId| !leaving.contains(group);
+        // One that an operator has emptied stays so, unless there is no other place for the slots of a group that goes.
+        let fills = |group: &GroupId| stays(group) && !topology.is_emptied_by_hand(*group);
+        let no_other = !slots.keys().any(fills);
+        let staying = slots.iter().filter(|(group, _)| fills(group) || no_other && stays(group));
         let loads: BTreeMap<GroupId, f64> = staying.map(|(group, slots)| (*group, load(slots))).collect();
         let share = 1.0 / loads.len() as f64;
         Self { weights, slots, loads, share, topology }

@@ -32,6 +32,8 @@ const READ_BYTES_MAX: usize = 64 << 10;
 const KEPT_BYTES_MAX: usize = 64 << 10;
 /// Beyond this, doubling costs little.
 const BROUGHT_BYTES_MAX: usize = 8 << 20;
+/// How long a client that has sent MULTI may stop between two requests of what follows.
+const TRANSACTION_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Offsets of words are 32 bits wide.
 const QUERY_BYTES_MAX: usize = 4 << 30;
 /// § A connection that a stopping node closes must have been silent for so long: a client never learns what became of a request that is on
@@ -105,6 +107,7 @@ enum Event {
 
 impl Connection<'_> {
     async fn run(&mut self) -> io::Result<()> {
+        let mut answered = tokio::time::Instant::now();
         loop {
             let event = match self.session.client.signal() {
                 Signal::Kill => return Ok(()),
@@ -116,6 +119,20 @@ impl Connection<'_> {
                     Ok(event) => event,
                     Err(_) => return self.farewell().await,
                 },
+                Signal::None | Signal::Trim if self.refuses_transaction() => {
+                    // § What is there to be read was sent before the node stood still: that is no silence of the client.
+                    match tokio::time::timeout_at(answered + TRANSACTION_SILENCE_MAX, self.wait()).await {
+                        Ok(event) => event,
+                        Err(_) => {
+                            let unread = rustix::io::ioctl_fionread(self.read_half.as_ref());
+                            if unread.is_ok_and(|bytes| bytes == 0) {
+                                self.session.refused = None;
+                            }
+                            answered = tokio::time::Instant::now();
+                            continue;
+                        }
+                    }
+                }
                 Signal::None | Signal::Trim => self.wait().await,
             };
             match event {
@@ -123,11 +140,12 @@ impl Connection<'_> {
                 Event::Read(Ok(0)) => return self.farewell().await,
                 Event::Read(Ok(count)) => {
                     self.shared.stats.count_read(count as u64);
-                    self.session.note_arrival();
                     if self.answer().await? == Flow::Close {
                         return self.farewell().await;
                     }
-                    self.session.note_answered();
+                    if self.session.refused.is_some() {
+                        answered = tokio::time::Instant::now();
+                    }
                 }
                 Event::Read(Err(error)) => return Err(error),
                 Event::Writable(writable) => {
@@ -141,6 +159,11 @@ impl Connection<'_> {
                 Event::Signalled => self.trim(),
             }
         }
+    }
+
+    /// Between two requests of a client whose transaction is refused.
+    fn refuses_transaction(&self) -> bool {
+        self.session.refused.is_some() && self.buffer.is_empty()
     }
 
     async fn wait(&mut self) -> Event {

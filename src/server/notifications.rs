@@ -87,7 +87,7 @@ fn migrated(over: BTreeMap<Slot, GroupId>, before: &Topology, now: &Topology, hi
     let address = |topology: &Topology, group| {
         let leader = hints.leader(group).map(|leader| leader.node).filter(|node| topology.node(*node).is_some());
         let node = leader.or_else(|| topology.presumed_leader(group))?;
-        topology.node(node).map(|info| info.address().to_string())
+        topology.node(node).filter(|info| info.is_known()).map(|info| info.address().to_string())
     };
     let entries: Vec<(String, String, String)> = moved
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -20,9 +20,6 @@ pub enum ReplyMode {
     SkipNext,
 }
 
-/// How long a client that has sent MULTI may stop in the middle of what follows.
-const TRANSACTION_SILENCE_MAX: Duration = Duration::from_secs(1);
-
 /// Whether the connection lives on after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a connection that has to be closed must not read on"]
@@ -30,14 +27,6 @@ pub enum Flow {
     Continue,
     /// What was answered is sent, then the connection is closed.
     Close,
-}
-
-/// A transaction that is not run.
-#[derive(Debug, Clone, Copy)]
-pub struct RefusedTransaction {
-    pub since: Instant,
-    /// When the server had last answered what had come.
-    pub active: Instant,
 }
 
 #[derive(Debug)]
@@ -48,8 +37,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Groups that this connection has written to, for WAIT, and the entry that answered it last in each.
     pub written: Vec<(GroupId, Option<u64>)>,
-    /// After a refused MULTI, until EXEC or DISCARD is; see `turn.rs`.
-    pub refused: Option<RefusedTransaction>,
+    /// Since when a transaction is refused, until EXEC or DISCARD is; see `turn.rs`.
+    pub refused: Option<Instant>,
     /// CLIENT MAINT_NOTIFICATIONS ON.
     pub notifications: Option<broadcast::Receiver<Bytes>>,
 }
@@ -65,18 +54,6 @@ impl Session {
             written: Vec::new(),
             refused: None,
             notifications: None,
-        }
-    }
-
-    /// Something has come. A client that was silent for long has seen that its transaction was refused.
-    pub fn note_arrival(&mut self) {
-        self.refused = self.refused.filter(|refused| refused.active.elapsed() < TRANSACTION_SILENCE_MAX);
-    }
-
-    /// What came is answered: the time that took was no silence of the client.
-    pub fn note_answered(&mut self) {
-        if let Some(refused) = &mut self.refused {
-            refused.active = Instant::now();
         }
     }
 

@@ -4,8 +4,8 @@
 //! for a commit or for a leader, whichever packet it came in, and replies leave strictly in order.
 //!
 //! There are no transactions. § A client that uses one sends it whole, and takes the error for MULTI for that of the transaction: what follows must not
-//! happen, so all is refused up to EXEC or DISCARD. One that has been silent for a second has seen the error, and is answered again; one that goes on and on
-//! is cut off.
+//! happen, so all is refused up to EXEC or DISCARD. One that sends nothing for a second after a whole request has seen the error, and is answered again (a network that
+//! takes longer between two parts of a transaction would deceive us here); one that goes on and on is cut off.
 //!
 //! A turn is a run of stretches. Commands that look at the node as a whole (SCAN, INFO, CLIENT PAUSE, ..) stand alone between
 //! two stretches: everything before them is complete when they run.
@@ -23,7 +23,7 @@ use crate::server::dispatch::{Dispatch, dispatch};
 use crate::server::latency::LatencyEvent;
 use crate::server::output::{Output, hung_up};
 use crate::server::places::{Assembled, Place, assemble, bytes_of};
-use crate::server::session::{Flow, RefusedTransaction, ReplyMode, Session};
+use crate::server::session::{Flow, ReplyMode, Session};
 use crate::server::settle::{Patience, Routed, wait_for_route};
 use crate::server::shared::Shared;
 use crate::server::slowlog::SlowCommand;
@@ -261,8 +261,7 @@ impl Turn<'_, '_> {
         let args = self.requests.get(request, self.bytes);
         let is = |name: &[u8]| args.get(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
         let error = if is(b"multi") {
-            let now = Instant::now();
-            self.session.refused = Some(RefusedTransaction { since: now, active: now });
+            self.session.refused = Some(Instant::now());
             WireError::unknown_command(&args)
         } else if is(b"exec") || is(b"discard") {
             self.session.refused = None;
@@ -274,7 +273,7 @@ impl Turn<'_, '_> {
         error.reply(&mut self.output.reply);
         self.shared.stats.count_error(&self.output.reply.buffer()[mark..]);
         self.mute(mark);
-        let endless = self.session.refused.is_some_and(|refused| refused.since.elapsed() > TRANSACTION_MAX);
+        let endless = self.session.refused.is_some_and(|since| since.elapsed() > TRANSACTION_MAX);
         if endless { Flow::Close } else { Flow::Continue }
     }
 

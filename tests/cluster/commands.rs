@@ -111,12 +111,17 @@ fn of_a_transaction_that_is_refused_nothing_happens() {
     begins(&all(&mut connection, &[&["RESET"]])[0], "RESET");
     assert_eq!(all(&mut connection, &[&["INCR", "n"]]), ["1"]);
     begins(&all(&mut connection, &[&["MULTI"]])[0], "ERR unknown command 'MULTI'");
-    // Silent for a second in all, but not at once.
-    connection.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nn\r\n$3\r\n").expect("sends");
-    std::thread::sleep(Duration::from_millis(600));
-    connection.send_raw(b"10").expect("sends");
-    std::thread::sleep(Duration::from_millis(600));
+    // Silent in the middle of a request.
+    connection.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nn\r\n$3\r\n10").expect("sends");
+    std::thread::sleep(Duration::from_millis(1200));
     connection.send_raw(b"0\r\n").expect("sends");
+    begins(&connection.receive().expect("answers").text(), "ERR not run");
+    // The node stands still, not the client.
+    cluster.nodes[0].signal("STOP");
+    cluster.nodes[0].wait_stopped();
+    connection.send(&["INCR", "n"]).expect("sends");
+    std::thread::sleep(Duration::from_millis(1200));
+    cluster.nodes[0].signal("CONT");
     begins(&connection.receive().expect("answers").text(), "ERR not run");
     // It has seen the error, and does not end what has not begun.
     std::thread::sleep(Duration::from_millis(1200));

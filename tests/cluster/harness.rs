@@ -349,13 +349,16 @@ impl Node {
         }
     }
 
-    /// The whole answer of a page of the HTTP port.
+    /// The whole answer of a page of the HTTP port; an error text if there is none.
     pub fn ask_http(&self, path: &str) -> String {
-        let mut answer = String::new();
-        let mut connection = Connection::open(self.port + HTTP_OFFSET).expect("accepts");
-        connection.send_raw(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("sends");
-        connection.reader().read_to_string(&mut answer).expect("answers");
-        answer
+        let asked = || {
+            let mut connection = Connection::open_at((self.host, self.port + HTTP_OFFSET).into())?;
+            connection.send_raw(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+            let mut answer = String::new();
+            connection.reader().read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        asked().unwrap_or_else(|error: std::io::Error| error.to_string())
     }
 
     pub fn is_ready(&self) -> bool {

@@ -10,6 +10,7 @@ mod members;
 mod moves;
 mod net;
 mod nodes;
+mod protected;
 mod random;
 mod report;
 mod run;
