@@ -126,6 +126,9 @@ pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
     if dry_run || plan.steps.is_empty() {
         return Ok(text);
     }
+    if plan.paused {
+        return Err(text);
+    }
     text.push_str("The cluster does this by itself; this command only watches, and may be stopped.");
     say(&text);
     let mut progress = Progress::default();

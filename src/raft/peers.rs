@@ -160,11 +160,13 @@ async fn propose_for(replication: &Replication, body: &[u8]) -> Result<(), NotPr
 }
 
 /// What it holds, and that it asked from its own address, was looked at where it asked.
-async fn join_for(replication: &Replication, body: &[u8]) -> Result<Vec<u8>, String> {
+async fn join_for(replication: &Replication, body: &[u8]) -> Result<(), String> {
     let (op, newcomer): (Vec<u8>, Newcomer) = postcard::from_bytes(body).map_err(|error| error.to_string())?;
     let op = replication.check_join(&op, newcomer)?;
-    let admitted = replication.admit(&op).await;
-    admitted.unwrap_or_else(|| Err("the meta group has no leader now".to_owned()))
+    match replication.admit(&op).await {
+        Some(outcome) => outcome,
+        None => Err("the meta group has no leader now".to_owned()),
+    }
 }
 
 /// Of the member that is registered at `address`, which is not up.
@@ -249,8 +251,16 @@ impl Replication {
             self.check_spared(&held).await?;
         }
         match self.admit(&decoded).await {
-            Some(outcome) => outcome,
-            None => self.admit_elsewhere(op, newcomer).await,
+            Some(outcome) => outcome?,
+            None => self.admit_elsewhere(op, newcomer).await?,
+        }
+        let MetaOp::Join { node, .. } = decoded else { return Err("refused: not a join".to_owned()) };
+        let mut topologies = self.newest_topologies();
+        let knows =
+            |topology: &Option<Arc<Topology>>| topology.as_ref().is_some_and(|known| known.node(node).is_some());
+        match tokio::time::timeout(TRANSFER_WAIT_MAX, topologies.wait_for(knows)).await {
+            Ok(Ok(_)) => Ok(self.newest_topology().encode()),
+            Ok(Err(_)) | Err(_) => Err("this node has not heard yet that it is a member".to_owned()),
         }
     }
 
@@ -268,9 +278,9 @@ impl Replication {
     }
 
     /// `None` if this node does not lead the meta group.
-    async fn admit(&self, op: &MetaOp) -> Option<Result<Vec<u8>, String>> {
+    async fn admit(&self, op: &MetaOp) -> Option<Result<(), String>> {
         match self.propose(op).await {
-            Ok(_) => Some(Ok(self.newest_topology().encode())),
+            Ok(_) => Some(Ok(())),
             Err(ProposeError::Refused(error @ MetaError::NotFounded)) => Some(Err(error.to_string())),
             Err(ProposeError::Refused(error)) => Some(Err(format!("refused: {error}"))),
             Err(ProposeError::Unknown) => Some(Err(ProposeError::Unknown.to_string())),
@@ -279,7 +289,7 @@ impl Replication {
     }
 
     /// By the peers' connection. § At its client port the meta leader would see this node's address, not the one that the newcomer asks from.
-    async fn admit_elsewhere(&self, op: &[u8], newcomer: Newcomer) -> Result<Vec<u8>, String> {
+    async fn admit_elsewhere(&self, op: &[u8], newcomer: Newcomer) -> Result<(), String> {
         let leader = self.hints().leader(GroupId::META).filter(|leader| leader.node != self.node());
         let Some(leader) = leader else { return Err("the meta group has no leader now".to_owned()) };
         let body = encode(&(op, newcomer));
@@ -287,7 +297,7 @@ impl Replication {
         let unanswered =
             |error: &dyn std::fmt::Display| format!("the leader of the meta group does not answer: {error}");
         let answer = answer.map_err(|error| unanswered(&error))?;
-        postcard::from_bytes::<Result<Vec<u8>, String>>(&answer).map_err(|error| unanswered(&error))?
+        postcard::from_bytes::<Result<(), String>>(&answer).map_err(|error| unanswered(&error))?
     }
 
     /// § The copies that a node gives up may be what a group's quorum counted on, or the only ones. They are needed no more once the group

@@ -300,9 +300,6 @@ impl Replication {
 
     /// Err says what is missing: a replica that has not started, or a group without a known leader.
     pub fn readiness(&self) -> Result<(), String> {
-        if !self.meta.is_founded() {
-            return Err("the cluster is not founded yet".to_owned());
-        }
         let topology = self.topology();
         for (group, _) in topology.replicas_on(self.node) {
             if self.group(group).is_none() {

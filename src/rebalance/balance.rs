@@ -106,7 +106,7 @@ impl Balance {
             (self.evening, self.failed_at) = (true, None);
         }
         // A node that leaves waits for the rest.
-        let patience = if is_urgent(topology) { QUIET_AFTER } else { PATIENCE };
+        let patience = if topology.leaving_groups().is_empty() { PATIENCE } else { QUIET_AFTER };
         if now < self.rests_until || self.failed_at.is_some_and(|failed| failed.elapsed() < patience) {
             return false;
         }

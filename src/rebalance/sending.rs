@@ -202,7 +202,7 @@ impl<'a> Sending<'a> {
 
     /// An answer that was lost is asked for again: a step that was logged already does nothing. Of a frozen slot, until the time is over.
     async fn call(&self, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, SendingError> {
-        let (wait_max, pause, tried_max) = match self.pace {
+        let (wait_max, mut pause, tried_max) = match self.pace {
             Pace::Limited => (STEP_WAIT_MAX, CALL_PAUSE, LEADERLESS_MAX),
             Pace::Frozen { call_max } => (call_max, FROZEN_CALL_PAUSE, Duration::MAX),
         };
@@ -219,6 +219,8 @@ impl<'a> Sending<'a> {
             tokio::time::sleep(pause).await;
             if self.pace == Pace::Limited {
                 self.check()?;
+                // A page that is refused for another reason is not to be sent over and over.
+                pause *= 2;
             }
         }
     }

@@ -40,12 +40,14 @@ pub async fn led_groups(shared: &Shared) -> Result<Vec<Arc<Group>>, WireError> {
 async fn led_groups_until(shared: &Shared, give_up: Instant) -> Result<Vec<Arc<Group>>, WireError> {
     let replication = &shared.replication;
     let mut led = Vec::new();
-    let topology = replication.topology();
     // § By the topology: a replica that is still starting is not among the groups yet, and its keys would be missing. A group without slots, and
     // none on the way to it, has no keys to wait for.
     let is_led = |group: GroupId| replication.group(group).is_some_and(|group| group.leads());
+    // Looked at anew after each wait.
+    let is_in_use = |group: GroupId| replication.topology().is_in_use(group) || is_led(group);
+    let topology = replication.topology();
     let here = topology.replicas_on(replication.node()).map(|(group, _)| group);
-    for group in here.filter(|group| topology.is_in_use(*group) || is_led(*group)) {
+    for group in here.filter(|group| is_in_use(*group)) {
         led.extend(led_until(group, shared, give_up).await?);
     }
     Ok(led)
