@@ -20,6 +20,8 @@ const QUIET_AFTER: Duration = Duration::from_secs(5);
 /// After a batch of slots or a replica has moved, clients have the machine to themselves for as long as that took, or this long if that is shorter: what
 /// the move of much data takes is limited by the bytes that are sent.
 const REST_MAX: Duration = Duration::from_secs(1);
+/// Requests per second of all clients together: where there are fewer, moves disturb nobody and do not rest.
+const BUSY_RATE_MIN: f64 = 500.0;
 /// What was asked for so long ago counts a third of what is asked for now.
 const MEMORY_SECONDS: f64 = 25.0;
 
@@ -80,13 +82,17 @@ impl Balance {
         self.nodes_since.elapsed() >= QUIET_AFTER
     }
 
+    fn rest_after(&self, took: Duration) -> Duration {
+        if self.rates.iter().sum::<f64>() < BUSY_RATE_MIN { Duration::ZERO } else { took.min(REST_MAX) }
+    }
+
     /// Whether what moved last has only just arrived; `moving`: replicas are on their way. To be asked again and again.
     pub fn rests(&mut self, moving: bool) -> bool {
         let now = Instant::now();
         if moving {
             self.placing.get_or_insert(now);
         } else if let Some(began) = self.placing.take() {
-            self.rests_until = now + (now - began).min(REST_MAX);
+            self.rests_until = now + self.rest_after(now - began);
         }
         now < self.rests_until
     }
@@ -95,7 +101,7 @@ impl Balance {
     pub fn is_due(&mut self, topology: &Topology) -> bool {
         let now = Instant::now();
         if let Some((to, slots, began)) = self.last.take() {
-            self.rests_until = now + (now - began).min(REST_MAX);
+            self.rests_until = now + self.rest_after(now - began);
             if slots.iter().any(|slot| topology.group_of(*slot) != to) {
                 self.failed_at = Some(now);
             }
@@ -222,6 +228,10 @@ mod tests {
     async fn after_a_move_clients_have_as_much_time_as_it_took_but_no_more_than_a_second() {
         let (mut balance, topology) = (Balance::new(), fixture_topology(3, 3, 3));
         let slot = topology.slots_of(GroupId(1)).next().expect("it has some");
+        balance.note_moves(GroupId(1), [slot].into());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(balance.is_due(&topology), "nobody asks for anything");
+        balance.rates.fill(1.0);
         for (took_ms, rest_ms) in [(300, 300), (20_000, 1000)] {
             balance.note_moves(GroupId(1), [slot].into());
             tokio::time::advance(Duration::from_millis(took_ms)).await;
