@@ -13,9 +13,8 @@ use crate::slot::{KeySlot, Slot};
 
 /// A page is one message, unless a key is too long for that.
 const PAGE_BYTES_MAX: usize = PART_BYTES;
-/// Between two tries of a step, while clients wait and while they do not.
-const FROZEN_CALL_PAUSE: Duration = Duration::from_millis(10);
-const CALL_PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries of a step; while no client waits, longer each time.
+const CALL_PAUSE: Duration = Duration::from_millis(10);
 /// A target that changes its leader has all that was staged; so long is one waited for, or the slot would be sent from its beginning each time.
 const LEADERLESS_MAX: Duration = Duration::from_secs(5);
 /// Within the time that a slot may be frozen, so that an answer that is lost costs only a part of it.
@@ -202,11 +201,11 @@ impl<'a> Sending<'a> {
 
     /// An answer that was lost is asked for again: a step that was logged already does nothing. Of a frozen slot, until the time is over.
     async fn call(&self, step: &MoveOp, page: &[u8]) -> Result<MoveAnswer, SendingError> {
-        let (wait_max, mut pause, tried_max) = match self.pace {
-            Pace::Limited => (STEP_WAIT_MAX, CALL_PAUSE, LEADERLESS_MAX),
-            Pace::Frozen { call_max } => (call_max, FROZEN_CALL_PAUSE, Duration::MAX),
+        let (wait_max, tried_max) = match self.pace {
+            Pace::Limited => (STEP_WAIT_MAX, LEADERLESS_MAX),
+            Pace::Frozen { call_max } => (call_max, Duration::MAX),
         };
-        let (began, mut told) = (Instant::now(), false);
+        let (began, mut pause, mut told) = (Instant::now(), CALL_PAUSE, false);
         loop {
             match self.replication.call_move(self.to, self.slot, step, page, wait_max).await {
                 Ok(answer) => return Ok(answer),

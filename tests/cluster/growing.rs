@@ -9,7 +9,7 @@ use super::failures::{Written, check_nothing_lost, write_at_ease};
 use super::harness::{Cluster, Node, eventually};
 
 /// Steps that no machine is too slow for.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 /// Elections for want of processor time, where many nodes share two cores, are not what these tests are about.
 const AT_EASE: [&str; 6] =
     ["--heartbeat-ms", "200", "--election-timeout-min-ms", "1000", "--election-timeout-max-ms", "2000"];
