@@ -6,12 +6,13 @@ mod load;
 
 use std::collections::HashMap;
 
-use redis::cluster::ClusterClient;
-use redis::{AsyncCommands, Commands};
+use redis::cluster::{ClusterClient, ClusterConnection};
+use redis::{AsyncCommands, Commands, ErrorKind, RedisResult, ServerErrorKind};
 
 const OPERATIONS: u64 = 2000;
 /// Keys of one MSET or MGET over several slots.
 const SCATTERED: usize = 5;
+const FOLLOWED_MAX: usize = 5;
 
 /// xorshift64*: the run is the same each time.
 struct Random(u64);
@@ -56,8 +57,9 @@ fn sync(client: &ClusterClient) {
                 assert_eq!(values, ["1", "2"]);
                 // The library splits these by slots.
                 let pairs = scattered(number);
-                let _: () = connection.mset(&pairs).expect("MSET over slots");
-                let values: Vec<u64> = connection.mget(keys_of(&pairs)).expect("MGET over slots");
+                let _: () = followed(&mut connection, &pairs, |connection| connection.mset(&pairs)).expect("MSET over slots");
+                let values: Vec<u64> =
+                    followed(&mut connection, &pairs, |connection| connection.mget(keys_of(&pairs))).expect("MGET over slots");
                 assert_eq!(values, [number; SCATTERED]);
             }
             5 => {
@@ -90,6 +92,26 @@ fn sync(client: &ClusterClient) {
             }
         }
     }
+}
+
+/// The library's synchronous connection follows MOVED for a command of one slot, and hands it to the caller for one that it has split. A
+/// leadership may change hands at any time, on a busy machine most of all: do what such a caller does. A read of each key brings its new map.
+fn followed<T>(
+    connection: &mut ClusterConnection,
+    pairs: &[(String, u64)],
+    mut command: impl FnMut(&mut ClusterConnection) -> RedisResult<T>,
+) -> RedisResult<T> {
+    for _ in 0..FOLLOWED_MAX {
+        match command(connection) {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
+                for (key, _) in pairs {
+                    let _: Option<u64> = connection.get(key)?;
+                }
+            }
+            result => return result,
+        }
+    }
+    command(connection)
 }
 
 /// Keys of different slots.
