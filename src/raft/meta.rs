@@ -306,6 +306,8 @@ impl RaftStateMachine<TypeConfig> for MetaMachine {
         let mut content = read(self.files.disk(), &snapshot.path)?;
         content.log_id = meta.last_log_id;
         content.membership = meta.last_membership.clone();
+        // § As in `raft/snapshot.rs`: what was truncated for it is gone first.
+        self.log.flush().await?;
         match self.files.publish(meta.clone(), &snapshot.path).await {
             Ok(_) | Err(PublishError::Older(_)) => (),
             Err(PublishError::Io(error)) => return Err(error),

@@ -127,6 +127,9 @@ impl SnapshotStore {
         let (files, path) = (self.files.clone(), received.path.clone());
         // Read to its end first: a damaged file must not leave half a keyspace.
         blocking(move || verify(files.disk(), &path)).await??;
+        // § What openraft truncated for it, entries of a deposed leader, must not be in a log that a crash leaves beside the snapshot: a replica
+        // that had both would start with other entries than it has applied, or not at all.
+        log.flush().await?;
         match self.files.publish(meta.clone(), &received.path).await {
             Ok(snapshot) => {
                 let (bytes, files) = (snapshot.snapshot.len, self.files.clone());
@@ -269,11 +272,15 @@ fn write(disk: &dyn Disk, head: &Head, keyspace: &Keyspace, path: &Path, wanted:
 
 #[cfg(test)]
 mod tests {
+    use openraft::EntryPayload;
+    use openraft::storage::{IOFlushed, RaftLogStorage};
+    use openraft::type_config::TypeConfigExt;
+
     use super::*;
     use crate::cluster::{GroupId, ReplicaId};
     use crate::keyspace::{Applied, HashSecret, Position, Value};
-    use crate::raft::log::{Fault, Fsync, LogOptions, MemoryDisk, NodeLog, RealDisk};
-    use crate::raft::types::LeaderId;
+    use crate::raft::log::{Fault, Fsync, LogOptions, MemoryDisk, NodeLog, RealDisk, SimulatedLog};
+    use crate::raft::types::{Batch, Entry, LeaderId};
     use crate::random::simulated::Chance;
 
     struct Replica {
@@ -288,6 +295,10 @@ mod tests {
         LogId::new(LeaderId { term: 1, node_id: 1 }, index)
     }
 
+    fn options(fsync: Fsync) -> LogOptions {
+        LogOptions { fsync, segment_bytes: 1 << 20, accept_loss: false, memory_bytes: 0 }
+    }
+
     fn empty_state() -> GroupState {
         GroupState::new(GroupId(1), ReplicaId(1), 7, Keyspace::new(HashSecret([1; 4])), None)
     }
@@ -300,8 +311,7 @@ mod tests {
 
         fn on(disk: Arc<dyn Disk>, key: &str, index: u64) -> Self {
             let directory = tempfile::tempdir().expect("a directory");
-            let options = LogOptions { fsync: Fsync::No, segment_bytes: 1 << 20, accept_loss: false, memory_bytes: 0 };
-            let (node_log, _) = NodeLog::open(&directory.path().join("log"), options).expect("opens");
+            let (node_log, _) = NodeLog::open(&directory.path().join("log"), options(Fsync::No)).expect("opens");
             let log = node_log.group(GroupId(1), ReplicaId(1));
             let state = Arc::new(empty_state());
             let (place, turns) = (directory.path().join("groups"), SnapshotTurns::new(u64::MAX));
@@ -351,6 +361,38 @@ mod tests {
             let files = std::fs::read_dir(replica.directory.path().join("groups")).expect("reads");
             assert_eq!(files.count(), 1, "one snapshot and no leftovers");
         }
+    }
+
+    /// Raft's figure 8, met by a snapshot: entries of a deposed leader stand where the snapshot's are.
+    #[tokio::test]
+    async fn a_crash_while_installing_leaves_no_entries_that_the_snapshot_replaces() {
+        let mut machine = SimulatedLog::default();
+        let (node_log, _, mut writer) = machine.open(options(Fsync::Always)).expect("opens");
+        let mut log = node_log.group(GroupId(1), ReplicaId(1));
+        let entry = |index| Entry { log_id: log_id(index), payload: EntryPayload::Normal(Batch::default()) };
+        let (flushed, _told) = TypeConfig::oneshot();
+        log.append((0..60).map(entry), IOFlushed::signal(flushed)).await.expect("appends");
+        assert!(writer.step());
+        let source = Replica::on(machine.disk(), "k", 50);
+        let snapshot = source.snapshot().await;
+        let (state, turns) = (Arc::new(empty_state()), SnapshotTurns::new(u64::MAX));
+        let store = SnapshotStore::open(machine.disk(), PathBuf::from("/groups"), turns, &state, &log).expect("opens");
+
+        log.truncate_after(Some(log_id(40))).await.expect("truncates");
+        let mut installing = std::pin::pin!(store.install(&state, &log, &snapshot.meta, snapshot.snapshot.clone()));
+        let while_the_log_stands_still = tokio::time::timeout(Duration::from_millis(300), &mut installing).await;
+        assert!(while_the_log_stands_still.is_err() && store.current().is_none(), "it waits for the log");
+        let on_with_the_log = async {
+            while store.current().is_none() {
+                assert!(writer.step());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let (installed, ()) = tokio::join!(installing, on_with_the_log);
+        installed.expect("installs");
+        machine.kill();
+        let (node_log, ..) = machine.open(options(Fsync::Always)).expect("opens again");
+        assert_eq!(node_log.group(GroupId(1), ReplicaId(1)).last_log_id(), Some(log_id(40)));
     }
 
     #[tokio::test(start_paused = true)]
