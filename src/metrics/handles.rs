@@ -112,6 +112,12 @@ impl GroupMetrics {
             keys_expired: counter!(names::KEYS_EXPIRED, &labels),
         }
     }
+
+    /// The replica is not here any more: sums over a cluster's nodes must not count what it held.
+    pub fn end(&self) {
+        let Self { is_leader, term, applied_index, log_bytes, keys, keys_with_ttl, .. } = self;
+        [is_leader, term, applied_index, log_bytes, keys, keys_with_ttl].iter().for_each(|gauge| gauge.set(0.0));
+    }
 }
 
 impl LogMetrics {

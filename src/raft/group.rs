@@ -22,8 +22,9 @@ use crate::raft::leadership::won;
 use crate::raft::lease::{LeaseCell, LeaseGuard};
 use crate::raft::machine::GroupRaft;
 use crate::raft::move_op::Moved;
-use crate::raft::pending::{Pending, Submission};
+use crate::raft::pending::Pending;
 use crate::raft::slots::SlotTable;
+use crate::raft::submissions::Submissions;
 use crate::raft::types::{LeaderId, LogId, StoredMembership};
 use crate::slot::KeySlot;
 
@@ -262,7 +263,7 @@ pub struct Group {
     state: Arc<GroupState>,
     raft: GroupRaft,
     log: GroupLog,
-    queue: mpsc::Sender<Submission>,
+    queue: Submissions,
     transfers: mpsc::Sender<TransferRequest>,
     leads: watch::Receiver<bool>,
     read_index_wait: Duration,
@@ -273,7 +274,7 @@ impl Group {
         state: Arc<GroupState>,
         raft: GroupRaft,
         log: GroupLog,
-        queue: mpsc::Sender<Submission>,
+        queue: Submissions,
         transfers: mpsc::Sender<TransferRequest>,
         leads: watch::Receiver<bool>,
         read_index_wait: Duration,
@@ -405,17 +406,9 @@ impl Group {
     }
 
     /// Proposes the chunk and waits for its outcome, at most [`OUTCOME_WAIT_MAX`]. Dropping the future abandons the reply,
-    /// not the ops.
+    /// and of the ops those that were not proposed yet.
     pub async fn submit(&self, chunk: Chunk) -> ChunkOutcome {
-        let (outcome, receiver) = oneshot::channel();
-        let submit = async {
-            if self.queue.send(Submission { chunk, outcome }).await.is_err() {
-                // Never reached the proposer.
-                return ChunkOutcome::Reroute;
-            }
-            receiver.await.unwrap_or(ChunkOutcome::Unknown)
-        };
-        tokio::time::timeout(OUTCOME_WAIT_MAX, submit).await.unwrap_or(ChunkOutcome::Unknown)
+        tokio::time::timeout(OUTCOME_WAIT_MAX, self.queue.submit(chunk)).await.unwrap_or(ChunkOutcome::Unknown)
     }
 
     /// Logs the group's time: an op without effect. Whatever becomes of it, it does not take long. Whether it was committed for certain.

@@ -22,8 +22,8 @@ use crate::raft::batch::{self, BatchKind};
 use crate::raft::chunk::{Chunk, ChunkJob, ChunkOutcome, Item};
 use crate::raft::group::GroupState;
 use crate::raft::group_op;
-use crate::raft::pending::Submission;
 use crate::raft::snapshot::{GroupSnapshotBuilder, SnapshotStore};
+use crate::raft::submissions::Submission;
 use crate::raft::types::{Batch, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::raft::{GroupLog, SnapshotFile};
 use crate::slot::KeySlot;
@@ -125,7 +125,7 @@ struct EntryRun<'a> {
 impl EntryRun<'_> {
     /// Rule (b): applies a chunk proposed here and answers it.
     fn answer(&mut self, submission: Submission) -> Result<(), DecodeError> {
-        let Submission { chunk, outcome } = submission;
+        let Submission { chunk, outcome, .. } = submission;
         let mut reply = Reply::new(chunk.protocol);
         let mut ends = Vec::with_capacity(chunk.items.len());
         let mut jobs = Vec::new();

@@ -40,6 +40,7 @@ mod snapshot_io;
 mod snapshot_turns;
 mod space;
 mod status;
+mod submissions;
 mod succession;
 mod transport;
 mod types;

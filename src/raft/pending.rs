@@ -12,18 +12,11 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-use crate::raft::chunk::{Chunk, ChunkOutcome};
+use crate::raft::chunk::ChunkOutcome;
+use crate::raft::submissions::Submission;
 use crate::raft::types::LeaderId;
 use crate::raft::window::Place;
-
-/// A chunk and who waits for it.
-#[derive(Debug)]
-pub struct Submission {
-    pub chunk: Chunk,
-    pub outcome: oneshot::Sender<ChunkOutcome>,
-}
 
 #[derive(Debug)]
 pub struct PendingEntry {
@@ -119,8 +112,11 @@ impl Pending {
 mod tests {
     use std::sync::Arc;
 
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::protocol::Protocol;
+    use crate::raft::chunk::Chunk;
     use crate::raft::window::Window;
 
     fn leader(term: u64) -> LeaderId {
@@ -130,7 +126,7 @@ mod tests {
     fn push(pending: &Pending, term: u64, seq: u64) -> oneshot::Receiver<ChunkOutcome> {
         let (outcome, receiver) = oneshot::channel();
         let place = Arc::new(Window::default()).enter();
-        let submissions = vec![Submission { chunk: Chunk::new(Protocol::Resp2), outcome }];
+        let submissions = vec![Submission::new(Chunk::new(Protocol::Resp2), outcome)];
         pending.push(PendingEntry {
             leader: leader(term),
             seq,

@@ -20,7 +20,8 @@ use crate::raft::chunk::ChunkOutcome;
 use crate::raft::cohort::Cohorts;
 use crate::raft::group::GroupState;
 use crate::raft::machine::GroupRaft;
-use crate::raft::pending::{PendingEntry, Submission};
+use crate::raft::pending::PendingEntry;
+use crate::raft::submissions::Submission;
 use crate::raft::types::{Batch, Completion, LeaderId};
 use crate::raft::window::Window;
 
@@ -29,8 +30,6 @@ const WINDOW_ENTRIES: usize = 4;
 /// A batch is full when it holds this many ops or bytes; one larger chunk makes a larger entry.
 const BATCH_OPS_MAX: u32 = 1024;
 pub const BATCH_BYTES_MAX: usize = 128 * 1024;
-/// Chunks that wait for the proposer; beyond it submitters wait.
-pub const QUEUE_CHUNKS_MAX: usize = 4096;
 /// How long an entry waits for the clients that the one before has answered.
 const COHORT_WAIT_MAX: Duration = Duration::from_millis(1);
 
@@ -87,6 +86,13 @@ impl Forming {
         self.bytes += submission.chunk.op_bytes().len();
         self.submissions.push(submission);
     }
+
+    /// What somebody still waits for. The rest does not happen: it may have stood here for as long as this leader was cut off from its followers.
+    fn take(&mut self) -> Vec<Submission> {
+        let mut submissions = std::mem::take(self).submissions;
+        submissions.retain(|submission| !submission.is_abandoned());
+        submissions
+    }
 }
 
 /// When the entry that forms may go.
@@ -120,10 +126,12 @@ impl Proposer {
         while let Some(first) = self.queue.recv().await {
             self.take(first);
             let admitted = self.form().await;
-            let submissions = std::mem::take(&mut self.forming).submissions;
+            let submissions = self.forming.take();
             match admitted {
-                Some((leadership, in_vain)) => self.propose(&leadership, submissions, in_vain).await,
-                None => {
+                Some((leadership, in_vain)) if !submissions.is_empty() => {
+                    self.propose(&leadership, submissions, in_vain).await;
+                }
+                _ => {
                     for submission in submissions {
                         let _ = submission.outcome.send(ChunkOutcome::Reroute);
                     }
@@ -133,7 +141,8 @@ impl Proposer {
         self.state.pending.unknown_all();
     }
 
-    fn take(&mut self, submission: Submission) {
+    fn take(&mut self, mut submission: Submission) {
+        submission.leave_queue();
         self.cohorts.arrived(submission.chunk.follows);
         self.forming.push(submission);
     }
@@ -241,4 +250,31 @@ fn encode(header: &BatchHeader, submissions: &mut [Submission]) -> Batch {
     let batch = batch::encode(header, submissions.iter().map(|submission| submission.chunk.op_bytes()));
     submissions.iter_mut().for_each(|submission| drop(submission.chunk.take_ops()));
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::protocol::Protocol;
+    use crate::raft::chunk::Chunk;
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_proposed() {
+        let mut forming = Forming::default();
+        let mut waiting = Vec::new();
+        for number in 0..4u64 {
+            let (outcome, receiver) = oneshot::channel();
+            let mut chunk = Chunk::new(Protocol::Resp2);
+            chunk.follows = Some(number);
+            forming.push(Submission::new(chunk, outcome));
+            waiting.push(receiver);
+        }
+        waiting.remove(2);
+        waiting.remove(0);
+        let left: Vec<_> = forming.take().iter().map(|submission| submission.chunk.follows).collect();
+        assert_eq!(left, [Some(1), Some(3)]);
+        assert!(!forming.is_full() && forming.take().is_empty());
+    }
 }

@@ -22,10 +22,11 @@ use crate::raft::leadership::{LeaderSighting, LeadershipTask, won};
 use crate::raft::log::Disk;
 use crate::raft::machine::{GroupMachine, GroupRaft};
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
-use crate::raft::proposer::{Intake, Proposer, QUEUE_CHUNKS_MAX};
+use crate::raft::proposer::{Intake, Proposer};
 use crate::raft::retention::replica_directory;
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::space::Space;
+use crate::raft::submissions;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
 use crate::raft::walls::Walls;
@@ -180,7 +181,7 @@ impl Replica {
         acks: Arc<Acks>,
         floor: watch::Sender<u64>,
     ) -> Self {
-        let (queue, queued) = mpsc::channel(QUEUE_CHUNKS_MAX);
+        let (queue, queued) = submissions::channel();
         let (transfers, transfer_requests) = mpsc::channel(TRANSFERS_MAX);
         let (intake, intake_seen) = watch::channel(Intake::Closed);
         let (leads, leads_seen) = watch::channel(false);
@@ -240,6 +241,7 @@ impl Replica {
         let _ = self.group.raft().shutdown().await;
         self.group.state().pending.unknown_all();
         self.tasks.shutdown().await;
+        self.group.state().metrics.end();
     }
 }
 
