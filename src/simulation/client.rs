@@ -84,6 +84,11 @@ impl Clients {
         key_of(self.era, self.calls, chance)
     }
 
+    /// Each in its turn.
+    pub fn key_in_use(&self, turn: u64) -> String {
+        format!("{}k{}", self.era, self.calls / KEY_CALLS + turn % KEYS)
+    }
+
     pub fn are_idle(&self) -> bool {
         self.clients.iter().all(|client| client.waiting.is_none())
     }

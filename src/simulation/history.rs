@@ -39,6 +39,12 @@ impl History {
         self.0.keys().cloned().collect()
     }
 
+    /// Tokens of the key's appends that were acknowledged.
+    pub fn acknowledged(&self, key: &str) -> Vec<&str> {
+        let done = self.0.get(key).into_iter().flatten().filter(|call| call.outcome == Outcome::Done);
+        done.filter_map(|call| call.token.as_deref()).collect()
+    }
+
     pub fn count(&self, outcome: Outcome) -> usize {
         self.0.values().flatten().filter(|call| call.outcome == outcome).count()
     }

@@ -10,11 +10,44 @@ use crate::config::Config;
 use crate::simulation::growth::GROWTH;
 use crate::simulation::scenario::{DRAWN, Scenario};
 use crate::simulation::scripts::SCRIPTS;
+#[cfg(tokio_unstable)]
+use crate::simulation::total::add;
 use crate::simulation::total::{check, print};
 
 /// Run every time. Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, one is
 /// enough to see that it works. Ten have every kind of `Scenario::of_seed`; fresh ones find more than further fixed ones.
 const FIXED_SEEDS: u64 = if cfg!(tokio_unstable) { 10 } else { 1 };
+
+/// Before a run's report as JSON, for the process that has started it.
+const REPORT: &str = "report ";
+/// Nobody reads what the nodes log.
+const QUIET: &str = "KVORUM_SIMULATION_QUIET";
+
+#[cfg(not(tokio_unstable))]
+fn run_seed(seed: u64) {
+    check(seed, Scenario::of_seed(seed));
+}
+
+/// In a process of its own, as `tests/simulate --seed` does: about one seed in ten does not go the same way after another in one process, for a reason that
+/// is not known, and a failing one is to be looked at again.
+#[cfg(tokio_unstable)]
+fn run_seed(seed: u64) {
+    let output = start(seed).wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().find_map(|line| line.strip_prefix(REPORT)) {
+        Some(report) if output.status.success() => add(&serde_json::from_str(report).expect("a report")),
+        _ => panic!("{text}{}\nagain: tests/simulate --seed {seed}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+#[cfg(tokio_unstable)]
+fn start(seed: u64) -> std::process::Child {
+    let mut alone = Command::new(std::env::current_exe().expect("this program"));
+    alone.args(["--exact", "simulation::seeds::no_seed_breaks_an_invariant", "--nocapture"]);
+    alone.env("KVORUM_SIMULATION_SEED", seed.to_string()).env_remove("KVORUM_SIMULATION_SCRIPT");
+    alone.env(QUIET, "1");
+    alone.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs")
+}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
@@ -31,15 +64,17 @@ pub fn is_fixed(seed: u64, scenario: Scenario) -> bool {
 #[test]
 fn no_seed_breaks_an_invariant() {
     if let Some(seed) = number("KVORUM_SIMULATION_SEED") {
-        let Config { log_level, log_format, .. } = Config::default();
-        admin::init_logging(log_level, log_format);
+        if std::env::var_os(QUIET).is_none() {
+            let Config { log_level, log_format, .. } = Config::default();
+            admin::init_logging(log_level, log_format);
+        }
         let script = std::env::var("KVORUM_SIMULATION_SCRIPT").unwrap_or_default();
         let named = SCRIPTS.into_iter().find(|scenario| scenario.name == script);
         assert!(named.is_some() || script.is_empty(), "no script is named {script}");
         let report = check(seed, named.unwrap_or(Scenario::of_seed(seed)));
-        return println!("{report:?}");
+        return println!("\n{REPORT}{}", serde_json::to_string(&report).expect("numbers"));
     }
-    (1..=FIXED_SEEDS).for_each(|seed| drop(check(seed, Scenario::of_seed(seed))));
+    (1..=FIXED_SEEDS).for_each(run_seed);
     print();
 }
 
@@ -48,8 +83,7 @@ fn no_seed_breaks_an_invariant() {
 fn no_fresh_seed_breaks_an_invariant() {
     let until = Instant::now() + Duration::from_secs(number("KVORUM_SIMULATION_SECONDS").unwrap_or(0));
     while Instant::now() < until {
-        let seed = crate::random::draw_u64() >> 16;
-        check(seed, Scenario::of_seed(seed));
+        run_seed(crate::random::draw_u64() >> 16);
     }
     print();
 }
@@ -76,21 +110,14 @@ fn every_script_has_a_name_of_its_own() {
     assert!(names.len() == SCRIPTS.len() && !names.contains(DRAWN), "{names:?}");
 }
 
-/// Only so can a failing seed be looked at again, which is done in a process of its own: about one seed in ten does not go the same way after
-/// another in one process, for a reason that is not known.
+/// Only so can a failing seed be looked at again.
 #[test]
 #[cfg(tokio_unstable)]
 fn a_seed_gives_the_same_run_each_time() {
-    let start = || {
-        let mut again = Command::new(std::env::current_exe().expect("this program"));
-        again.args(["--exact", "simulation::seeds::no_seed_breaks_an_invariant", "--nocapture"]);
-        again.env("KVORUM_SIMULATION_SEED", "7").env_remove("KVORUM_SIMULATION_SCRIPT");
-        again.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs")
-    };
-    let [first, second] = [start(), start()].map(|run| {
+    let [first, second] = [start(7), start(7)].map(|run| {
         let output = run.wait_with_output().expect("ends");
         let text = String::from_utf8(output.stdout).expect("text");
-        text.lines().find(|line| line.starts_with("Report {")).expect("it came to its end").to_owned()
+        text.lines().find(|line| line.starts_with(REPORT)).expect("it came to its end").to_owned()
     });
     assert_eq!(first, second);
 }

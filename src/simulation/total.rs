@@ -22,7 +22,7 @@ pub struct Total {
     snapshots: u64,
     installs: u64,
     compared: u64,
-    faults: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<String, u64>,
     sent_crc32: u32,
     violations: u64,
 }
@@ -44,6 +44,14 @@ pub fn check(seed: u64, scenario: Scenario) -> Report {
             panic!("{error}\nagain: tests/simulate --seed {seed} {script}");
         }
     }
+}
+
+/// A run of another process.
+#[cfg(tokio_unstable)]
+pub fn add(report: &Report) {
+    let mut all = ALL.lock();
+    all.seeds += 1;
+    all.add(report);
 }
 
 /// All of this process so far: what the last test to end prints is the sum.
@@ -84,7 +92,7 @@ impl Total {
         self.compared += compared;
         self.sent_crc32 ^= sent_crc32;
         for (fault, count) in faults {
-            *self.faults.entry(fault).or_default() += count;
+            *self.faults.entry(fault.clone()).or_default() += count;
         }
     }
 }

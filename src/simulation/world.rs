@@ -55,7 +55,7 @@ pub enum Later {
     Mend,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Report {
     pub steps: u64,
     pub done: usize,
@@ -68,7 +68,7 @@ pub struct Report {
     pub compared: u64,
     /// Of all that nodes told each other.
     pub sent_crc32: u32,
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
 }
 
 thread_local! {
@@ -155,7 +155,7 @@ impl World {
             installs: self.invariants.installs(),
             compared: self.invariants.compared(),
             sent_crc32: self.network.sent_crc32(),
-            faults: self.faults,
+            faults: self.faults.iter().map(|(fault, count)| ((*fault).to_owned(), *count)).collect(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! What must hold after every step, or at times, one file each.
 
+pub mod acknowledged;
 mod all;
 pub mod copies;
 mod equal_replicas;

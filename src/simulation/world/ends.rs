@@ -1,6 +1,6 @@
 //! What is looked at after each step, and what must come to be when everything works again.
 
-use crate::simulation::invariants::{Owners, Seen, compare, copies, owned_as_named};
+use crate::simulation::invariants::{Owners, Seen, acknowledged, compare, copies, owned_as_named};
 use crate::simulation::world::{HEAL_MS_MAX, World};
 
 /// Between two looks at what takes longer to look at.
@@ -18,6 +18,7 @@ impl World {
         }
         if self.now_ms.is_multiple_of(SLOW_LOOK_MS) {
             self.look_at_owners(&all)?;
+            self.look_at_acknowledged(&all)?;
             all.iter().for_each(|seen| self.old_moves.note(&seen.replication.newest_topology()));
         }
         self.invariants.end_step(&all)
@@ -28,6 +29,17 @@ impl World {
         for seen in all {
             self.machines[seen.node].set_clocks(self.now_ms);
             owners.look(seen)?;
+        }
+        Ok(())
+    }
+
+    /// One key at a time, of those in use.
+    fn look_at_acknowledged(&self, all: &[Seen]) -> Result<(), String> {
+        let key = self.clients.key_in_use(self.now_ms / SLOW_LOOK_MS);
+        let tokens = self.clients.history.acknowledged(&key);
+        for seen in all {
+            self.machines[seen.node].set_clocks(self.now_ms);
+            acknowledged::look(seen, &key, &tokens)?;
         }
         Ok(())
     }
