@@ -10,6 +10,7 @@ use super::clients::CLIENTS;
 use super::history::{Answer, Call, Op, Outcome};
 use super::linearizable::Failure;
 use super::moves::Moves;
+use super::run::from_environment;
 use super::schedule::Fault;
 
 /// More unknown outcomes would leave too much that nobody can be blamed for.
@@ -24,6 +25,10 @@ const OK_PER_FAULT_MIN: usize = 200;
 /// the node never reads it, and no answer can follow the end of a connection. About one stop in twenty meets one among these clients.
 const CROSSED_MAX: usize = 2;
 const VIOLATIONS_SHOWN: usize = 3;
+/// From here on a run is a proof, with so many faults, and so many of each kind.
+const LONG_SECONDS: u64 = 1800;
+const FAULTS_MIN: usize = 150;
+const TIMES_MIN: usize = 8;
 /// The gap is the longest time that a client had no answer, the request the longest that one of them waited, parked or not.
 const COLUMNS: [&str; 10] = [
     "                     fault",
@@ -172,6 +177,14 @@ impl Report {
         if self.slots_unmoved * 100 > self.keys * UNMOVED_PERCENT_MAX {
             let (unmoved, keys) = (self.slots_unmoved, self.keys);
             objections.push(format!("{unmoved} slots of {keys} keys were not moved: too little was tried"));
+        }
+        // A run of this length is to have tried everything often.
+        if from_environment("KVORUM_FAULT_SECONDS").is_some_and(|seconds| seconds >= LONG_SECONDS) {
+            let rare = self.rows.iter().filter(|(_, row)| row.faults < TIMES_MIN);
+            objections.extend(rare.map(|(fault, row)| format!("{fault:?}: only {} times", row.faults)));
+            if sum(|row| row.faults) < FAULTS_MIN {
+                objections.push(format!("only {} faults", sum(|row| row.faults)));
+            }
         }
         // So long a run has the time for these, too.
         let all_came = Fault::ALL.iter().all(|kind| self.rows.contains_key(kind));
