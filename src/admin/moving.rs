@@ -166,7 +166,11 @@ impl Journey {
             self.slots.len(),
             self.to
         );
-        if there == self.slots.len() { Ok(format!("{told}\n")) } else { Err(format!("{told}; the rest was cancelled")) }
+        if there == self.slots.len() {
+            Ok(format!("{told}\n"))
+        } else {
+            Err(format!("{told}; the rest stays where it is: it was cancelled, or see `kvorum cluster events`"))
+        }
     }
 }
 

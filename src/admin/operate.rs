@@ -123,7 +123,7 @@ pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
     if dry_run && plan.held_slots > 0 {
         text.push_str(&format!("{}; this plan is what that does.\n", held(plan.held_slots)));
     }
-    if dry_run || plan.steps.is_empty() {
+    if dry_run || (plan.steps.is_empty() && !plan.is_under_way()) {
         return Ok(text);
     }
     if plan.paused {
@@ -135,8 +135,8 @@ pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
     loop {
         std::thread::sleep(LOOK_INTERVAL);
         match self::plan(members) {
-            Ok(plan) if plan.steps.is_empty() => return Ok("Done.\n".to_owned()),
-            Ok(plan) => progress.tell(&format!("{} step(s) left", plan.steps.len())),
+            Ok(plan) if plan.steps.is_empty() && !plan.is_under_way() => return Ok("Done.\n".to_owned()),
+            Ok(plan) => progress.tell(&format!("{} step(s) left{}", plan.steps.len(), under_way(&plan))),
             Err(error) => progress.silent(&error)?,
         }
     }
@@ -149,14 +149,33 @@ fn plan(members: &Members) -> Result<Plan, String> {
 
 fn plan_text(plan: &Plan) -> String {
     if plan.steps.is_empty() {
-        return "Nothing is to be moved.\n".to_owned();
+        let more = if plan.is_under_way() { "Nothing more" } else { "Nothing" };
+        return format!("{more} is to be moved{}.\n", under_way(plan));
     }
     let numbered = plan.steps.iter().zip(1..);
-    numbered.map(|(step, number)| format!("{number:>4}. {}, because {}\n", step.what, step.why)).collect()
+    let mut text: String =
+        numbered.map(|(step, number)| format!("{number:>4}. {}, because {}\n", step.what, step.why)).collect();
+    if plan.is_under_way() {
+        text.push_str(&format!("{} step(s) to come{}.\n", plan.steps.len(), under_way(plan)));
+    }
+    text
+}
+
+fn under_way(plan: &Plan) -> String {
+    match (plan.moving_slots, plan.moving_groups) {
+        (0, 0) => String::new(),
+        (slots, 0) => format!("; {slots} slot(s) are on their way"),
+        (0, groups) => format!("; {groups} group(s) have a replica on its way"),
+        (slots, groups) => format!("; {slots} slot(s) and replicas of {groups} group(s) are on their way"),
+    }
 }
 
 /// Takes in a node that is alone and empty.
 pub fn add_node(mut members: Members, address: &HostPort) -> Result<String, String> {
+    let known = members.status()?.nodes.into_iter().find(|node| node.address == address.to_string());
+    if let Some(node) = known.filter(|node| matches!(node.state, NodeState::Up | NodeState::Full)) {
+        return Ok(format!("{address} is a member already, node {}.\n", node.id));
+    }
     members.order(&["ADD", &address.to_string()])?;
     let asked = Instant::now();
     say(&format!("{address} is asked to join; it starts again as a member."));
@@ -186,6 +205,10 @@ pub fn remove_node(mut members: Members, node: &str, force: bool) -> Result<Stri
 
 pub fn replace_node(mut members: Members, old: &str, new: &str) -> Result<String, String> {
     let status = members.status()?;
+    let named = |name: &str| status.nodes.iter().find(|node| node.address == name || node.id.starts_with(name));
+    if named(old).is_some_and(|node| named(new).is_some_and(|other| other.id == node.id)) {
+        return Err(format!("{old} cannot take its own place: name the node to go, then one that has just joined"));
+    }
     members.order(&["REPLACE", old, new])?;
     watch_leaving(members, &status, old)
 }
@@ -299,8 +322,15 @@ mod tests {
     #[test]
     fn a_plan_is_a_numbered_list_with_reasons() {
         let step = PlannedStep { what: "a replica moves".to_owned(), why: "it is dark".to_owned() };
-        let plan = Plan { paused: false, held_slots: 0, steps: vec![step.clone(), step] };
+        let steps = vec![step.clone(), step];
+        let plan = Plan { paused: false, held_slots: 0, moving_slots: 0, moving_groups: 0, steps };
         assert_eq!(plan_text(&plan).lines().last(), Some("   2. a replica moves, because it is dark"));
-        assert_eq!(plan_text(&Plan { steps: vec![], ..plan }), "Nothing is to be moved.\n");
+        let late = Plan { moving_slots: 7, ..plan.clone() };
+        assert_eq!(plan_text(&late).lines().last(), Some("2 step(s) to come; 7 slot(s) are on their way."));
+        let late = Plan { steps: vec![], moving_slots: 7, moving_groups: 1, ..plan };
+        let expected = "Nothing more is to be moved; 7 slot(s) and replicas of 1 group(s) are on their way.\n";
+        assert_eq!(plan_text(&late), expected);
+        let nothing = Plan { moving_slots: 0, moving_groups: 0, ..late };
+        assert_eq!(plan_text(&nothing), "Nothing is to be moved.\n");
     }
 }

@@ -34,19 +34,24 @@ pub fn table(status: &ClusterStatus) -> String {
     line(format_args!(""));
 
     let nodes = status.nodes.iter().map(|node| {
-        let leads = status.groups.iter().filter(|group| group.leader.as_ref() == Some(&node.id)).count();
+        let data = status.groups.iter().filter(|group| group.id != 0);
+        let leads = data.filter(|group| group.leader.as_ref() == Some(&node.id)).count();
         let asked = if node.id == status.asked { "*" } else { "" };
         let id = node.id.chars().take(8).collect();
         vec![
             format!("{}{asked}", node.address),
-            word(node.state).to_string(),
+            if node.leaves && node.state != NodeState::Leaving {
+                format!("{}, leaving", word(node.state))
+            } else {
+                word(node.state).to_string()
+            },
             leads.to_string(),
             node.peer_address.clone(),
             id,
         ]
     });
     line(format_args!("{}", columns(&["NODE", "STATE", "LEADS", "PEER ADDRESS", "ID"], nodes.collect()).trim_end()));
-    for node in status.nodes.iter().filter(|node| node.state == NodeState::Leaving) {
+    for node in status.nodes.iter().filter(|node| node.leaves) {
         if let Some(hindrance) = hindrance(status, &node.id) {
             line(format_args!("{} leaves; {hindrance}", node.address));
         }
@@ -91,6 +96,10 @@ fn word(state: NodeState) -> &'static str {
     }
 }
 
+fn is_down(state: NodeState) -> bool {
+    matches!(state, NodeState::Down | NodeState::Lost)
+}
+
 /// What keeps a node that leaves from giving its replicas to others. `None`: nothing that is seen here.
 pub fn hindrance(status: &ClusterStatus, leaving: &str) -> Option<String> {
     let is_held = |group: &&GroupStatus| group.replicas.iter().any(|replica| replica.node == leaving);
@@ -115,7 +124,8 @@ fn hindering<'a>(status: &'a ClusterStatus, leaving: &str, group: &GroupStatus) 
     let is_able = |state| matches!(state, NodeState::Up | NodeState::Joining);
     let replica_on = |id: &str| group.replicas.iter().find(|replica| replica.node == id);
     let of = |takes: &dyn Fn(&str) -> bool| {
-        let taking = status.nodes.iter().filter(|node| node.state != NodeState::Leaving && takes(&node.id));
+        let others = status.nodes.iter().filter(|node| node.id != leaving && !node.leaves);
+        let taking = others.filter(|node| takes(&node.id));
         taking.partition::<Vec<_>, _>(|node| is_able(node.state))
     };
     let (_, late) = of(&|id| replica_on(id).is_some_and(|replica| !replica.voter && !replica.leaving));
@@ -192,12 +202,20 @@ fn verdict(status: &ClusterStatus) -> String {
     let in_state = |state| status.nodes.iter().filter(|node| node.state == state).count();
     let (down, full) = (in_state(NodeState::Down) + in_state(NodeState::Lost), in_state(NodeState::Full));
     let slots: u32 = status.groups.iter().map(|group| group.slot_count).sum();
+    let is_away = |id: &str| status.nodes.iter().any(|node| node.id == id && is_down(node.state));
+    let lacks = |group: &&GroupStatus| {
+        group.id != 0 && group.replicas.iter().any(|replica| !replica.leaving && is_away(&replica.node))
+    };
+    let lacking = status.groups.iter().filter(lacks).count();
     let mut troubles = Vec::new();
     if leaderless > 0 {
         troubles.push(format!("{leaderless} group(s) WITHOUT LEADER"));
     }
     if down > 0 {
         troubles.push(format!("{down} node(s) DOWN"));
+    }
+    if lacking > 0 {
+        troubles.push(format!("{lacking} group(s) with a REPLICA DOWN"));
     }
     if full > 0 {
         troubles.push(format!("{full} node(s) with a FULL DISK"));
@@ -236,6 +254,7 @@ pub(super) fn example() -> ClusterStatus {
         address: format!("10.0.0.{number}:7001"),
         peer_address: format!("10.0.0.{number}:17001"),
         state,
+        leaves: state == NodeState::Leaving,
     };
     let replica = |number: u32, lag| ReplicaStatus {
         id: number.into(),
@@ -281,10 +300,10 @@ mod tests {
     #[test]
     fn the_table_says_first_what_is_wrong() {
         let expected = "\
-cluster c0ffee   epoch 9   1 group(s) WITHOUT LEADER, 1 node(s) DOWN
+cluster c0ffee   epoch 9   1 group(s) WITHOUT LEADER, 1 node(s) DOWN, 2 group(s) with a REPLICA DOWN
 
 NODE            STATE  LEADS  PEER ADDRESS    ID
-10.0.0.1:7001*  up     2      10.0.0.1:17001  00000000
+10.0.0.1:7001*  up     1      10.0.0.1:17001  00000000
 10.0.0.2:7001   up     0      10.0.0.2:17001  00000000
 10.0.0.3:7001   DOWN   0      10.0.0.3:17001  00000000
 
@@ -316,8 +335,14 @@ a move from group 1 is tried again: group 2 has no leader now
         assert_eq!(hindrance(&status, &id).as_deref(), Some(late), "it is to catch up");
         status.groups[1].replicas.pop();
         assert_eq!(hindrance(&status, &id).as_deref(), Some(late), "nobody else has a place");
-        status.nodes[0].state = NodeState::Leaving;
+        (status.nodes[0].state, status.nodes[0].leaves) = (NodeState::Leaving, true);
         assert!(table(&status).contains(&format!("10.0.0.1:7001 leaves; {late}\n")), "{}", table(&status));
+        status.nodes[0].state = NodeState::Lost;
+        let shown = table(&status);
+        assert!(
+            shown.contains("LOST, leaving") && shown.contains(&format!("10.0.0.1:7001 leaves; {late}\n")),
+            "{shown}"
+        );
         status.groups[1].replicas[0].leaving = true;
         assert_eq!(hindrance(&status, &id), None, "another is about to take its place");
         status.groups[1].replicas[0].leaving = false;

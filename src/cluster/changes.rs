@@ -85,6 +85,23 @@ impl Topology {
         Ok(MetaOutcome::Changed)
     }
 
+    /// § A replica that is to go has its id, its votes and its log until `Departed` is logged; after that, never again.
+    pub(super) fn keep(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        instead: ReplicaId,
+    ) -> Result<MetaOutcome, MetaError> {
+        let info = self.groups.get_mut(&group).ok_or(MetaError::UnknownGroup(group))?;
+        if !info.replicas.contains_key(&instead) {
+            return Err(MetaError::UnknownReplica { group, replica: instead });
+        }
+        let home = info.departing.remove(&replica).ok_or(MetaError::UnknownReplica { group, replica })?;
+        info.replicas.insert(replica, home);
+        info.depart(instead, Some(replica));
+        Ok(MetaOutcome::Changed)
+    }
+
     pub(super) fn prefer(&mut self, group: GroupId, replica: ReplicaId) -> Result<MetaOutcome, MetaError> {
         let info = self.groups.get_mut(&group).ok_or(MetaError::UnknownGroup(group))?;
         if !info.replicas.contains_key(&replica) {
@@ -208,9 +225,10 @@ impl Topology {
         if self.settings.groups.is_some() { None } else { Some(self.staying().count().clamp(1, SLOT_COUNT)) }
     }
 
-    /// How many groups there are too few.
+    /// How many groups there are too few. A node that is given up may never lead one; if it comes back, it gets one then.
     pub fn missing_groups(&self) -> usize {
-        self.wished_groups().map_or(0, |wished| wished.saturating_sub(self.groups.len()))
+        let lost = self.staying().filter(|node| self.is_given_up(*node)).count();
+        self.wished_groups().map_or(0, |wished| wished.saturating_sub(lost + self.groups.len()))
     }
 
     /// Groups that there are too many: the newest, whose slots go to the others.
@@ -310,6 +328,11 @@ impl GroupInfo {
     /// Nodes that have a replica, those that are to give it up included.
     pub fn homes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.replicas.values().chain(self.departing.values()).copied()
+    }
+
+    /// The node that has the replica, or is to get it.
+    pub fn home_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.replicas.get(&replica).or_else(|| self.departing.get(&replica)).copied()
     }
 
     /// `heir` is preferred if the replica was; without one any other is.

@@ -28,12 +28,47 @@ pub struct Event {
     pub why: String,
 }
 
+const MOVES_BEGIN: &str = " slot(s) are to move from ";
+const MOVES_GIVEN_UP: &str = " slot(s) stay in ";
+const MOVES_END: &str = " slots, and no more are on the way to it";
+
 /// Appends, and drops the oldest beyond the limit.
-pub(super) fn note(events: &mut VecDeque<Event>, event: Event) {
+///
+/// The scheduler moves slots a batch at a time, redis-cli and a cancelled job one after the other: what goes on between the same groups is told once,
+/// with the sum, as long as nothing else happens.
+pub(super) fn note(events: &mut VecDeque<Event>, mut event: Event) {
+    let of_moves = events.iter().rev().take_while(|event| is_of_moves(&event.what)).count();
+    let mut recent = events.split_off(events.len() - of_moves);
+    if let Some((mut count, rest)) = counted(&event.what) {
+        recent.retain(|other| {
+            let (others, theirs) = counted(&other.what).unwrap_or((0, ""));
+            count += if theirs == rest { others } else { 0 };
+            theirs != rest
+        });
+        event.what = format!("{count}{rest}");
+    } else if let Some(group) = filled(&event.what) {
+        recent.retain(|other| filled(&other.what) != Some(group));
+    }
+    events.append(&mut recent);
     events.push_back(event);
     while events.len() > EVENT_COUNT_MAX {
         events.pop_front();
     }
+}
+
+fn is_of_moves(what: &str) -> bool {
+    counted(what).is_some() || filled(what).is_some()
+}
+
+/// How many slots begin to move or stay, and where.
+fn counted(what: &str) -> Option<(usize, &str)> {
+    let at = [MOVES_BEGIN, MOVES_GIVEN_UP].into_iter().find_map(|text| what.find(text))?;
+    Some((what[..at].parse().ok()?, &what[at..]))
+}
+
+/// The group that has got all that was on the way to it.
+fn filled(what: &str) -> Option<&str> {
+    Some(what.strip_suffix(MOVES_END)?.rsplit_once(' ')?.0)
 }
 
 /// No longer than a reason may be, and on one line.
@@ -57,6 +92,11 @@ impl Topology {
             MetaOp::Prefer { group, replica, why, .. } => {
                 let node = self.group(*group).and_then(|info| info.replicas.get(replica)).copied()?;
                 (format!("group {group} is to be led by {}", self.name_of(node)), why.as_str())
+            }
+            MetaOp::Keep { group, replica, instead, why, .. } => {
+                let home = |replica| before.group(*group).and_then(|info| info.home_of(replica));
+                let (stays, other) = (self.name_of(home(*replica)?), self.name_of(home(*instead)?));
+                (format!("a replica of group {group} stays on {stays}, and none comes to {other}"), why.as_str())
             }
             MetaOp::Departed { group, replica } => {
                 let node = before.group(*group).and_then(|info| info.departing.get(replica)).copied()?;
@@ -148,22 +188,22 @@ impl Topology {
         let fresh: Vec<(MoveId, &Move)> = self.moves().filter(|(id, _)| *id >= before.next_move()).collect();
         let sources: BTreeSet<GroupId> = fresh.iter().map(|(_, moved)| moved.from).collect();
         let sources: Vec<String> = sources.iter().map(GroupId::to_string).collect();
-        format!("{} slot(s) are to move from group {} to group {to}", fresh.len(), sources.join(", "))
+        format!("{}{MOVES_BEGIN}group {} to group {to}", fresh.len(), sources.join(", "))
     }
 
     /// `None` for a move that begins anew, of which nobody needs to know.
     fn given_up(&self, id: MoveId, again: bool) -> Option<(String, &'static str)> {
         let moved = self.slot_move(id).filter(|moved| moved.state == MoveState::Aborted { again: false })?;
-        let Move { slot, from, to, .. } = moved;
+        let Move { from, to, .. } = moved;
         let why = if again { "no try came to its end" } else { "it was cancelled, or refused for good" };
-        Some((format!("slot {slot} stays in group {from}: its move to group {to} is given up"), why))
+        Some((format!("1{MOVES_GIVEN_UP}group {from}: moving to group {to} is given up"), why))
     }
 
     /// `None` until the last slot that was on the way to the group is there.
     fn ended(&self, before: &Self, id: MoveId) -> Option<String> {
         let to = before.slot_move(id)?.to;
         let is_last = !self.moves().any(|(_, other)| other.to == to);
-        is_last.then(|| format!("group {to} has {} slots, and no more are on the way to it", self.slots_of(to).count()))
+        is_last.then(|| format!("group {to} has {}{MOVES_END}", self.slots_of(to).count()))
     }
 
     /// `None` for the notes between the first and the last, by which a new meta leader knows how long a node has been away.
@@ -180,6 +220,11 @@ impl Topology {
         }
     }
 
+    /// For a plan, of which every step is told.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
     /// How an operator knows the node: its address, or its id if it is gone.
     pub fn name_of(&self, node: NodeId) -> String {
         self.node(node).map_or_else(|| format!("node {node}"), |info| info.address().to_string())
@@ -189,6 +234,31 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moves_that_go_on_between_the_same_groups_are_told_once_until_something_else_happens() {
+        let mut events = VecDeque::new();
+        let mut tell = |what: &str| {
+            note(&mut events, Event { at: Timestamp(0), epoch: Epoch(0), what: what.to_owned(), why: String::new() });
+            events.iter().map(|event| event.what.clone()).collect::<Vec<_>>()
+        };
+        for (count, to) in [(32, 1), (20, 2), (9, 1)] {
+            tell(&format!("{count} slot(s) are to move from group 3 to group {to}"));
+            tell(&format!("group {to} has {count} slots, and no more are on the way to it"));
+        }
+        let joined = [
+            "20 slot(s) are to move from group 3 to group 2",
+            "group 2 has 20 slots, and no more are on the way to it",
+            "41 slot(s) are to move from group 3 to group 1",
+            "group 1 has 9 slots, and no more are on the way to it",
+        ];
+        let (group_3, again) = ("group 3 is dissolved", "1 slot(s) are to move from group 3 to group 1");
+        assert_eq!(tell(group_3), [&joined[..], &[group_3]].concat());
+        assert_eq!(tell(again), [&joined[..], &[group_3, again]].concat());
+        tell("1 slot(s) stay in group 3: moving to group 1 is given up");
+        let told = tell("1 slot(s) stay in group 3: moving to group 1 is given up");
+        assert_eq!(told.last().map(String::as_str), Some("2 slot(s) stay in group 3: moving to group 1 is given up"));
+    }
 
     #[test]
     fn only_the_newest_events_are_kept_and_reasons_are_short_lines() {

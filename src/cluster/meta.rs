@@ -126,6 +126,15 @@ pub enum MetaOp {
         node: NodeId,
         groups: BTreeSet<GroupId>,
     },
+    /// What `Place` began is taken back: `replica`, which was to go and still votes, stays, and `instead`, which was to follow it, goes. Planned
+    /// for the topology of `epoch`.
+    Keep {
+        epoch: Epoch,
+        group: GroupId,
+        replica: ReplicaId,
+        instead: ReplicaId,
+        why: String,
+    },
 }
 
 /// What an applied entry did.
@@ -181,6 +190,10 @@ pub enum MetaError {
     UnknownReplica { group: GroupId, replica: ReplicaId },
     #[error("group {0} has slots, or one is on its way to it or from it")]
     GroupInUse(GroupId),
+    #[error(
+        "group {0} is to be dissolved, since there are more groups than nodes: see kvorum cluster status for the others"
+    )]
+    IsLeaving(GroupId),
     #[error("a group needs one home at least, each but once")]
     Homes,
     #[error("there are {SLOT_COUNT} groups, the most that are possible")]
@@ -286,6 +299,10 @@ impl Topology {
             MetaOp::Led { epoch, node, groups } => {
                 self.check_epoch(*epoch)?;
                 self.check_known(*node, groups)?
+            }
+            MetaOp::Keep { epoch, group, replica, instead, why: _ } => {
+                self.check_epoch(*epoch)?;
+                self.keep(*group, *replica, *instead)?
             }
         };
         if outcome != MetaOutcome::Unchanged {

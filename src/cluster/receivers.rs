@@ -17,8 +17,9 @@ impl Topology {
         hints: &Hints,
     ) -> Option<BTreeMap<GroupId, BTreeSet<Slot>>> {
         let led: BTreeSet<GroupId> = self.groups_led_by(node, hints).collect();
-        let smallest =
-            led.iter().copied().min_by_key(|group| (!self.prefers(*group, node), self.expected_slots(*group)));
+        let leaving = self.leaving_groups();
+        let rank = |group: GroupId| (leaving.contains(&group), !self.prefers(group, node), self.expected_slots(group));
+        let smallest = led.iter().copied().min_by_key(|group| rank(*group));
         let smallest = smallest?;
         let mut receivers = BTreeMap::<GroupId, BTreeSet<Slot>>::new();
         for slot in slots {

@@ -54,6 +54,9 @@ pub struct NodeStatus {
     /// host:port for other nodes.
     pub peer_address: String,
     pub state: NodeState,
+    /// It is to leave, also while it is away.
+    #[serde(default)]
+    pub leaves: bool,
 }
 
 /// As seen by the asked node.

@@ -21,7 +21,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What a leader knows of its group. Small, since those of a thousand groups travel in one frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedGroup {
-    voters: BTreeSet<ReplicaId>,
+    pub voters: BTreeSet<ReplicaId>,
     /// Entries that each member lacks.
     lag: BTreeMap<ReplicaId, u64>,
     /// § The members of the membership that is committed and applied; empty while there are learners or a change is under way. Of the meta
@@ -136,6 +136,7 @@ impl Replication {
             address: info.address().to_string(),
             peer_address: format!("{}:{}", info.host, info.peer_port),
             state: state(*node),
+            leaves: topology.draining(*node).is_some(),
         };
         topology.nodes().iter().map(status).collect()
     }

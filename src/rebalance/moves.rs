@@ -191,13 +191,15 @@ impl Driver {
             let asked = Instant::now();
             match self.replication.propose_anywhere(&MetaOp::ConfirmMove { id }).await {
                 Ok(()) if asked.elapsed() <= self.frozen_max => return sending.check().map(|()| permit),
-                Ok(()) => (),
+                Ok(()) => {
+                    self.group.note_move_trouble(Some(&"the meta group answers too slowly for a slot to be frozen"))
+                }
                 Err(error) => {
-                    drop(permit);
                     tracing::info!(%id, error, "a slot is not frozen yet: the meta group does not confirm its move");
-                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
+            drop(permit);
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Situation<'a> {
     pub settled: BTreeSet<GroupId>,
     /// Groups whose leader says that it has others. (A group without a leader is in neither.)
     pub moving: BTreeSet<GroupId>,
+    /// Who votes in them, as their leaders say; nobody while that changes.
+    pub voters: BTreeMap<GroupId, BTreeSet<ReplicaId>>,
     /// What a move of the group costs, in any unit.
     pub weights: BTreeMap<GroupId, u64>,
     /// Nobody has joined or begun to leave for a while: a node that comes to replace another needs no group of its own.
@@ -40,7 +42,18 @@ pub struct Plan {
     /// Slots that stay where an operator has placed them until he has them evened out, as the steps do.
     #[serde(default)]
     pub held_slots: usize,
+    /// Slots, and groups with replicas, that are on their way already.
+    #[serde(default)]
+    pub moving_slots: usize,
+    #[serde(default)]
+    pub moving_groups: usize,
     pub steps: Vec<PlannedStep>,
+}
+
+impl Plan {
+    pub fn is_under_way(&self) -> bool {
+        self.moving_slots + self.moving_groups > 0
+    }
 }
 
 /// A step of a plan that is shown.
@@ -56,8 +69,8 @@ pub fn next_placement(now: &Situation<'_>) -> Option<MetaOp> {
 }
 
 fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
-    let urgent = now.abandon().or_else(|| now.lead_away()).or_else(|| now.rebuild());
-    if urgent.is_some() || !now.moving.is_empty() {
+    let urgent = now.abandon().or_else(|| now.lead_away()).or_else(|| now.take_back()).or_else(|| now.rebuild());
+    if urgent.is_some() || now.is_busy() {
         return urgent;
     }
     let step = now.dissolve().or_else(|| now.evacuate()).or_else(|| now.grow()).or_else(|| now.shrink());
@@ -72,6 +85,7 @@ fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
 pub fn whole_plan(now: &Situation<'_>, slots: &SlotWeights) -> Vec<PlannedStep> {
     let mut state = Some(now.topology.clone());
     let _ = apply_meta(&mut state, &MetaOp::EvenSlots, Timestamp(0));
+    settle(&mut state);
     let mut steps = Vec::new();
     while let Some(topology) = state.clone().filter(|_| steps.len() < PLAN_STEPS_MAX) {
         let at_rest = Situation {
@@ -80,10 +94,12 @@ pub fn whole_plan(now: &Situation<'_>, slots: &SlotWeights) -> Vec<PlannedStep> 
             full: now.full.clone(),
             settled: topology.groups().keys().copied().collect(),
             moving: BTreeSet::new(),
+            voters: BTreeMap::new(),
             weights: now.weights.clone(),
             quiet: true,
         };
-        let Some(op) = next_step(&at_rest).or_else(|| next_slots(&topology, slots)) else { break };
+        let Some(op) = next_step(&at_rest).or_else(|| next_slots(&topology, slots, &BTreeSet::new())) else { break };
+        state.iter_mut().for_each(Topology::forget_events);
         if apply_meta(&mut state, &op, Timestamp(0)).is_err() {
             break;
         }
@@ -199,6 +215,43 @@ impl Situation<'_> {
         })
     }
 
+    /// A replica moves to a node that will not have it: lost, or to leave. If the one that was to go still votes, on a node that is there, it
+    /// stays: nothing has to be copied, and there may be no other node.
+    fn take_back(&self) -> Option<MetaOp> {
+        let moving = self.topology.groups().iter().filter(|(group, _)| self.moving.contains(group));
+        moving.filter_map(|(group, info)| Some((*group, info, self.voters.get(group)?))).find_map(
+            |(group, info, voters)| {
+                let (replica, instead, why) = overtaken(info, voters).or_else(|| self.no_move_for(info, voters))?;
+                Some(MetaOp::Keep { epoch: self.topology.epoch(), group, replica, instead, why })
+            },
+        )
+    }
+
+    /// Which replica stays, instead of which, and why.
+    fn no_move_for(&self, info: &GroupInfo, voters: &BTreeSet<ReplicaId>) -> Option<(ReplicaId, ReplicaId, String)> {
+        let leaves = |home: NodeId| self.topology.draining(home).is_some();
+        let waited_for = info.replicas.iter().filter(|(replica, _)| !voters.contains(replica));
+        let (instead, to) =
+            waited_for.map(|(replica, to)| (*replica, *to)).find(|(_, to)| self.is_lost(*to) || leaves(*to))?;
+        let voting = info.departing.iter().filter(|(replica, _)| voters.contains(replica));
+        let there = voting.filter(|(_, home)| !self.absent.contains(home));
+        let (replica, home) = there.map(|(replica, home)| (*replica, *home)).min_by_key(|(_, home)| leaves(*home))?;
+        // One that leaves stays only where the group would wait for a lost node otherwise.
+        if leaves(home) && (!self.is_lost(to) || self.new_home(info, Some(to)).is_some()) {
+            return None;
+        }
+        let what = if self.is_lost(to) { "has been away for too long" } else { "is to leave" };
+        Some((replica, instead, format!("{} {what}, and {} has the data", self.name(to), self.name(home))))
+    }
+
+    /// Members are being changed. A group that waits for a node that is lost may do so for long, and holds nobody up.
+    pub fn is_busy(&self) -> bool {
+        let waits = |group: &GroupId| {
+            self.topology.group(*group).is_some_and(|info| info.replicas.values().any(|home| self.is_lost(*home)))
+        };
+        self.moving.iter().any(|group| !waits(group))
+    }
+
     /// Replicas on nodes that have been away for too long, also those that were only just to move there.
     fn rebuild(&self) -> Option<MetaOp> {
         let begun = |(group, info): &(&GroupId, &GroupInfo)| {
@@ -207,7 +260,7 @@ impl Situation<'_> {
         let groups = self.topology.groups();
         // One group at a time, but the one that is moving must not wait for a node that is lost.
         let of_moving = groups.iter().filter(begun);
-        let of_settled = groups.iter().filter(|(group, _)| self.moving.is_empty() && self.settled.contains(group));
+        let of_settled = groups.iter().filter(|(group, _)| !self.is_busy() && self.settled.contains(group));
         of_moving.chain(of_settled).find_map(|(group, info)| {
             let (replica, home) = info.replicas.iter().find(|(_, home)| self.is_lost(**home))?;
             let new = self.new_home(info, Some(*home))?;
@@ -255,11 +308,16 @@ impl Situation<'_> {
         let (leads, load) = (self.leads(), self.load());
         let leader = self
             .fit_nodes()
-            .min_by_key(|node| (leads.get(node).copied(), load.get(node).copied().unwrap_or_default(), *node))?;
+            .min_by_key(|node| (leads.get(node).copied(), load.get(node).copied().unwrap_or_default(), *node))
+            .filter(|node| leads.get(node) == Some(&0))?;
         let mut others: Vec<NodeId> = self.fit_nodes().filter(|node| *node != leader).collect();
         others.sort_by_key(|node| (load.get(node).copied().unwrap_or_default(), *node));
-        let homes = std::iter::once(leader).chain(others).take(self.wished()).collect();
-        let why = format!("{} leads no group", self.name(leader));
+        let homes: Vec<NodeId> = std::iter::once(leader).chain(others).take(self.wished()).collect();
+        // § Not with fewer copies than are asked for.
+        if homes.len() < self.wished() {
+            return None;
+        }
+        let why = format!("{} is to lead no group yet", self.name(leader));
         Some(MetaOp::MakeGroup { epoch: self.topology.epoch(), homes, why })
     }
 
@@ -358,6 +416,13 @@ impl Situation<'_> {
         }
         None
     }
+}
+
+/// § The group went on with a move as that was taken back. What has left its membership does not come back under its id: the move stands.
+fn overtaken(info: &GroupInfo, voters: &BTreeSet<ReplicaId>) -> Option<(ReplicaId, ReplicaId, String)> {
+    let newest = info.departing.keys().rfind(|replica| voters.contains(replica))?;
+    let instead = info.replicas.keys().find(|replica| !voters.contains(replica) && *replica < newest)?;
+    Some((*newest, *instead, "its group went on with the move".to_owned()))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ fn at_rest(topology: &Topology) -> Situation<'_> {
         full: BTreeSet::new(),
         settled: topology.groups().keys().copied().collect(),
         moving: BTreeSet::new(),
+        voters: BTreeMap::new(),
         weights: topology.groups().keys().map(|group| (*group, u64::from(group.0))).collect(),
         quiet: true,
     }
@@ -37,7 +38,7 @@ fn at_rest(topology: &Topology) -> Situation<'_> {
 /// Carries the plan out; what must hold of every step, and its number of steps.
 fn carry_out(topology: &mut Topology) -> usize {
     for steps in 0..2000 {
-        let slots = || next_slots(topology, &SlotWeights::equal());
+        let slots = || next_slots(topology, &SlotWeights::equal(), &BTreeSet::new());
         let Some(op) = next_placement(&at_rest(topology)).or_else(slots) else { return steps };
         let before = topology.clone();
         apply(topology, op.clone());
@@ -142,6 +143,99 @@ fn a_replica_that_was_on_its_way_to_a_node_that_is_lost_goes_elsewhere() {
     assert_eq!(add, Some(node(5)));
 }
 
+/// A group whose replica was to move from node 3 to node 4, as its leader tells of it.
+fn on_its_way(topology: &Topology, voters: impl IntoIterator<Item = ReplicaId>) -> Situation<'_> {
+    let mut now = at_rest(topology);
+    (now.settled, now.moving) = (BTreeSet::new(), [GroupId(1)].into());
+    now.voters = [(GroupId(1), voters.into_iter().collect())].into();
+    now
+}
+
+fn replica_on(topology: &Topology, number: u8) -> ReplicaId {
+    topology.replicas_on(node(number)).next().expect("it has one").1
+}
+
+fn begin_move(topology: &mut Topology, from: u8, to: u8) {
+    let (remove, add) = (Some(replica_on(topology, from)), Some(node(to)));
+    let (epoch, group, why) = (topology.epoch(), GroupId(1), String::new());
+    apply(topology, MetaOp::Place { epoch, group, remove, add, why });
+}
+
+#[test]
+fn a_replica_whose_new_home_is_lost_or_leaves_stays_if_there_is_no_other() {
+    for lost in [true, false] {
+        let mut topology = fixture_topology(3, 1, 3);
+        join(&mut topology, 4);
+        let voters: BTreeSet<ReplicaId> = topology.group(GroupId(1)).unwrap().replicas.keys().copied().collect();
+        begin_move(&mut topology, 3, 4);
+        let (stays, instead) = (replica_on(&topology, 3), replica_on(&topology, 4));
+        assert_eq!(next_placement(&on_its_way(&topology, voters.clone())), None, "it is on its way");
+        if lost {
+            give_up(&mut topology, 4)
+        } else {
+            drain(&mut topology, 4, None)
+        }
+        let Some(op @ MetaOp::Keep { .. }) = next_placement(&on_its_way(&topology, voters.clone())) else {
+            panic!("it waits for a node that does not come")
+        };
+        apply(&mut topology, op.clone());
+        topology.validate().expect("consistent");
+        assert!(topology.apply(&op).is_err(), "a late duplicate");
+        let info = topology.group(GroupId(1)).unwrap();
+        assert!(info.replicas.keys().eq(&voters) && info.departing.keys().eq([&instead]), "{info:?}");
+        assert_eq!(next_placement(&on_its_way(&topology, voters.clone())), None);
+        // The group had gone on: the one that was to go votes no more, and must not come back under its id.
+        let went_on = voters.iter().copied().filter(|replica| *replica != stays).chain([instead]);
+        let Some(MetaOp::Keep { replica, instead: older, .. }) = next_placement(&on_its_way(&topology, went_on)) else {
+            panic!("it waits for what was taken away")
+        };
+        assert_eq!((replica, older), (instead, stays));
+    }
+}
+
+#[test]
+fn a_group_that_waits_for_a_lost_node_holds_nobody_up() {
+    let mut topology = fixture_topology(4, 4, 3);
+    let homes = |topology: &Topology, group| topology.group(GroupId(group)).unwrap().homes().collect::<BTreeSet<_>>();
+    let lacks =
+        |topology: &Topology, number: u8| (1..=4).find(|group| !homes(topology, *group).contains(&node(number)));
+    let waiting = GroupId(lacks(&topology, 1).expect("three of four have it"));
+    let remove =
+        topology.group(waiting).unwrap().replicas.iter().find(|(_, home)| **home == node(4)).map(|(id, _)| *id);
+    let (epoch, why) = (topology.epoch(), String::new());
+    apply(&mut topology, MetaOp::Place { epoch, group: waiting, remove, add: Some(node(1)), why });
+    give_up(&mut topology, 4);
+    give_up(&mut topology, 1);
+    let mut now = at_rest(&topology);
+    now.settled.remove(&waiting);
+    now.moving = [waiting].into();
+    now.voters = [(waiting, topology.group(waiting).unwrap().replicas.keys().copied().collect())].into();
+    while let Some(op @ MetaOp::Prefer { .. }) = next_placement(&now) {
+        let (mut next, settled, moving) = (topology.clone(), now.settled.clone(), now.moving.clone());
+        apply(&mut next, op);
+        topology = next;
+        now = Situation { settled, moving, ..at_rest(&topology) };
+    }
+    let Some(MetaOp::Place { group, .. }) = next_placement(&now) else { panic!("others wait as well") };
+    assert_ne!(group, waiting);
+}
+
+#[test]
+fn no_group_is_made_for_a_node_that_is_given_up_nor_with_too_few_replicas() {
+    let mut topology = fixture_topology(3, 0, 3);
+    give_up(&mut topology, 3);
+    join(&mut topology, 4);
+    carry_out(&mut topology);
+    assert_eq!(topology.groups().len(), 3, "as many as there are nodes to lead them");
+    apply(&mut topology, MetaOp::Absent { node: node(3), counted_ms: 0, given_up: false });
+    carry_out(&mut topology);
+    assert_eq!(topology.groups().len(), 4, "it is back");
+    let mut scarce = fixture_topology(3, 0, 3);
+    join(&mut scarce, 4);
+    let full = Situation { full: [node(2), node(3)].into(), ..at_rest(&scarce) };
+    assert!(!matches!(next_placement(&full), Some(MetaOp::MakeGroup { .. })), "two nodes have space");
+}
+
 #[test]
 fn a_node_that_joins_gets_a_group_with_its_share_of_slots_and_gives_them_back_when_it_leaves() {
     let mut topology = fixture_topology(3, 0, 3);
@@ -184,7 +278,10 @@ fn a_group_that_lost_its_initializer_before_it_had_a_leader_is_made_anew() {
     assert_eq!(group, fresh);
     apply(&mut topology, op);
     carry_out(&mut topology);
-    assert!(topology.group(fresh).is_none() && topology.groups().len() == 4);
+    assert!(topology.group(fresh).is_none() && topology.groups().len() == 3);
+    apply(&mut topology, MetaOp::Absent { node: node(4), counted_ms: 0, given_up: false });
+    carry_out(&mut topology);
+    assert_eq!(topology.groups().len(), 4, "another is made when it is back");
 }
 
 #[test]
@@ -246,8 +343,10 @@ proptest! {
             }
         }
         carry_out(&mut topology);
-        let wished = if groups == 0 { topology.staying().count() } else { groups as usize };
+        let (staying, there) = (topology.staying().count(), counts(&topology, |_| 0).len());
+        let wished = if groups == 0 { topology.groups().len() } else { groups as usize };
         prop_assert_eq!(topology.groups().len(), wished);
+        prop_assert!(groups > 0 || (there..=staying).contains(&wished), "{wished} groups for {there} of {staying} nodes");
         let share = 1024 / wished;
         for group in topology.groups().keys() {
             let slots = topology.slots_of(*group).count();
@@ -279,7 +378,7 @@ fn a_plan_that_is_shown_lets_go_of_what_an_operator_has_placed_as_carrying_it_ou
     let slots = topology.slots_of(GroupId(1)).collect();
     apply(&mut topology, MetaOp::StartMoves { first, to, slots, why: String::new(), by_hand: true });
     finish(&mut topology);
-    assert_eq!(next_slots(&topology, &SlotWeights::equal()), None);
+    assert_eq!(next_slots(&topology, &SlotWeights::equal(), &BTreeSet::new()), None);
     let shown = whole_plan(&at_rest(&topology), &SlotWeights::equal());
     assert!(!shown.is_empty());
     apply(&mut topology, MetaOp::EvenSlots);

@@ -3,7 +3,7 @@
 //!
 //! § Each step names the epoch it was planned for: what a former leader of the meta group, or a late duplicate, still proposes does nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,23 +66,24 @@ async fn step(replication: &Replication, balance: &mut Balance) -> bool {
     let topology = replication.newest_topology();
     let mut now = situation(replication, &topology, &led);
     now.quiet = balance.is_quiet(&topology);
-    if balance.rests(!now.moving.is_empty()) {
+    if balance.rests(now.is_busy()) {
         return true;
     }
     let next = next_placement(&now);
     if let Some(op) = &next {
         propose(replication, op).await;
     }
-    let placed = next.is_none() && now.moving.is_empty();
+    let placed = next.is_none() && !now.is_busy();
     // Groups that are to be dissolved are emptied beside the rest: nodes that leave wait for it.
     if placed || !topology.leaving_groups().is_empty() {
-        place_slots(replication, balance).await;
+        let silent = topology.groups().keys().filter(|group| !led.contains_key(group)).copied().collect();
+        place_slots(replication, balance, &silent).await;
     }
     !placed
 }
 
 /// Begins moves of slots if it is time for it.
-async fn place_slots(replication: &Replication, balance: &mut Balance) {
+async fn place_slots(replication: &Replication, balance: &mut Balance, silent: &BTreeSet<GroupId>) {
     let topology = replication.newest_topology();
     if topology.moves().next().is_some() || !balance.is_due(&topology) {
         return;
@@ -93,7 +94,7 @@ async fn place_slots(replication: &Replication, balance: &mut Balance) {
         None if !topology.leaving_groups().is_empty() => SlotWeights::equal(),
         None => return,
     };
-    match next_slots(&topology, &weights) {
+    match next_slots(&topology, &weights, silent) {
         Some(op) if balance.may_move(&topology) => {
             // One that was not taken is planned anew: it has not failed.
             if propose(replication, &op).await
@@ -124,6 +125,7 @@ pub fn situation<'a>(
         topology,
         absent: nodes().filter(|node| !connected.contains(node)).collect(),
         full: nodes().filter(|node| replication.space().is_short_at(*node)).collect(),
+        voters: led.iter().map(|(group, led)| (*group, led.voters.clone())).collect(),
         settled: ids(settled),
         moving: ids(moving),
         weights: led.iter().filter_map(|(group, led)| Some((*group, led.keys?))).collect(),

@@ -48,20 +48,25 @@ impl SlotWeights {
     }
 }
 
-/// What is to happen to slots next: `None` if all is as it should be, or moves are under way.
-pub fn next_slots(topology: &Topology, weights: &SlotWeights) -> Option<MetaOp> {
+/// What is to happen to slots next: `None` if all is as it should be, or moves are under way. `silent`: groups of which no leader is known; a slot on its way
+/// from one or to one would hold up all others.
+pub fn next_slots(topology: &Topology, weights: &SlotWeights, silent: &BTreeSet<GroupId>) -> Option<MetaOp> {
     if topology.moves().next().is_some() {
         return None;
     }
     let leaving = topology.leaving_groups();
     let mut plan = Plan::new(topology, weights, &leaving);
-    let emptied = leaving.iter().find(|group| plan.slots.get(*group).is_some_and(|slots| !slots.is_empty()));
+    plan.loads.retain(|group, _| !silent.contains(group));
+    let has_slots = |group: &&GroupId| plan.slots.get(*group).is_some_and(|slots| !slots.is_empty());
+    let emptied = leaving.iter().find(|group| has_slots(group) && !silent.contains(*group));
     let (why, to, slots) = if let Some(group) = emptied {
         let why = format!("there are fewer nodes than groups, and group {group} is to be dissolved");
         let (to, slots) = plan.empty(*group)?;
         (why, to, slots)
-    } else {
+    } else if silent.is_empty() {
         plan.even_out()?
+    } else {
+        return None;
     };
     Some(MetaOp::StartMoves { first: topology.next_move(), to, slots, why, by_hand: false })
 }

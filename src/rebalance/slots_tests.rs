@@ -28,12 +28,12 @@ fn finish_moves(topology: &mut Topology) {
 /// Ops until nothing is left to do.
 fn carry_out(topology: &mut Topology, weights: &SlotWeights) -> usize {
     for ops in 0..500 {
-        let Some(op) = next_slots(topology, weights) else { return ops };
+        let Some(op) = next_slots(topology, weights, &BTreeSet::new()) else { return ops };
         apply(topology, &op);
-        assert_eq!(next_slots(topology, weights), None, "one op at a time");
+        assert_eq!(next_slots(topology, weights, &BTreeSet::new()), None, "one op at a time");
         finish_moves(topology);
     }
-    panic!("no end: {:?}", next_slots(topology, weights));
+    panic!("no end: {:?}", next_slots(topology, weights, &BTreeSet::new()));
 }
 
 fn load(topology: &Topology, weights: &SlotWeights, group: GroupId) -> f64 {
@@ -44,7 +44,7 @@ fn load(topology: &Topology, weights: &SlotWeights, group: GroupId) -> f64 {
 fn what_is_even_stays() {
     for (nodes, groups) in [(1, 1), (3, 3), (5, 7), (3, 64)] {
         let topology = fixture_topology(nodes, groups, 3);
-        assert_eq!(next_slots(&topology, &SlotWeights::equal()), None, "{groups} groups");
+        assert_eq!(next_slots(&topology, &SlotWeights::equal(), &BTreeSet::new()), None, "{groups} groups");
     }
 }
 
@@ -105,7 +105,7 @@ fn a_group_that_goes_gives_up_what_was_placed_there_and_one_that_was_emptied_tak
     let weights = SlotWeights::equal();
     let own: BTreeSet<Slot> = topology.slots_of(GroupId(1)).collect();
     move_by_hand(&mut topology, &own, GroupId(2));
-    assert_eq!(next_slots(&topology, &weights), None);
+    assert_eq!(next_slots(&topology, &weights, &BTreeSet::new()), None);
     let leaving: BTreeSet<GroupId> = [GroupId(2)].into();
     let mut plan = Plan::new(&topology, &weights, &leaving);
     let (to, slots) = plan.empty(GroupId(2)).expect("there is a group left");
@@ -178,4 +178,23 @@ proptest! {
             prop_assert!((0.9..=1.1).contains(&part), "group {group} carries {part} of its share");
         }
     }
+}
+
+#[test]
+fn no_slot_moves_from_or_to_a_group_of_which_no_leader_is_known() {
+    let mut topology = fixture_topology(4, 0, 3);
+    let equal = SlotWeights::equal();
+    let silent = |groups: &[u32]| groups.iter().map(|group| GroupId(*group)).collect::<BTreeSet<_>>();
+    apply(&mut topology, &MetaOp::Drain { node: node(4), successor: None, gone: false });
+    let target = |silent: &BTreeSet<GroupId>| match next_slots(&topology, &equal, silent) {
+        Some(MetaOp::StartMoves { to, .. }) => Some(to),
+        _ => None,
+    };
+    let lightest = target(&silent(&[])).expect("group 4 is to be dissolved");
+    assert!(target(&silent(&[lightest.0])).is_some_and(|to| to != lightest));
+    assert_eq!([target(&silent(&[1, 2, 3])), target(&silent(&[4]))], [None, None]);
+    let mut uneven = fixture_topology(3, 3, 3);
+    add_group(&mut uneven);
+    assert!(next_slots(&uneven, &equal, &silent(&[])).is_some());
+    assert_eq!(next_slots(&uneven, &equal, &silent(&[2])), None, "its share cannot be told");
 }

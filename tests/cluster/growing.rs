@@ -292,3 +292,32 @@ fn a_node_is_drained_also_when_the_one_that_was_to_take_its_place_dies() {
     assert_eq!(cluster.nodes[drained].wait(LIMIT), Some(0), "{}", cluster.nodes[leader].log());
     assert_eq!(cluster.client().call(&["GET", "k"]).expect("answers").text(), "v");
 }
+
+#[test]
+fn a_node_that_dies_as_it_gets_its_first_replica_holds_nobody_up_and_can_be_removed() {
+    let flags = [&["--node-down-after", "2"], &AT_EASE[..]].concat();
+    let mut cluster = Cluster::start(3, &flags);
+    let order = |cluster: &Cluster, words: &[&str]| {
+        eventually(LIMIT, || format!("{words:?} is taken"), || operate(&cluster.nodes[0], words).is_ok());
+    };
+    order(&cluster, &["pause-rebalance"]);
+    let join = address(&cluster.nodes[1]);
+    let index = cluster.add(&[&["--join", &join], &flags[..]].concat());
+    cluster.nodes[index].start();
+    cluster.wait_ready();
+    // Silent, but not yet missed, when it is chosen.
+    cluster.nodes[index].signal("STOP");
+    cluster.nodes[index].wait_stopped();
+    order(&cluster, &["resume-rebalance"]);
+    let fourth = address(&cluster.nodes[index]);
+    let on_its_way = || operate(&cluster.nodes[0], &["status"]).is_ok_and(|status| status.contains(" leaving ("));
+    eventually(LIMIT, || "a replica is to move".to_owned(), on_its_way);
+    cluster.nodes[index].kill();
+    let told =
+        operate(&cluster.nodes[0], &["remove-node", &fourth, "--force"]).unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.contains("has left the cluster"), "{told}");
+    let events = operate(&cluster.nodes[0], &["events"]).expect("answers");
+    assert!(events.contains("a replica of group ") && events.contains(&format!("none comes to {fourth}")), "{events}");
+    let rest: Vec<&Node> = cluster.nodes[..index].iter().collect();
+    wait_spread(rest[0], &rest, &[3; 3]);
+}

@@ -190,8 +190,14 @@ async fn plan(replication: &Arc<Replication>) -> Result<Vec<u8>, String> {
     let (topology, replication) = (replication.newest_topology(), replication.clone());
     // A thousand steps of many groups take a while.
     let planned = tokio::task::spawn_blocking(move || {
-        let steps = rebalance::whole_plan(&rebalance::situation(&replication, &topology, &led), &weights);
-        rebalance::Plan { paused: topology.is_paused(), held_slots: topology.held_count(), steps }
+        let situation = rebalance::situation(&replication, &topology, &led);
+        rebalance::Plan {
+            paused: topology.is_paused(),
+            held_slots: topology.held_count(),
+            moving_slots: topology.moves().count(),
+            moving_groups: situation.moving.len(),
+            steps: rebalance::whole_plan(&situation, &weights),
+        }
     });
     let plan = planned.await.map_err(|error| error.to_string())?;
     Ok(serde_json::to_vec(&plan).expect("a plan is plain values"))
