@@ -79,9 +79,9 @@ enum ClusterCommand {
     ReplaceNode(ReplaceNodeFlags),
     /// Show what is to be moved and why, and watch it being done.
     Rebalance(RebalanceFlags),
-    /// Begin no new move of replicas or leaders until it is resumed, not even away from dead nodes.
+    /// Begin no new move of replicas, leaders or slots until it is resumed, not even away from nodes that are dead or are to leave.
     PauseRebalance(NodeFlags),
-    /// Let the cluster move replicas and leaders by itself again.
+    /// Let the cluster move replicas, leaders and slots by itself again.
     ResumeRebalance(NodeFlags),
     /// Move slots to another group while the cluster serves, and show how it goes.
     ///

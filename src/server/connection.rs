@@ -257,7 +257,8 @@ impl Connection<'_> {
             bytes: &self.buffer,
             stretch: &mut self.stretch,
         };
-        // The turn first: one that never waits does not even look whether it was killed. Dropping it abandons replies, not ops.
+        // The turn first: one that never waits does not even look whether it was killed. Dropping it abandons replies, and of the ops only those
+        // that are not proposed yet.
         tokio::select! {
             biased;
             flow = turn.run() => flow,
