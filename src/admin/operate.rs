@@ -225,7 +225,9 @@ fn watch_leaving(mut members: Members, before: &ClusterStatus, node: &str) -> Re
     loop {
         match members.status() {
             Ok(status) if status.nodes.iter().all(|node| node.id != id) => {
-                return Ok(format!("{address} has left the cluster; its process ends by itself, now or when it comes back.\n"));
+                return Ok(format!(
+                    "{address} has left the cluster; its process ends by itself, now or when it comes back.\n"
+                ));
             }
             // One that has left goes by what it knew last.
             Ok(status) if status.asked == id => progress.silent("only the leaving node answers")?,

@@ -42,8 +42,9 @@ pub(super) fn note(events: &mut VecDeque<Event>, mut event: Event) {
     if let Some((mut count, rest)) = counted(&event.what) {
         recent.retain(|other| {
             let (others, theirs) = counted(&other.what).unwrap_or((0, ""));
-            count += if theirs == rest { others } else { 0 };
-            theirs != rest
+            let goes_on = theirs == rest && kind(&other.why) == kind(&event.why);
+            count += if goes_on { others } else { 0 };
+            !goes_on
         });
         event.what = format!("{count}{rest}");
     } else if let Some(group) = filled(&event.what) {
@@ -64,6 +65,11 @@ fn is_of_moves(what: &str) -> bool {
 fn counted(what: &str) -> Option<(usize, &str)> {
     let at = [MOVES_BEGIN, MOVES_GIVEN_UP].into_iter().find_map(|text| what.find(text))?;
     Some((what[..at].parse().ok()?, &what[at..]))
+}
+
+/// A reason without the figures in it.
+fn kind(why: &str) -> &str {
+    why.split(|letter: char| letter.is_ascii_digit()).next().unwrap_or_default()
 }
 
 /// The group that has got all that was on the way to it.

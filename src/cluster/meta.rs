@@ -190,10 +190,6 @@ pub enum MetaError {
     UnknownReplica { group: GroupId, replica: ReplicaId },
     #[error("group {0} has slots, or one is on its way to it or from it")]
     GroupInUse(GroupId),
-    #[error(
-        "group {0} is to be dissolved, since there are more groups than nodes: see kvorum cluster status for the others"
-    )]
-    IsLeaving(GroupId),
     #[error("a group needs one home at least, each but once")]
     Homes,
     #[error("there are {SLOT_COUNT} groups, the most that are possible")]

@@ -114,10 +114,6 @@ impl Topology {
         if !self.groups.contains_key(&to) {
             return Err(MetaError::UnknownGroup(to));
         }
-        // What an operator would put there would be taken away again at once.
-        if by_hand && self.leaving_groups().contains(&to) {
-            return Err(MetaError::IsLeaving(to));
-        }
         if let Some(slot) = slots.iter().find(|slot| slot.index() >= SLOT_COUNT) {
             return Err(MetaError::UnknownSlot(*slot));
         }

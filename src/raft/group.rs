@@ -408,7 +408,12 @@ impl Group {
     /// Proposes the chunk and waits for its outcome, at most [`OUTCOME_WAIT_MAX`]. Dropping the future abandons the reply,
     /// and of the ops those that were not proposed yet.
     pub async fn submit(&self, chunk: Chunk) -> ChunkOutcome {
-        tokio::time::timeout(OUTCOME_WAIT_MAX, self.queue.submit(chunk)).await.unwrap_or(ChunkOutcome::Unknown)
+        let give_up = tokio::time::Instant::now() + OUTCOME_WAIT_MAX;
+        // What found no room, or no proposer, did not happen.
+        let queued = tokio::time::timeout_at(give_up, self.queue.enqueue(chunk)).await;
+        let Ok(Some(outcome)) = queued else { return ChunkOutcome::Reroute };
+        let outcome = tokio::time::timeout_at(give_up, outcome).await;
+        outcome.ok().and_then(Result::ok).unwrap_or(ChunkOutcome::Unknown)
     }
 
     /// Logs the group's time: an op without effect. Whatever becomes of it, it does not take long. Whether it was committed for certain.

@@ -73,6 +73,12 @@ impl Replication {
         for tries_left in (0..START_TRIES_MAX).rev() {
             self.wait_cleaned_up(&slots).await;
             let topology = self.newest_topology();
+            if topology.leaving_groups().contains(&to) {
+                // What an operator would put there would be taken away again at once.
+                return Err(format!(
+                    "group {to} is to be dissolved, as there are more groups than nodes: see kvorum cluster status"
+                ));
+            }
             let first = topology.next_move();
             let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: why.to_owned(), by_hand: true };
             let proposed = self.propose_anywhere(&op).await;

@@ -27,6 +27,8 @@ pub struct LedGroup {
     /// § The members of the membership that is committed and applied; empty while there are learners or a change is under way. Of the meta
     /// group all members, as the leader counts them.
     pub members: BTreeSet<ReplicaId>,
+    /// § Those that are to go, as the leader has heard: only then are they not taken in again, and may be deleted.
+    pub departing: BTreeSet<ReplicaId>,
     /// `None` for the meta group.
     pub keys: Option<u64>,
     /// Keys and bytes.
@@ -40,14 +42,18 @@ impl LedGroup {
         let lag = status.matched.iter().map(|(replica, at)| (*replica, status.last_log_index.saturating_sub(*at)));
         // In the middle of a change the old voters still count.
         let voters = if status.joint { BTreeSet::new() } else { status.voters.clone() };
-        Self { voters, lag: lag.collect(), members: BTreeSet::new(), keys, moved: (0, 0), move_trouble: None }
+        let (members, departing) = (BTreeSet::new(), BTreeSet::new());
+        Self { voters, lag: lag.collect(), members, departing, keys, moved: (0, 0), move_trouble: None }
     }
 
     fn of_group(replication: &Replication, group: &Group) -> Self {
+        let topology = replication.topology();
+        let departing = topology.group(group.id()).map(|info| info.departing.keys().copied().collect());
         let members = membership::members_at_rest(&group.state().applied().membership);
         let keys = Some(group.keyspace().counters().keys);
         let (moved, move_trouble) = (group.moved(), group.move_trouble());
-        Self { members, moved, move_trouble, ..Self::new(&replication.membership(group), keys) }
+        let departing = departing.unwrap_or_default();
+        Self { members, departing, moved, move_trouble, ..Self::new(&replication.membership(group), keys) }
     }
 
     fn of_meta(replication: &Replication) -> Self {
@@ -99,7 +105,9 @@ impl Replication {
     }
 
     fn led_here(&self) -> BTreeMap<GroupId, LedGroup> {
-        let groups = self.led_groups().into_iter().map(|group| (group.id(), LedGroup::of_group(self, &group)));
+        // § One that is cut off leads on as it knows; what another has made of the group meanwhile must not be mistaken for what it says.
+        let led = self.led_groups().into_iter().filter(|group| group.lease().is_some_and(|lease| lease.confirm()));
+        let groups = led.map(|group| (group.id(), LedGroup::of_group(self, &group)));
         let meta = self.leads_meta().then(|| (GroupId::META, LedGroup::of_meta(self)));
         groups.chain(meta).collect()
     }
@@ -222,7 +230,8 @@ mod tests {
         let led = LedGroup {
             voters: replicas.clone().map(|(replica, _)| replica).collect(),
             lag: replicas.clone().collect(),
-            members: replicas.map(|(replica, _)| replica).collect(),
+            members: replicas.clone().map(|(replica, _)| replica).collect(),
+            departing: replicas.map(|(replica, _)| replica).collect(),
             keys: Some(u64::MAX),
             moved: (u64::MAX, u64::MAX),
             move_trouble: Some("x".repeat(TROUBLE_BYTES_MAX)),

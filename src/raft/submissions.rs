@@ -54,8 +54,9 @@ pub fn channel() -> (Submissions, mpsc::Receiver<Submission>) {
 }
 
 impl Submissions {
-    /// Puts the chunk in the queue, when there is room, and waits for its outcome. Where the proposer ends first, it is as if this was never called.
-    pub async fn submit(&self, chunk: Chunk) -> ChunkOutcome {
+    /// Puts the chunk in the queue when there is room, and says where its outcome comes. `None`: the proposer has ended. Cancel-safe: until this returns, the
+    /// chunk is in no queue.
+    pub async fn enqueue(&self, chunk: Chunk) -> Option<oneshot::Receiver<ChunkOutcome>> {
         let room = if chunk.bytes() < LARGE_BYTES_MIN {
             None
         } else {
@@ -63,16 +64,14 @@ impl Submissions {
             Some(self.room.clone().acquire_many_owned(bytes).await.expect("it is never closed"))
         };
         let (outcome, receiver) = oneshot::channel();
-        match self.queue.send(Submission { chunk, outcome, room }).await {
-            Ok(()) => receiver.await.unwrap_or(ChunkOutcome::Unknown),
-            Err(_) => ChunkOutcome::Reroute,
-        }
+        self.queue.send(Submission { chunk, outcome, room }).await.ok().map(|()| receiver)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::task::Poll;
 
     use futures_util::poll;
 
@@ -92,37 +91,33 @@ mod tests {
     #[tokio::test]
     async fn large_chunks_wait_for_room_and_small_ones_do_not() {
         let (submissions, mut queued) = channel();
-        let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(submissions.submit(chunk(8 << 20)))).collect();
-        for submit in &mut waiting {
-            assert!(poll!(submit).is_pending());
+        let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(submissions.enqueue(chunk(8 << 20)))).collect();
+        let mut receivers = Vec::new();
+        for enqueue in &mut waiting {
+            if let Poll::Ready(receiver) = poll!(enqueue) {
+                receivers.push(receiver.expect("it is open"));
+            }
         }
-        let mut small = pin!(submissions.submit(chunk(100)));
-        assert!(poll!(&mut small).is_pending());
-        let mut taken = Vec::new();
+        assert_eq!(receivers.len(), 7, "seven of a little over 8 MiB are below 64 MiB");
+        assert!(matches!(poll!(pin!(submissions.enqueue(chunk(100)))), Poll::Ready(Some(_))));
         while let Ok(mut submission) = queued.try_recv() {
             submission.leave_queue();
-            taken.push(submission);
         }
-        assert_eq!(taken.len(), 7 + 1, "seven of a little over 8 MiB are below 64 MiB");
-        for submit in &mut waiting {
-            assert!(poll!(submit).is_pending());
+        for enqueue in &mut waiting[7..] {
+            assert!(poll!(enqueue).is_ready());
         }
-        let mut rest = 0;
-        while queued.try_recv().is_ok() {
-            rest += 1;
-        }
-        assert_eq!(rest, 3);
     }
 
     #[tokio::test]
     async fn a_chunk_larger_than_all_room_has_its_turn_and_gives_the_room_back_when_abandoned() {
         let (submissions, mut queued) = channel();
         for _ in 0..2 {
-            let mut huge = Box::pin(submissions.submit(chunk(BYTES_MAX as usize + 1)));
-            assert!(poll!(&mut huge).is_pending());
-            drop(huge);
-            let submission = queued.try_recv().expect("it found room");
-            assert!(submission.is_abandoned());
+            let receiver = submissions.enqueue(chunk(BYTES_MAX as usize + 1)).await;
+            assert!(poll!(pin!(submissions.enqueue(chunk(LARGE_BYTES_MIN)))).is_pending(), "it has all room");
+            drop(receiver);
+            assert!(queued.try_recv().expect("it found room").is_abandoned());
         }
+        drop(queued);
+        assert!(submissions.enqueue(chunk(1)).await.is_none());
     }
 }

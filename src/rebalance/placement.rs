@@ -69,7 +69,8 @@ pub fn next_placement(now: &Situation<'_>) -> Option<MetaOp> {
 }
 
 fn next_step(now: &Situation<'_>) -> Option<MetaOp> {
-    let urgent = now.abandon().or_else(|| now.lead_away()).or_else(|| now.take_back()).or_else(|| now.rebuild());
+    let urgent = now.abandon().or_else(|| now.lead_away()).or_else(|| now.take_back());
+    let urgent = urgent.or_else(|| now.replace_removed()).or_else(|| now.rebuild());
     if urgent.is_some() || now.is_busy() {
         return urgent;
     }
@@ -244,12 +245,30 @@ impl Situation<'_> {
         Some((replica, instead, format!("{} {what}, and {} has the data", self.name(to), self.name(home))))
     }
 
-    /// Members are being changed. A group that waits for a node that is lost may do so for long, and holds nobody up.
-    pub fn is_busy(&self) -> bool {
+    /// § A replica that has left its group's membership is not taken in again under its id (`plan.rs`): another on its node is.
+    fn replace_removed(&self) -> Option<MetaOp> {
+        let moving = self.topology.groups().iter().filter(|(group, _)| self.moving.contains(group));
+        moving.filter(|(_, info)| info.replicas.len() > 1).find_map(|(group, info)| {
+            let newest = self.voters.get(group)?.last()?;
+            let is_removed = |replica: &&ReplicaId| *replica < newest && !self.voters[group].contains(replica);
+            let removed = info.replicas.keys().find(is_removed)?;
+            let why = "it has left its group's membership, and comes back as another".to_owned();
+            Some(self.place(*group, Some(*removed), None, why))
+        })
+    }
+
+    /// Groups of which members are being changed, but for those that only wait for nodes that are lost: they may do so for long, and hold nobody up.
+    pub fn busy_groups(&self) -> usize {
         let waits = |group: &GroupId| {
-            self.topology.group(*group).is_some_and(|info| info.replicas.values().any(|home| self.is_lost(*home)))
+            let Some((info, voters)) = self.topology.group(*group).zip(self.voters.get(group)) else { return false };
+            let mut awaited = info.replicas.iter().filter(|(replica, _)| !voters.contains(replica)).peekable();
+            !voters.is_empty() && awaited.peek().is_some() && awaited.all(|(_, home)| self.is_lost(*home))
         };
-        self.moving.iter().any(|group| !waits(group))
+        self.moving.iter().filter(|group| !waits(group)).count()
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.busy_groups() > 0
     }
 
     /// Replicas on nodes that have been away for too long, also those that were only just to move there.

@@ -186,10 +186,18 @@ fn a_replica_whose_new_home_is_lost_or_leaves_stays_if_there_is_no_other() {
         assert_eq!(next_placement(&on_its_way(&topology, voters.clone())), None);
         // The group had gone on: the one that was to go votes no more, and must not come back under its id.
         let went_on = voters.iter().copied().filter(|replica| *replica != stays).chain([instead]);
-        let Some(MetaOp::Keep { replica, instead: older, .. }) = next_placement(&on_its_way(&topology, went_on)) else {
+        let went_on: BTreeSet<ReplicaId> = went_on.collect();
+        let next = |topology: &Topology| next_placement(&on_its_way(topology, went_on.clone()));
+        let Some(MetaOp::Keep { replica, instead: older, .. }) = next(&topology) else {
             panic!("it waits for what was taken away")
         };
         assert_eq!((replica, older), (instead, stays));
+        // The same, and the new one has departed: the other comes back under a new id.
+        apply(&mut topology, MetaOp::Departed { group: GroupId(1), replica: instead });
+        let Some(MetaOp::Place { remove, add, .. }) = next(&topology) else {
+            panic!("it waits for what was taken away")
+        };
+        assert_eq!((remove, add), (Some(stays), None));
     }
 }
 
@@ -206,16 +214,21 @@ fn a_group_that_waits_for_a_lost_node_holds_nobody_up() {
     apply(&mut topology, MetaOp::Place { epoch, group: waiting, remove, add: Some(node(1)), why });
     give_up(&mut topology, 4);
     give_up(&mut topology, 1);
-    let mut now = at_rest(&topology);
-    now.settled.remove(&waiting);
-    now.moving = [waiting].into();
-    now.voters = [(waiting, topology.group(waiting).unwrap().replicas.keys().copied().collect())].into();
-    while let Some(op @ MetaOp::Prefer { .. }) = next_placement(&now) {
-        let (mut next, settled, moving) = (topology.clone(), now.settled.clone(), now.moving.clone());
-        apply(&mut next, op);
-        topology = next;
-        now = Situation { settled, moving, ..at_rest(&topology) };
+    let info = topology.group(waiting).unwrap();
+    let voting = info.replicas.iter().filter(|(_, home)| **home != node(1)).chain(&info.departing);
+    let voters = BTreeMap::from([(waiting, voting.map(|(replica, _)| *replica).collect())]);
+    fn situation<'a>(topology: &'a Topology, voters: &BTreeMap<GroupId, BTreeSet<ReplicaId>>) -> Situation<'a> {
+        let mut now = at_rest(topology);
+        now.moving = voters.keys().copied().collect();
+        now.settled.retain(|group| !voters.contains_key(group));
+        Situation { voters: voters.clone(), ..now }
     }
+    loop {
+        let op = next_placement(&situation(&topology, &voters));
+        let Some(op @ MetaOp::Prefer { .. }) = op else { break };
+        apply(&mut topology, op);
+    }
+    let now = situation(&topology, &voters);
     let Some(MetaOp::Place { group, .. }) = next_placement(&now) else { panic!("others wait as well") };
     assert_ne!(group, waiting);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{GroupId, MetaOp, NodeId, Topology};
+use crate::cluster::{GroupId, GroupInfo, MetaOp, NodeId, Topology};
 use crate::raft::{LedGroup, Replication};
 use crate::rebalance::absence::Watch;
 use crate::rebalance::balance::Balance;
@@ -104,6 +104,8 @@ async fn place_slots(replication: &Replication, balance: &mut Balance, silent: &
             }
         }
         Some(_) => (),
+        // What they have cannot be told.
+        None if !silent.is_empty() => (),
         None => balance.note_even(),
     }
 }
@@ -135,10 +137,10 @@ pub fn situation<'a>(
 
 /// Replicas whose groups have committed a membership without them.
 fn departures(topology: &Topology, led: &BTreeMap<GroupId, LedGroup>) -> Vec<MetaOp> {
-    let done = topology
-        .groups()
-        .iter()
-        .filter(|(group, info)| led.get(group).is_some_and(|led| led.members.iter().eq(info.replicas.keys())));
+    let is_done = |led: &LedGroup, info: &GroupInfo| {
+        led.members.iter().eq(info.replicas.keys()) && led.departing.iter().eq(info.departing.keys())
+    };
+    let done = topology.groups().iter().filter(|(group, info)| led.get(group).is_some_and(|led| is_done(led, info)));
     let replicas = done.flat_map(|(group, info)| info.departing.keys().map(|replica| (*group, *replica)));
     replicas.map(|(group, replica)| MetaOp::Departed { group, replica }).collect()
 }

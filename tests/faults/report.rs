@@ -10,7 +10,6 @@ use super::clients::CLIENTS;
 use super::history::{Answer, Call, Op, Outcome};
 use super::linearizable::Failure;
 use super::moves::Moves;
-use super::run::from_environment;
 use super::schedule::Fault;
 
 /// More unknown outcomes would leave too much that nobody can be blamed for.
@@ -90,6 +89,8 @@ pub struct Report {
     pub joined: usize,
     pub left: usize,
     pub violations: Vec<String>,
+    /// How long it was to be.
+    pub seconds: u64,
     /// Why the run does not count, or fails for another reason than a violation.
     pub troubles: Vec<String>,
 }
@@ -179,7 +180,7 @@ impl Report {
             objections.push(format!("{unmoved} slots of {keys} keys were not moved: too little was tried"));
         }
         // A run of this length is to have tried everything often.
-        if from_environment("KVORUM_FAULT_SECONDS").is_some_and(|seconds| seconds >= LONG_SECONDS) {
+        if self.seconds >= LONG_SECONDS {
             let rare = self.rows.iter().filter(|(_, row)| row.faults < TIMES_MIN);
             objections.extend(rare.map(|(fault, row)| format!("{fault:?}: only {} times", row.faults)));
             if sum(|row| row.faults) < FAULTS_MIN {

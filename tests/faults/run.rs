@@ -67,7 +67,8 @@ fn every_key_is_linearizable_through_every_fault() {
         run.judge(fault);
         run.change_members();
     }
-    let report = run.finish(Aftermath::Checked);
+    let mut report = run.finish(Aftermath::Checked);
+    report.seconds = seconds;
     println!("{report}");
     let objections = report.objections();
     assert!(objections.is_empty(), "KVORUM_FAULT_SEED={seed}\n{}", objections.join("\n\n"));

@@ -195,7 +195,7 @@ async fn plan(replication: &Arc<Replication>) -> Result<Vec<u8>, String> {
             paused: topology.is_paused(),
             held_slots: topology.held_count(),
             moving_slots: topology.moves().count(),
-            moving_groups: situation.moving.len(),
+            moving_groups: situation.busy_groups(),
             steps: rebalance::whole_plan(&situation, &weights),
         }
     });
