@@ -99,7 +99,7 @@ pub fn plan_getdel(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> R
 
 pub fn apply_getdel(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
-    match apply.bucket.live(key, apply.stamp) {
+    match apply.read(key, reply) {
         None => reply.null(),
         Some(entry) => {
             reply_value(&entry, reply);
