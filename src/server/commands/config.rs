@@ -83,10 +83,13 @@ fn reset_statistics(shared: &Shared) {
     shared.stats.reset();
     let expired = shared.replication.groups().iter().map(|group| group.keyspace().counters().expired).sum();
     let (hits, misses) = lookups(shared);
+    let (peer_read_bytes, peer_written_bytes) = shared.peer_bytes();
     shared.rates.reset(Baseline {
         expired,
         hits,
         misses,
+        peer_read_bytes,
+        peer_written_bytes,
         accepted: shared.clients.accepted.load(Ordering::Relaxed),
         rejected: shared.clients.rejected.load(Ordering::Relaxed),
     });

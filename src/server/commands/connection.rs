@@ -69,6 +69,7 @@ fn authenticate(user: &[u8], password: &[u8], shared: &Shared, session: &mut Ses
     let tunables = shared.parameters.tunables();
     let right = tunables.requirepass.as_ref().is_none_or(|secret| secret.is(password));
     if user != DEFAULT_USER || !right {
+        shared.stats.denied_auths.fetch_add(1, Ordering::Relaxed);
         return Err(WireError::WrongPass);
     }
     session.authenticated = true;
