@@ -238,10 +238,9 @@ impl RequestReader {
 
     fn inline(&mut self, bytes: &[u8], start: usize, out: &mut Requests) -> Result<Option<usize>, ProtocolError> {
         let rest = &bytes[start..];
-        // The line break may be CRLF.
-        let window = &rest[..rest.len().min(LINE_BYTES_MAX + 2)];
+        let window = &rest[..rest.len().min(LINE_BYTES_MAX + 1)];
         let Some(unsearched) = window[self.searched..].iter().position(|byte| *byte == b'\n') else {
-            if rest.len() > LINE_BYTES_MAX + 1 {
+            if rest.len() > LINE_BYTES_MAX {
                 return Err(ProtocolError::InlineTooBig);
             }
             self.searched = rest.len();
