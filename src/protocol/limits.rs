@@ -52,7 +52,4 @@ pub enum ProtocolError {
     Length,
     #[error("Protocol error: unauthenticated bulk length")]
     LengthUnauthenticated,
-    /// An HTTP request: a web page could otherwise make a browser write to a node on its user's machine.
-    #[error("Protocol error: this is not an HTTP port")]
-    CrossProtocol,
 }

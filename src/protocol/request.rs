@@ -251,10 +251,6 @@ impl RequestReader {
         let end = start + length + 1;
         let text = &rest[..length];
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let first = text.split(|byte| *byte == b' ').next().unwrap_or_default();
-        if first.eq_ignore_ascii_case(b"post") || first.eq_ignore_ascii_case(b"host:") {
-            return Err(ProtocolError::CrossProtocol);
-        }
         let words = out.ranges.len();
         if !inline::split(text, &mut out.unquoted, &mut out.ranges) {
             out.ranges.truncate(words);

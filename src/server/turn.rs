@@ -53,6 +53,7 @@ enum Stop {
     Parked(KeySlot),
     Paused,
     Transaction,
+    CrossProtocol,
 }
 
 /// How long a transaction that is refused may go on without an end.
@@ -92,6 +93,7 @@ impl Turn<'_, '_> {
                         }
                         next += 1;
                     }
+                    Stop::CrossProtocol => return Ok(Flow::Close),
                 }
             }
             if next < self.requests.len() {
@@ -142,6 +144,7 @@ impl Turn<'_, '_> {
                 Dispatch::Park(key_slot) => Stop::Parked(key_slot),
                 Dispatch::Paused => Stop::Paused,
                 Dispatch::Transaction => Stop::Transaction,
+                Dispatch::CrossProtocol => Stop::CrossProtocol,
             };
             return (stop, request - from);
         }
@@ -260,7 +263,7 @@ impl Turn<'_, '_> {
     fn refuse_transaction(&mut self, request: usize) -> Flow {
         let args = self.requests.get(request, self.bytes);
         let is = |name: &[u8]| args.get(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
-        let error = if is(b"multi") {
+        let error = if is(b"multi") && args.len() == 1 {
             self.session.refused = Some(Instant::now());
             WireError::unknown_command(&args)
         } else if is(b"exec") || is(b"discard") {

@@ -129,6 +129,31 @@ fn of_a_transaction_that_is_refused_nothing_happens() {
     assert_eq!(all(&mut connection, &[&["INCR", "n"]]), ["2"]);
 }
 
+#[test]
+fn what_follows_multi_is_refused_only_where_redis_would_begin_a_transaction() {
+    let cluster = Cluster::start(1, &[]);
+    let say = |connection: &mut Connection, line: &str| -> String {
+        connection.call(&line.split(' ').collect::<Vec<_>>()).expect("answers").text()
+    };
+    let mut first = cluster.nodes[0].connect();
+    assert!(say(&mut first, "MULTI x").starts_with("ERR unknown command 'MULTI'"));
+    assert_eq!(say(&mut first, "PING"), "PONG");
+    assert_eq!(say(&mut first, "CONFIG SET requirepass pw"), "OK");
+    for login in ["AUTH pw", "HELLO 2 AUTH default pw"] {
+        let mut stranger = cluster.nodes[0].connect();
+        assert_eq!(say(&mut stranger, "MULTI"), "NOAUTH Authentication required.");
+        assert!(!say(&mut stranger, login).starts_with("ERR"), "{login}");
+        assert_eq!(say(&mut stranger, "PING"), "PONG");
+        assert!(say(&mut stranger, "MULTI").starts_with("ERR unknown command 'MULTI'"));
+        assert!(say(&mut stranger, "MULTI x").starts_with("ERR not run"));
+        assert!(!say(&mut stranger, login).starts_with("ERR"), "{login}");
+        assert!(say(&mut stranger, "PING").starts_with("ERR not run"), "{login} does not end it");
+        assert!(say(&mut stranger, "DISCARD").starts_with("ERR unknown command 'DISCARD'"));
+    }
+    assert!(say(&mut first, "AUTH wrong").starts_with("WRONGPASS"));
+    assert!(say(&mut first, "INFO stats").contains("acl_access_denied_auth:1\r\n"));
+}
+
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
 fn views(connection: &mut Connection) -> [Reply; 3] {
     let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");
@@ -262,6 +287,19 @@ fn malformed_requests_get_redis_errors_and_then_the_connection_closes() {
         assert_eq!(connection.receive().expect("answers"), Reply::Error(expected.to_owned()));
         assert!(connection.receive().is_err(), "the connection is closed after {expected}");
     }
+    // What a web page makes a browser send, and what a client that wants no replies does.
+    for bytes in [
+        &b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET a b\r\n"[..],
+        b"host: localhost\r\nSET a b\r\n",
+        b"*2\r\n$4\r\npost\r\n$1\r\na\r\nSET a b\r\n",
+        b"CLIENT REPLY OFF\r\n*a\r\n",
+    ] {
+        let mut connection = cluster.nodes[0].connect();
+        connection.send_raw(bytes).expect("sends");
+        let closed = connection.receive().expect_err("nothing is answered").kind();
+        assert_eq!(closed, std::io::ErrorKind::UnexpectedEof, "{bytes:?}");
+    }
+    assert_eq!(cluster.nodes[0].ask(&["EXISTS", "a"]), Reply::Integer(0));
     assert_eq!(cluster.nodes[0].ask(&["PING"]), Reply::Simple("PONG".to_owned()));
 }
 
