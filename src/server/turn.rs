@@ -122,7 +122,7 @@ impl Turn<'_, '_> {
         let paused = self.shared.pause.paused();
         let count_max = match self.session.reply_mode {
             ReplyMode::On | ReplyMode::Off => STEP_COUNT_MAX,
-            ReplyMode::SkipNext => 1,
+            ReplyMode::SkipNext | ReplyMode::SkipThis => 1,
         };
         let end = self.requests.len().min(from + count_max);
         for request in from..end {
@@ -181,7 +181,7 @@ impl Turn<'_, '_> {
         let (assembled, rest) = assemble(&mut self.output.reply, mark, places, buffers);
         match self.session.reply_mode {
             ReplyMode::On => self.output.append(rest, self.shared.parameters.tunables().client_output_limit).await?,
-            ReplyMode::Off | ReplyMode::SkipNext => self.mute(mark),
+            ReplyMode::Off | ReplyMode::SkipNext | ReplyMode::SkipThis => self.mute(mark),
         }
         self.stretch.buffers.clear();
         match assembled {
@@ -198,7 +198,7 @@ impl Turn<'_, '_> {
         match self.session.reply_mode {
             ReplyMode::On => (),
             ReplyMode::Off => self.output.reply.truncate(mark),
-            ReplyMode::SkipNext => {
+            ReplyMode::SkipNext | ReplyMode::SkipThis => {
                 self.output.reply.truncate(mark);
                 self.session.reply_mode = ReplyMode::On;
             }
@@ -285,7 +285,9 @@ impl Turn<'_, '_> {
         let mark = self.output.reply.len();
         let began = Boottime::now();
         self.session.client.mark_active(began, self.shared.stats.number(row));
-        let mode = self.session.reply_mode;
+        if self.session.reply_mode == ReplyMode::SkipNext {
+            self.session.reply_mode = ReplyMode::SkipThis;
+        }
         let flow = self.run_watched(&args, command).await;
         // As in Redis, what WAIT waits for is not work.
         let took = match command {
@@ -301,8 +303,8 @@ impl Turn<'_, '_> {
         if !row.flags.contains(&crate::command::Flag::SkipSlowlog) {
             self.note_slow(i64::try_from(took.as_micros()).unwrap_or(i64::MAX), std::iter::once(request));
         }
-        // CLIENT REPLY itself decides about its own reply and those that follow.
-        if mode == self.session.reply_mode {
+        // CLIENT REPLY SKIP is about the next one's.
+        if self.session.reply_mode != ReplyMode::SkipNext {
             self.mute(mark);
         }
         flow

@@ -154,6 +154,26 @@ fn what_follows_multi_is_refused_only_where_redis_would_begin_a_transaction() {
     assert!(say(&mut first, "INFO stats").contains("acl_access_denied_auth:1\r\n"));
 }
 
+#[test]
+fn replies_are_skipped_one_by_one() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    for (lines, expected) in [
+        (&["CLIENT REPLY SKIP", "ECHO 1", "ECHO 2"][..], "2"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "ECHO 1", "ECHO 3"], "3"),
+        (&["CLIENT REPLY SKIP", "RESET", "ECHO 4"], "4"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY ON", "ECHO 5"], "OK"),
+        (&[], "5"),
+        (&["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "ECHO 6", "RESET", "ECHO 7"], "RESET"),
+        (&[], "7"),
+    ] {
+        for line in lines {
+            connection.send(&line.split(' ').collect::<Vec<_>>()).expect("sends");
+        }
+        assert_eq!(connection.receive().expect("answers").text(), expected, "{lines:?}");
+    }
+}
+
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
 fn views(connection: &mut Connection) -> [Reply; 3] {
     let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");

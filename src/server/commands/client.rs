@@ -117,7 +117,7 @@ fn set_reply_mode(word: &[u8], context: &mut CommandContext<'_>) -> Result<(), W
     } else if word.eq_ignore_ascii_case(b"off") {
         context.session.reply_mode = ReplyMode::Off;
     } else if word.eq_ignore_ascii_case(b"skip") {
-        if context.session.reply_mode == ReplyMode::On {
+        if context.session.reply_mode != ReplyMode::Off {
             context.session.reply_mode = ReplyMode::SkipNext;
         }
     } else {
