@@ -43,7 +43,7 @@ pub enum Dispatch {
     /// The group has no leader that is known: waits.
     Park(KeySlot),
     /// CLIENT PAUSE holds it back.
-    Paused,
+    Paused(&'static Row),
     /// MULTI, or what follows one that was refused: answered with an error, without running.
     Transaction,
     /// A browser's request, which a web page made: the connection is closed without a word, before what it smuggled in can run.
@@ -64,7 +64,7 @@ pub fn dispatch(args: &Args<'_>, shared: &Shared, session: &Session, paused: Opt
     if let Some(paused) = paused
         && is_held_back(row, paused)
     {
-        return Dispatch::Paused;
+        return Dispatch::Paused(row);
     }
     match row.run {
         Run::Read(_) | Run::Write { .. } => dispatch_keyed(row, args, shared),

@@ -51,7 +51,7 @@ enum Stop {
         command: NodeCommand,
     },
     Parked(KeySlot),
-    Paused,
+    Paused(&'static Row),
     Transaction,
     CrossProtocol,
 }
@@ -86,7 +86,7 @@ impl Turn<'_, '_> {
                             next += 1;
                         }
                     }
-                    Stop::Paused => self.shared.pause.wait().await,
+                    Stop::Paused(row) => self.wait_for_unpause(row).await,
                     Stop::Transaction => {
                         if self.refuse_transaction(next) == Flow::Close {
                             return Ok(Flow::Close);
@@ -142,7 +142,7 @@ impl Turn<'_, '_> {
                 }
                 Dispatch::Alone { row, command } => Stop::Alone { row, command },
                 Dispatch::Park(key_slot) => Stop::Parked(key_slot),
-                Dispatch::Paused => Stop::Paused,
+                Dispatch::Paused(row) => Stop::Paused(row),
                 Dispatch::Transaction => Stop::Transaction,
                 Dispatch::CrossProtocol => Stop::CrossProtocol,
             };
@@ -324,6 +324,14 @@ impl Turn<'_, '_> {
                 running.await
             }
         }
+    }
+
+    /// The client counts as blocked meanwhile, by the command that waits; CLIENT UNBLOCK leaves it alone, as in Redis.
+    async fn wait_for_unpause(&self, row: &'static Row) {
+        let client = &self.session.client;
+        client.mark_active(Boottime::now(), self.shared.stats.number(row));
+        let _blocked = client.postpone();
+        self.shared.pause.wait().await;
     }
 
     /// Waits for a leader of the key slot's group. § Nothing behind the request runs meanwhile.

@@ -174,6 +174,24 @@ fn replies_are_skipped_one_by_one() {
     }
 }
 
+#[test]
+fn who_waits_for_a_pause_to_end_counts_as_blocked() {
+    let cluster = Cluster::start(1, &[]);
+    let node = &cluster.nodes[0];
+    let mut paused = node.connect();
+    let id = paused.call(&["CLIENT", "ID"]).expect("answers").text();
+    assert_eq!(node.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).text(), "OK");
+    paused.send(&["SET", "k", "v"]).expect("sends");
+    let blocked = || node.ask(&["INFO", "clients"]).text().contains("blocked_clients:1\r\n");
+    eventually(Duration::from_secs(5), || "the client is blocked".to_owned(), blocked);
+    let line = node.ask(&["CLIENT", "LIST", "ID", &id]).text();
+    assert!(line.contains(" flags=b ") && line.contains(" cmd=set "), "{line}");
+    assert_eq!(node.ask(&["CLIENT", "UNBLOCK", &id]), Reply::Integer(0));
+    assert_eq!(node.ask(&["CLIENT", "UNPAUSE"]).text(), "OK");
+    assert_eq!(paused.receive().expect("answers").text(), "OK");
+    assert!(node.ask(&["INFO", "clients"]).text().contains("blocked_clients:0\r\n"));
+}
+
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
 fn views(connection: &mut Connection) -> [Reply; 3] {
     let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");
