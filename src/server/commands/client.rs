@@ -8,6 +8,7 @@ use crate::protocol::{Args, Protocol};
 use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal, Unblocked};
 use crate::server::commands::CommandContext;
 use crate::server::commands::connection::is_plain;
+use crate::server::commands::wait::timeout_argument;
 use crate::server::pause::Paused;
 use crate::server::session::{Flow, ReplyMode};
 
@@ -240,9 +241,7 @@ fn parse_pause(args: &Args<'_>) -> Result<(Paused, Duration), WireError> {
         Some(mode) if mode.eq_ignore_ascii_case(b"write") => Paused::Writes,
         Some(_) => return Err(WireError::PauseMode),
     };
-    let ms = parse_integer(&args[2]).ok_or(WireError::TimeoutNotAnInteger)?;
-    let ms = u64::try_from(ms).map_err(|_| WireError::TimeoutNegative)?;
-    Ok((what, Duration::from_millis(ms)))
+    Ok((what, timeout_argument(&args[2])?))
 }
 
 /// WAIT is the one command that blocks.
@@ -320,6 +319,7 @@ mod tests {
             ("client pause 10 x", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
             ("client pause x all", "ERR timeout is not an integer or out of range"),
             ("client pause -1", "ERR timeout is negative"),
+            ("client pause 9223372036854775807", "ERR timeout is out of range"),
             (
                 "client pause 10 write x",
                 "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
