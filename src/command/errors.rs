@@ -252,7 +252,7 @@ pub enum WireError {
     PauseMode,
     #[error("UNBLOCKED client unblocked via CLIENT UNBLOCK")]
     Unblocked,
-    #[error("ERR max number of clients reached")]
+    #[error("ERR max number of clients + cluster connections reached")]
     MaxClients,
 
     // The node itself.

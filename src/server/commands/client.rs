@@ -246,18 +246,22 @@ fn parse_pause(args: &Args<'_>) -> Result<(Paused, Duration), WireError> {
 
 /// WAIT is the one command that blocks.
 fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let (id, how) = parse_unblock(args)?;
+    let filter = ClientFilter { ids: Some(u64::try_from(id).into_iter().collect()), ..ClientFilter::default() };
+    let woken = context.shared.clients.select(&filter).iter().any(|client| client.unblock(how));
+    context.reply.integer(i64::from(woken));
+    Ok(())
+}
+
+fn parse_unblock(args: &Args<'_>) -> Result<(i64, Unblocked), WireError> {
     let how = match args.get(3) {
-        _ if args.len() > 4 => return Err(WireError::UnblockReason),
+        _ if args.len() > 4 => return Err(WireError::subcommand_or_arity("CLIENT", &args[1])),
         None => Unblocked::TimedOut,
         Some(reason) if reason.eq_ignore_ascii_case(b"timeout") => Unblocked::TimedOut,
         Some(reason) if reason.eq_ignore_ascii_case(b"error") => Unblocked::Refused,
         Some(_) => return Err(WireError::UnblockReason),
     };
-    let id = parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?;
-    let filter = ClientFilter { ids: Some(u64::try_from(id).into_iter().collect()), ..ClientFilter::default() };
-    let woken = context.shared.clients.select(&filter).iter().any(|client| client.unblock(how));
-    context.reply.integer(i64::from(woken));
-    Ok(())
+    Ok((parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?, how))
 }
 
 #[cfg(test)]
@@ -327,6 +331,21 @@ mod tests {
         ] {
             let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
             assert_eq!(parse_pause(&words.args()).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_unblock_is_refused_in_redis_words() {
+        for (line, text) in [
+            ("client unblock 1 x", "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
+            ("client unblock x", "ERR value is not an integer or out of range"),
+            (
+                "client unblock 1 error x",
+                "ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.",
+            ),
+        ] {
+            let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            assert_eq!(parse_unblock(&words.args()).unwrap_err().to_string(), text);
         }
     }
 
