@@ -239,7 +239,8 @@ impl Turn<'_, '_> {
         }
         self.session.client.mark_active(began, last_command);
         let each_usec = i64::try_from(each.as_micros()).unwrap_or(i64::MAX);
-        self.note_slow(each_usec, steps.iter().map(|step| step.request));
+        let ran = steps.iter().filter(|step| !matches!(step.task, Task::Refused { .. }));
+        self.note_slow(each_usec, ran.map(|step| step.request));
     }
 
     fn note_slow(&self, usec: i64, requests: impl Iterator<Item = usize>) {

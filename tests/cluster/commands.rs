@@ -192,6 +192,28 @@ fn who_waits_for_a_pause_to_end_counts_as_blocked() {
     assert!(node.ask(&["INFO", "clients"]).text().contains("blocked_clients:0\r\n"));
 }
 
+#[test]
+fn what_was_not_run_is_in_no_slow_log_and_counts_for_what_was_named() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let mut say = |line: &str| connection.call(&line.split(' ').collect::<Vec<_>>()).expect("answers").text();
+    say("CONFIG SET slowlog-log-slower-than 0");
+    say("SLOWLOG RESET");
+    for refused in ["foo", "get", "client foo", "config get", "auth"] {
+        assert!(say(refused).starts_with("ERR "), "{refused}");
+    }
+    say("ECHO run");
+    assert!(say("DEBUG HELP").starts_with("DEBUG <subcommand>"));
+    let slow = say("SLOWLOG GET -1");
+    assert!(slow.contains("ECHO run") && !slow.contains("foo") && !slow.contains("get"), "{slow}");
+    let counted = say("INFO commandstats");
+    assert!(counted.contains("cmdstat_config|get:calls=0,"), "{counted}");
+    assert!(!counted.contains("cmdstat_client:") && !counted.contains("cmdstat_config:"), "{counted}");
+    say("CONFIG SET maxclients 1");
+    let refused = cluster.nodes[0].connect().receive().expect("answers").text();
+    assert_eq!(refused, "ERR max number of clients + cluster connections reached");
+}
+
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
 fn views(connection: &mut Connection) -> [Reply; 3] {
     let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");
