@@ -214,6 +214,24 @@ fn what_was_not_run_is_in_no_slow_log_and_counts_for_what_was_named() {
     assert_eq!(refused, "ERR max number of clients + cluster connections reached");
 }
 
+#[test]
+fn a_node_of_several_refuses_a_wrong_reset_at_once_and_counts_its_peers_bytes_anew() {
+    let cluster = Cluster::start(3, &[]);
+    let node = &cluster.nodes[0];
+    let start = std::time::Instant::now();
+    assert_eq!(node.ask(&["CLUSTER", "RESET", "foo"]), Reply::Error("ERR syntax error".to_owned()));
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    let read = || {
+        let stats = node.ask(&["INFO", "stats"]).text();
+        let bytes =
+            stats.lines().find_map(|line| line.strip_prefix("total_net_repl_input_bytes:")?.parse::<u64>().ok());
+        bytes.expect("the field is there")
+    };
+    let before = read();
+    assert_eq!(node.ask(&["CONFIG", "RESETSTAT"]).text(), "OK");
+    assert!(read() < before, "less than the {before} bytes since the start");
+}
+
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
 fn views(connection: &mut Connection) -> [Reply; 3] {
     let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");
