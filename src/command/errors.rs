@@ -240,6 +240,8 @@ pub enum WireError {
     TimeoutNotAnInteger,
     #[error("ERR timeout is negative")]
     TimeoutNegative,
+    #[error("ERR timeout is out of range")]
+    TimeoutOutOfRange,
     #[error("ERR {0} cannot contain spaces, newlines or special characters.")]
     ClientAttribute(String),
     #[error("ERR Unrecognized option '{0}'")]
@@ -250,7 +252,7 @@ pub enum WireError {
     PauseMode,
     #[error("UNBLOCKED client unblocked via CLIENT UNBLOCK")]
     Unblocked,
-    #[error("ERR max number of clients reached")]
+    #[error("ERR max number of clients + cluster connections reached")]
     MaxClients,
 
     // The node itself.

@@ -13,7 +13,8 @@ pub fn reply(args: &Args<'_>, reply: &mut Reply) {
         b"latency" => LATENCY,
         b"memory" => MEMORY,
         b"cluster" => CLUSTER,
-        _ => unreachable!("only containers have a HELP row"),
+        b"debug" => DEBUG,
+        _ => unreachable!("nothing else answers HELP"),
     };
     reply.array(lines.len());
     for line in lines {
@@ -169,6 +170,16 @@ const MEMORY: &[&str] = &[
     "USAGE <key> [SAMPLES <count>]",
     "    Return memory in bytes used by <key> and its value. Nested values are",
     "    sampled up to <count> times (default: 5, 0 means sample all).",
+    "HELP",
+    "    Prints this help.",
+];
+
+const DEBUG: &[&str] = &[
+    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DIGEST",
+    "    Output a hex signature representing all that this node stores, led here or not.",
+    "SLEEP <seconds>",
+    "    Stop this connection for <seconds>. Decimals allowed.",
     "HELP",
     "    Prints this help.",
 ];

@@ -91,7 +91,7 @@ pub fn plan_renamenx(args: &Args<'_>, now: Timestamp, op: &mut OpWriter<'_>) -> 
 pub fn apply_rename(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let source = op.bytes()?;
     let destination = op.bytes()?;
-    let Some(moved) = Moved::of(source, apply) else {
+    let Some(moved) = apply.bucket.live(source, apply.stamp).map(Moved::of) else {
         WireError::NoSuchKey.reply(reply);
         return Ok(());
     };
@@ -115,7 +115,7 @@ pub fn apply_renamenx(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut 
         reply.integer(0);
         return Ok(());
     }
-    let moved = Moved::of(source, apply).expect("the source was live at this stamp");
+    let moved = apply.bucket.live(source, apply.stamp).map(Moved::of).expect("the source was live at this stamp");
     apply.bucket.remove(source, apply.stamp);
     moved.insert(destination, apply);
     reply.integer(1);
@@ -158,7 +158,7 @@ pub fn apply_copy(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Repl
     let source = op.bytes()?;
     let destination = op.bytes()?;
     let replace = op.u8()? != 0;
-    let Some(copied) = Moved::of(source, apply) else {
+    let Some(copied) = apply.read(source, reply).map(Moved::of) else {
         reply.integer(0);
         return Ok(());
     };
@@ -179,10 +179,8 @@ struct Moved {
 }
 
 impl Moved {
-    /// `None` if `key` is not live.
-    fn of(key: &[u8], apply: &mut Apply<'_>) -> Option<Self> {
-        let entry = apply.bucket.live(key, apply.stamp)?;
-        Some(Self { value: entry.value().into_shared(), expire_at: entry.expire_at() })
+    fn of(entry: Entry<'_>) -> Self {
+        Self { value: entry.value().into_shared(), expire_at: entry.expire_at() }
     }
 
     fn insert(self, key: &[u8], apply: &mut Apply<'_>) {

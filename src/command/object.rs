@@ -57,7 +57,8 @@ pub fn read_memory_usage(args: &Args<'_>, bucket: &Bucket, time: Time, reply: &m
         error.reply(reply);
         return ReadOutcome::Done;
     }
-    read_entry(args, bucket, time, reply, |entry, reply| {
+    // As in Redis not counted as a read.
+    show_found(bucket.peek(&args[2], time), reply, |entry, reply| {
         reply.integer(i64::try_from(entry.memory_bytes()).unwrap_or(i64::MAX));
     })
 }
@@ -81,7 +82,11 @@ fn read_entry(
     reply: &mut Reply,
     show: impl FnOnce(&Entry<'_>, &mut Reply),
 ) -> ReadOutcome {
-    match bucket.get(&args[2], time) {
+    show_found(bucket.get(&args[2], time), reply, show)
+}
+
+fn show_found(found: Lookup<'_>, reply: &mut Reply, show: impl FnOnce(&Entry<'_>, &mut Reply)) -> ReadOutcome {
+    match found {
         Lookup::Due => return ReadOutcome::Due,
         Lookup::Miss => reply.null(),
         Lookup::Hit(entry) => show(&entry, reply),

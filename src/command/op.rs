@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Applied, Bucket, Keyspace, PIECE_BYTES, Patch, Position, Value, WARMED_AT_ONCE};
+use crate::keyspace::{Applied, Bucket, Entry, Keyspace, PIECE_BYTES, Patch, Position, Value, WARMED_AT_ONCE};
 use crate::protocol::Reply;
 use crate::slot::KeySlot;
 
@@ -102,6 +102,12 @@ pub struct Apply<'a> {
 }
 
 impl Apply<'_> {
+    /// The key's entry, for a write that answers with its value: a read as well. § It counts on the node that answers, once, and not on each replica; no
+    /// replicated state depends on that.
+    pub fn read(&mut self, key: &[u8], reply: &Reply) -> Option<Entry<'_>> {
+        if reply.is_discarded() { self.bucket.live(key, self.stamp) } else { self.bucket.live_read(key, self.stamp) }
+    }
+
     /// `bytes` to be written at `offset`. Panics if a large one was prepared for another place.
     pub fn patch<'a>(&mut self, offset: usize, bytes: &'a [u8]) -> Patch<'a>
     where

@@ -114,7 +114,8 @@ pub fn apply_set(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply
     let new_expire_at = op.optional_timestamp()?;
     let flags = op.u8()?;
 
-    let old = apply.bucket.live(key, apply.stamp);
+    let stamp = apply.stamp;
+    let old = if flags & GET != 0 { apply.read(key, reply) } else { apply.bucket.live(key, stamp) };
     let exists = old.is_some();
     let old_expire_at = old.as_ref().and_then(|entry| entry.expire_at());
     if flags & GET != 0 {
@@ -159,7 +160,7 @@ pub fn apply_getex(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Rep
     let expire_at = op.optional_timestamp()?;
     let flags = op.u8()?;
 
-    let Some(entry) = apply.bucket.live(key, apply.stamp) else {
+    let Some(entry) = apply.read(key, reply) else {
         reply.null();
         return Ok(());
     };

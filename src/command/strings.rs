@@ -1,7 +1,7 @@
 //! String commands without options to speak of: GET, MGET, GETRANGE, STRLEN; GETDEL, MSET, MSETNX, APPEND, SETRANGE.
 
 use crate::clock::Timestamp;
-use crate::keyspace::{Bucket, Keyspace, Lookup, Patch, Time};
+use crate::keyspace::{Bucket, Keyspace, Lookup, Patch, Time, Value};
 use crate::protocol::{Args, REPLY_BYTES_MAX, Reply};
 
 use super::errors::WireError;
@@ -99,7 +99,7 @@ pub fn plan_getdel(args: &Args<'_>, _now: Timestamp, op: &mut OpWriter<'_>) -> R
 
 pub fn apply_getdel(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut Reply) -> Result<(), DamagedBody> {
     let key = op.bytes()?;
-    match apply.bucket.live(key, apply.stamp) {
+    match apply.read(key, reply) {
         None => reply.null(),
         Some(entry) => {
             reply_value(&entry, reply);
@@ -202,10 +202,15 @@ pub fn apply_setrange(op: &mut OpReader<'_>, apply: &mut Apply<'_>, reply: &mut 
     if (offset + value.len()) as u64 > STRING_BYTES_MAX {
         return Err(DamagedBody);
     }
+    let old_length = apply.bucket.live(key, apply.stamp).map(|entry| entry.value_len());
     // An empty value changes nothing and creates no key.
     let length = if value.is_empty() {
-        apply.bucket.live(key, apply.stamp).map_or(0, |entry| entry.value_len())
+        old_length.unwrap_or(0)
     } else {
+        // As in Redis a new key's value is an edited one, too, which OBJECT ENCODING shows.
+        if old_length.is_none() {
+            apply.bucket.insert(key, Value::Slice(b""), None);
+        }
         let patch = apply.patch(offset, value);
         apply.bucket.write(key, apply.stamp, patch)
     };

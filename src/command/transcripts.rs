@@ -227,6 +227,67 @@ fn large_edits_are_copied_to_where_they_belong_before_the_lock() {
 }
 
 #[test]
+fn a_write_that_answers_with_a_value_counts_as_a_read_where_it_is_answered() {
+    let mut executor = Executor::new();
+    run_line(&mut executor, "SET k v");
+    let requests = [
+        ("GETEX k", (1, 0)),
+        ("GETEX {k}none", (0, 1)),
+        ("GETSET k w", (1, 0)),
+        ("SET k v GET", (1, 0)),
+        ("SET k v", (0, 0)),
+        ("COPY k {k}2", (1, 0)),
+        ("RENAME {k}2 {k}3", (0, 0)),
+        ("MEMORY USAGE k", (0, 0)),
+        ("MEMORY USAGE {k}none", (0, 0)),
+        ("OBJECT ENCODING k", (1, 0)),
+        ("GETDEL k", (1, 0)),
+        ("GETDEL k", (0, 1)),
+    ];
+    for (request, counted) in requests {
+        let (hits, misses) = executor.keyspace.lookups();
+        run_line(&mut executor, request);
+        assert_eq!(executor.keyspace.lookups(), (hits + counted.0, misses + counted.1), "{request}");
+    }
+    let before = executor.keyspace.lookups();
+    let mut batch = BytesMut::new();
+    let key_slot = KeySlot::of_key(b"k");
+    let encoded = op::encode(&mut batch, OpCode::GETDEL, key_slot, |op| {
+        op.bytes(b"{k}3");
+        Ok(())
+    });
+    assert_eq!(encoded, Ok(()));
+    executor.apply(batch, &mut Reply::discard());
+    assert_eq!(executor.keyspace.lookups(), before, "on the other replicas");
+}
+
+#[test]
+fn a_write_marks_its_key_as_used_whatever_comes_of_it() {
+    let mut executor = Executor::new();
+    run_line(&mut executor, "SET k v");
+    run_line(&mut executor, "SET {k}other v");
+    for request in [
+        "SET k w",
+        "GETEX k",
+        "SETNX k x",
+        "SET k x NX",
+        "MSETNX k x",
+        "EXPIRE k 9 XX",
+        "RENAMENX k {k}other",
+        "APPEND k \"\"",
+        "SETRANGE k 0 \"\"",
+        "PERSIST k",
+        "COPY k {k}other",
+        "INCR k",
+    ] {
+        executor.now = Timestamp(executor.now.as_ms() + 100_000);
+        assert_eq!(run_line(&mut executor, "OBJECT IDLETIME k"), ["(integer) 100"]);
+        run_line(&mut executor, request);
+        assert_eq!(run_line(&mut executor, "OBJECT IDLETIME k"), ["(integer) 0"], "{request}");
+    }
+}
+
+#[test]
 fn applying_a_batch_twice_from_equal_states_gives_equal_states() {
     let requests = ["SET k 5 EX 10", "INCRBYFLOAT k 0.1", "APPEND k 7", "COPY k {k}2", "GETEX k EX 5", "DECR {k}2"];
     let mut runs = Vec::new();

@@ -68,6 +68,8 @@ const POLICIES: Kind = Kind::OneOf(&[
     "noeviction",
 ]);
 const LOG_LEVELS: Kind = Kind::OneOf(&["debug", "verbose", "notice", "warning", "nothing"]);
+/// Whatever is said, each acknowledged write is on disk, and the stop has a deadline.
+const SHUTDOWNS: Kind = Kind::OneOf(&["default", "save", "nosave", "now", "force"]);
 const COUNT: Kind = Kind::Integer { min: 0, max: i64::MAX };
 const INT: Kind = Kind::Integer { min: i32::MIN as i64, max: i32::MAX as i64 };
 const SECONDS: Kind = Kind::Integer { min: 0, max: i32::MAX as i64 };
@@ -144,7 +146,7 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     live(OUTPUT_LIMIT, Kind::Memory { min: OUTPUT_LIMIT_MIN, max: OUTPUT_LIMIT_MAX }, |config| {
         config.client_output_limit.0.to_string()
     }),
-    // Of normal clients the same limit, in Redis's words; those of the other classes are remembered.
+    // Of normal clients the hard limit is in force, within the bounds of the one above; the rest is remembered.
     row(
         OUTPUT_LIMITS,
         Kind::OutputLimits,
@@ -218,6 +220,11 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     // Each write is on a quorum, whatever this says; a number would promise more.
     row("min-replicas-to-write", Kind::Only("0"), Initial::Text("0"), Change::Allowed).or("min-slaves-to-write"),
     row("notify-keyspace-events", Kind::Only(""), Initial::Text(""), Change::Allowed),
+    // Clients are told addresses, which `announce-host` names.
+    row("cluster-announce-hostname", Kind::Only(""), Initial::Text(""), Change::Allowed),
+    row("cluster-preferred-endpoint-type", Kind::Only("ip"), Initial::Text("ip"), Change::Allowed),
+    // No client is disconnected for the memory of all.
+    row("maxmemory-clients", Kind::Memory { min: 0, max: 0 }, Initial::Text("0"), Change::Allowed),
     // Remembered: encodings.
     remembered("hash-max-listpack-entries", COUNT, "512").or("hash-max-ziplist-entries"),
     remembered("hash-max-listpack-value", COUNT, "64").or("hash-max-ziplist-value"),
@@ -242,6 +249,9 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     remembered("rdbcompression", Kind::YesNo, "yes"),
     remembered("rdbchecksum", Kind::YesNo, "yes"),
     remembered("rdb-key-save-delay", INT, "0"),
+    remembered("rdb-save-incremental-fsync", Kind::YesNo, "yes"),
+    remembered("aof-rewrite-incremental-fsync", Kind::YesNo, "yes"),
+    remembered("aof-timestamp-enabled", Kind::YesNo, "no"),
     remembered("stop-writes-on-bgsave-error", Kind::YesNo, "yes"),
     remembered("maxmemory-samples", Kind::Integer { min: 1, max: 64 }, "5"),
     remembered("maxmemory-eviction-tenacity", Kind::Integer { min: 0, max: 100 }, "10"),
@@ -250,6 +260,12 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     remembered("active-expire-effort", Kind::Integer { min: 1, max: 10 }, "1"),
     remembered("activerehashing", Kind::YesNo, "yes"),
     remembered("activedefrag", Kind::YesNo, "no"),
+    remembered("active-defrag-threshold-lower", Kind::Integer { min: 0, max: 1000 }, "10"),
+    remembered("active-defrag-threshold-upper", Kind::Integer { min: 0, max: 1000 }, "100"),
+    remembered("active-defrag-ignore-bytes", Kind::Memory { min: 1, max: u64::MAX }, "104857600"),
+    remembered("active-defrag-cycle-min", Kind::Integer { min: 1, max: 99 }, "1"),
+    remembered("active-defrag-cycle-max", Kind::Integer { min: 1, max: 99 }, "25"),
+    remembered("active-defrag-max-scan-fields", Kind::Integer { min: 1, max: i64::MAX }, "1000"),
     remembered("lazyfree-lazy-eviction", Kind::YesNo, "no"),
     remembered("lazyfree-lazy-expire", Kind::YesNo, "no"),
     remembered("lazyfree-lazy-server-del", Kind::YesNo, "no"),
@@ -258,6 +274,10 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     remembered("replica-lazy-flush", Kind::YesNo, "no").or("slave-lazy-flush"),
     remembered("hz", Kind::Integer { min: 1, max: 500 }, "10"),
     remembered("dynamic-hz", Kind::YesNo, "yes"),
+    remembered("oom-score-adj", Kind::OneOf(&["no", "yes", "relative", "absolute"]), "no"),
+    remembered("crash-log-enabled", Kind::YesNo, "yes"),
+    remembered("shutdown-on-sigterm", SHUTDOWNS, "default"),
+    remembered("shutdown-on-sigint", SHUTDOWNS, "default"),
     remembered("sanitize-dump-payload", Kind::OneOf(&["no", "yes", "clients"]), "no"),
     remembered("close-on-replica-write", Kind::YesNo, "yes"),
     remembered("acllog-max-len", COUNT, "128"),
@@ -270,13 +290,17 @@ pub(super) static PARAMETERS: &[Parameter] = &[
     remembered("repl-backlog-size", Kind::Memory { min: 1, max: u64::MAX }, "1048576"),
     remembered("repl-backlog-ttl", SECONDS, "3600"),
     remembered("repl-timeout", SECONDS, "60"),
+    remembered("repl-disable-tcp-nodelay", Kind::YesNo, "no"),
     remembered("repl-ping-replica-period", SECONDS, "10").or("repl-ping-slave-period"),
     remembered("repl-diskless-sync", Kind::YesNo, "yes"),
     remembered("repl-diskless-sync-delay", SECONDS, "5"),
     remembered("repl-diskless-load", Kind::OneOf(&["disabled", "on-empty-db", "swapdb"]), "disabled"),
     remembered("replica-serve-stale-data", Kind::YesNo, "yes").or("slave-serve-stale-data"),
     remembered("replica-priority", SECONDS, "100").or("slave-priority"),
+    remembered("replica-announced", Kind::YesNo, "yes"),
+    remembered("replica-ignore-maxmemory", Kind::YesNo, "yes").or("slave-ignore-maxmemory"),
     remembered("cluster-node-timeout", COUNT, "15000"),
+    remembered("cluster-link-sendbuf-limit", Kind::Memory { min: 0, max: u64::MAX }, "0"),
     remembered("cluster-migration-barrier", SECONDS, "1"),
     remembered("cluster-replica-validity-factor", SECONDS, "10").or("cluster-slave-validity-factor"),
     remembered("cluster-replica-no-failover", Kind::YesNo, "no").or("cluster-slave-no-failover"),

@@ -197,20 +197,25 @@ fn percentiles(text: &str) -> Option<Vec<f64>> {
     numbers.filter(|all| all.len() <= PERCENTILES_MAX && all.iter().all(|number| (0.0..=100.0).contains(number)))
 }
 
-/// Redis's limit of normal clients and our own are one: whichever was set decides.
+/// Redis's hard limit of normal clients and our own are one: whichever was set decides. Redis's reads back as it was set, ours as it is in force.
 fn align_output_limits(values: &mut Values, set: &str) {
     let mut limits: Vec<String> = values[OUTPUT_LIMITS].split_whitespace().map(str::to_string).collect();
     match set {
-        OUTPUT_LIMITS => drop(values.insert(OUTPUT_LIMIT, limits[1].clone())),
+        OUTPUT_LIMITS => {
+            // 0 is none.
+            let hard = limits[1].parse().ok().filter(|hard| *hard > 0).unwrap_or(OUTPUT_LIMIT_MAX);
+            values.insert(OUTPUT_LIMIT, hard.clamp(OUTPUT_LIMIT_MIN, OUTPUT_LIMIT_MAX).to_string());
+        }
         OUTPUT_LIMIT => {
-            limits[1].clone_from(&values[OUTPUT_LIMIT]);
+            let of_normal = [values[OUTPUT_LIMIT].clone(), "0".to_owned(), "0".to_owned()];
+            limits.splice(1..4, of_normal);
             values.insert(OUTPUT_LIMITS, limits.join(" "));
         }
         _ => (),
     }
 }
 
-/// `class hard soft seconds` for one class or more. Of normal clients the hard limit is in force, within its bounds, and 0 is the upper one.
+/// `class hard soft seconds` for one class or more.
 fn output_limits(text: &str, current: &str) -> Result<String, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     if !words.len().is_multiple_of(4) {
@@ -228,13 +233,6 @@ fn output_limits(text: &str, current: &str) -> Result<String, String> {
         let seconds = limit[3].parse::<u32>().ok().map(|seconds| seconds.to_string());
         let (Some(hard), Some(soft), Some(seconds)) = (bytes(limit[1]), bytes(limit[2]), seconds) else {
             return Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".to_string());
-        };
-        let (hard, soft, seconds) = match class {
-            0 => {
-                let hard = hard.parse().ok().filter(|hard| *hard > 0).unwrap_or(OUTPUT_LIMIT_MAX);
-                (hard.clamp(OUTPUT_LIMIT_MIN, OUTPUT_LIMIT_MAX).to_string(), "0".to_owned(), "0".to_owned())
-            }
-            _ => (hard, soft, seconds),
         };
         limits.splice(4 * class + 1..4 * class + 4, [hard, soft, seconds]);
     }

@@ -82,20 +82,20 @@ fn output_limits_are_checked_and_merged_as_redis_does() {
 }
 
 #[test]
-fn the_output_limit_of_normal_clients_is_set_by_either_name_and_shown_as_it_is_in_force() {
+fn the_output_limit_of_normal_clients_is_set_by_either_name_and_each_reads_back_in_its_own_words() {
     let table = table();
     let shown = || {
         let limits = one(&table, "client-output-buffer-limit");
         (limits.split(" slave").next().unwrap().to_owned(), one(&table, "client-output-limit"))
     };
-    for (name, value, bytes) in [
-        ("client-output-buffer-limit", "normal 4mb 2mb 10", 4 << 20),
-        ("client-output-limit", "2mb", 2 << 20),
-        ("client-output-buffer-limit", "normal 100 0 0", 1 << 20),
-        ("client-output-buffer-limit", "normal 0 0 0", 1 << 40),
+    for (name, value, limits, bytes) in [
+        ("client-output-buffer-limit", "normal 4mb 2mb 10", "normal 4194304 2097152 10", 4 << 20),
+        ("client-output-limit", "2mb", "normal 2097152 0 0", 2 << 20),
+        ("client-output-buffer-limit", "normal 100 0 0", "normal 100 0 0", 1 << 20),
+        ("client-output-buffer-limit", "normal 0 0 0", "normal 0 0 0", 1 << 40),
     ] {
         table.set(&[(name, value)]).unwrap();
-        assert_eq!(shown(), (format!("normal {bytes} 0 0"), bytes.to_string()), "{name} {value}");
+        assert_eq!(shown(), (limits.to_owned(), bytes.to_string()), "{name} {value}");
         assert_eq!(table.tunables().client_output_limit, bytes);
     }
 }
@@ -108,8 +108,31 @@ fn what_would_promise_what_kvorum_does_not_do_is_refused() {
         ("cluster-allow-reads-when-down", "yes"),
         ("cluster-require-full-coverage", "yes"),
         ("maxmemory", "1mb"),
+        ("maxmemory-clients", "1mb"),
+        ("cluster-announce-hostname", "a.example"),
+        ("cluster-preferred-endpoint-type", "hostname"),
     ] {
         assert!(table().set(&[(name, value)]).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn what_redis_lets_tools_set_is_remembered() {
+    for (name, value) in [
+        ("repl-disable-tcp-nodelay", "yes"),
+        ("oom-score-adj", "relative"),
+        ("cluster-link-sendbuf-limit", "1048576"),
+        ("rdb-save-incremental-fsync", "no"),
+        ("crash-log-enabled", "no"),
+        ("active-defrag-threshold-lower", "20"),
+        ("shutdown-on-sigterm", "nosave"),
+        ("replica-ignore-maxmemory", "no"),
+        ("replica-announced", "no"),
+        ("aof-timestamp-enabled", "yes"),
+    ] {
+        let table = table();
+        table.set(&[(name, value)]).unwrap();
+        assert_eq!(one(&table, name), value);
     }
 }
 

@@ -8,7 +8,7 @@ pub const WORD_COUNT_MAX: usize = 1024 * 1024;
 pub const WORD_COUNT_MAX_UNAUTHENTICATED: usize = 10;
 /// Bytes of one word before AUTH.
 pub const WORD_BYTES_MAX_UNAUTHENTICATED: u64 = 16384;
-/// An inline request, or the line that announces a count or length. The line break is not counted.
+/// An inline request, or the line that announces a count or length. The byte that ends it, LF or CR, is not counted.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// One request, line breaks and announced lengths included: offsets of words are 32 bits wide.
 pub const REQUEST_BYTES_MAX: usize = u32::MAX as usize;
@@ -52,7 +52,4 @@ pub enum ProtocolError {
     Length,
     #[error("Protocol error: unauthenticated bulk length")]
     LengthUnauthenticated,
-    /// An HTTP request: a web page could otherwise make a browser write to a node on its user's machine.
-    #[error("Protocol error: this is not an HTTP port")]
-    CrossProtocol,
 }

@@ -238,10 +238,9 @@ impl RequestReader {
 
     fn inline(&mut self, bytes: &[u8], start: usize, out: &mut Requests) -> Result<Option<usize>, ProtocolError> {
         let rest = &bytes[start..];
-        // The line break may be CRLF.
-        let window = &rest[..rest.len().min(LINE_BYTES_MAX + 2)];
+        let window = &rest[..rest.len().min(LINE_BYTES_MAX + 1)];
         let Some(unsearched) = window[self.searched..].iter().position(|byte| *byte == b'\n') else {
-            if rest.len() > LINE_BYTES_MAX + 1 {
+            if rest.len() > LINE_BYTES_MAX {
                 return Err(ProtocolError::InlineTooBig);
             }
             self.searched = rest.len();
@@ -252,10 +251,6 @@ impl RequestReader {
         let end = start + length + 1;
         let text = &rest[..length];
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let first = text.split(|byte| *byte == b' ').next().unwrap_or_default();
-        if first.eq_ignore_ascii_case(b"post") || first.eq_ignore_ascii_case(b"host:") {
-            return Err(ProtocolError::CrossProtocol);
-        }
         let words = out.ranges.len();
         if !inline::split(text, &mut out.unquoted, &mut out.ranges) {
             out.ranges.truncate(words);

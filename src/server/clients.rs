@@ -50,6 +50,8 @@ const NOT_BLOCKED: u8 = 0;
 const BLOCKED: u8 = 1;
 const BLOCKED_TIMED_OUT: u8 = 2;
 const BLOCKED_REFUSED: u8 = 3;
+/// By CLIENT PAUSE, which no CLIENT UNBLOCK ends.
+const POSTPONED: u8 = 4;
 
 /// A client counts as blocked while it holds this.
 #[derive(Debug)]
@@ -153,6 +155,11 @@ impl Client {
 
     pub fn block(&self) -> Blocked<'_> {
         self.blocked.store(BLOCKED, Ordering::Relaxed);
+        Blocked(self)
+    }
+
+    pub fn postpone(&self) -> Blocked<'_> {
+        self.blocked.store(POSTPONED, Ordering::Relaxed);
         Blocked(self)
     }
 
@@ -422,6 +429,10 @@ mod tests {
         assert!(client.unblock(Unblocked::Refused) && !client.unblock(Unblocked::TimedOut));
         assert_eq!(blocked.unblocked(), Some(Unblocked::Refused));
         drop(blocked);
+        assert!(!client.is_blocked());
+        let postponed = client.postpone();
+        assert!(client.is_blocked() && !client.unblock(Unblocked::TimedOut), "by a pause");
+        drop(postponed);
         assert!(!client.is_blocked());
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::protocol::{ProtocolError, ReadLimits, RequestReader, Requests};
 use crate::server::clients::{Client, Signal};
 use crate::server::output::Output;
-use crate::server::session::{Flow, Session};
+use crate::server::session::{Flow, ReplyMode, Session};
 use crate::server::shared::Shared;
 use crate::server::stretch::Stretch;
 use crate::server::turn::Turn;
@@ -270,6 +270,9 @@ impl Connection<'_> {
         let mark = self.output.reply.len();
         self.output.reply.error(&format!("ERR {error}"));
         self.shared.stats.count_error(&self.output.reply.buffer()[mark..]);
+        if self.session.reply_mode != ReplyMode::On {
+            self.output.reply.truncate(mark);
+        }
     }
 
     fn consume(&mut self, bytes: usize) {

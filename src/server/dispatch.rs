@@ -43,21 +43,20 @@ pub enum Dispatch {
     /// The group has no leader that is known: waits.
     Park(KeySlot),
     /// CLIENT PAUSE holds it back.
-    Paused,
+    Paused(&'static Row),
     /// MULTI, or what follows one that was refused: answered with an error, without running.
     Transaction,
+    /// A browser's request, which a web page made: the connection is closed without a word, before what it smuggled in can run.
+    CrossProtocol,
 }
 
 pub fn dispatch(args: &Args<'_>, shared: &Shared, session: &Session, paused: Option<Paused>) -> Dispatch {
     let row = match command::table::resolve(args) {
-        Ok(_) if session.refused.is_some() && !is_named(args, &[b"reset", b"quit"]) => {
+        Ok(_) if session.refused.is_some() && !is_named(args, &[b"reset", b"quit", b"auth", b"hello"]) => {
             return Dispatch::Transaction;
         }
         Ok(row) => row,
-        Err(_) if session.refused.is_some() || is_named(args, &[b"multi"]) => {
-            return Dispatch::Transaction;
-        }
-        Err(error) => return Dispatch::Refused { row: args.get(0).and_then(command::table::lookup), error },
+        Err(error) => return dispatch_unresolved(args, error, session),
     };
     if !session.authenticated && !row.flags.contains(&Flag::NoAuth) {
         return Dispatch::Refused { row: Some(row), error: WireError::NoAuth };
@@ -65,13 +64,38 @@ pub fn dispatch(args: &Args<'_>, shared: &Shared, session: &Session, paused: Opt
     if let Some(paused) = paused
         && is_held_back(row, paused)
     {
-        return Dispatch::Paused;
+        return Dispatch::Paused(row);
     }
     match row.run {
         Run::Read(_) | Run::Write { .. } => dispatch_keyed(row, args, shared),
         Run::Node(command) if commands::runs_in_place(command) => Dispatch::InPlace { row, command },
         Run::Node(command) => Dispatch::Alone { row, command },
         Run::Container => Dispatch::Refused { row: Some(row), error: WireError::WrongArity(row.name) },
+    }
+}
+
+/// What is in no row, or has the wrong number of words. MULTI counts where Redis would begin a transaction: not before AUTH, and not
+/// with arguments. Those who send it then know that what follows runs.
+#[cold]
+fn dispatch_unresolved(args: &Args<'_>, error: WireError, session: &Session) -> Dispatch {
+    let is_multi = args.len() == 1 && is_named(args, &[b"multi"]);
+    if is_named(args, &[b"post", b"host:"]) {
+        Dispatch::CrossProtocol
+    } else if session.refused.is_some() || (is_multi && session.authenticated) {
+        Dispatch::Transaction
+    } else if is_multi {
+        Dispatch::Refused { row: None, error: WireError::NoAuth }
+    } else {
+        Dispatch::Refused { row: nearest_row(args), error }
+    }
+}
+
+/// The row that a refused request counts for: none for an unknown subcommand, as in Redis.
+fn nearest_row(args: &Args<'_>) -> Option<&'static Row> {
+    let row = args.get(0).and_then(command::table::lookup)?;
+    match args.get(1) {
+        Some(word) if row.is_container() => command::table::subcommand(row, word),
+        Some(_) | None => Some(row),
     }
 }
 

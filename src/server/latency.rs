@@ -29,10 +29,9 @@ impl LatencyEvent {
         }
     }
 
+    /// In lower case alone, as in Redis.
     pub fn of_name(name: &[u8]) -> Option<Self> {
-        [Self::Command, Self::Commit, Self::Parked]
-            .into_iter()
-            .find(|event| name.eq_ignore_ascii_case(event.name().as_bytes()))
+        [Self::Command, Self::Commit, Self::Parked].into_iter().find(|event| name == event.name().as_bytes())
     }
 }
 
@@ -107,8 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn events_are_found_by_name_in_any_case() {
-        assert_eq!(LatencyEvent::of_name(b"COMMIT"), Some(LatencyEvent::Commit));
-        assert_eq!(LatencyEvent::of_name(b"fork"), None);
+    fn events_are_found_by_name_in_lower_case_alone() {
+        assert_eq!(LatencyEvent::of_name(b"commit"), Some(LatencyEvent::Commit));
+        for unknown in [&b"COMMIT"[..], b"fork"] {
+            assert_eq!(LatencyEvent::of_name(unknown), None);
+        }
     }
 }

@@ -12,6 +12,9 @@ pub struct Totals {
     pub commands: u64,
     pub read_bytes: u64,
     pub written_bytes: u64,
+    /// From other nodes, and to them.
+    pub peer_read_bytes: u64,
+    pub peer_written_bytes: u64,
 }
 
 /// Per second, over the last sampled interval.
@@ -20,6 +23,8 @@ pub struct PerSecond {
     pub commands: f64,
     pub read_bytes: f64,
     pub written_bytes: f64,
+    pub peer_read_bytes: f64,
+    pub peer_written_bytes: f64,
 }
 
 /// Counters of other owners cannot be set to zero; these are subtracted from them instead.
@@ -28,6 +33,8 @@ pub struct Baseline {
     pub expired: u64,
     pub hits: u64,
     pub misses: u64,
+    pub peer_read_bytes: u64,
+    pub peer_written_bytes: u64,
     pub accepted: u64,
     pub rejected: u64,
 }
@@ -74,6 +81,8 @@ fn per_second(last: Totals, now: Totals, elapsed: Duration) -> PerSecond {
         commands: rate(last.commands, now.commands),
         read_bytes: rate(last.read_bytes, now.read_bytes),
         written_bytes: rate(last.written_bytes, now.written_bytes),
+        peer_read_bytes: rate(last.peer_read_bytes, now.peer_read_bytes),
+        peer_written_bytes: rate(last.peer_written_bytes, now.peer_written_bytes),
     }
 }
 
@@ -86,10 +95,22 @@ mod tests {
     #[test]
     fn rates_are_differences_over_the_time_between_samples() {
         let rates = Rates::default();
-        rates.sample(Boottime(SECOND), Totals { commands: 100, read_bytes: 0, written_bytes: 10 });
+        rates.sample(Boottime(SECOND), Totals { commands: 100, written_bytes: 10, ..Totals::default() });
         assert_eq!(rates.now(), PerSecond::default());
-        rates.sample(Boottime(3 * SECOND), Totals { commands: 500, read_bytes: 1000, written_bytes: 10 });
-        assert_eq!(rates.now(), PerSecond { commands: 200.0, read_bytes: 500.0, written_bytes: 0.0 });
+        rates.sample(
+            Boottime(3 * SECOND),
+            Totals { commands: 500, read_bytes: 1000, written_bytes: 10, peer_read_bytes: 4, peer_written_bytes: 6 },
+        );
+        assert_eq!(
+            rates.now(),
+            PerSecond {
+                commands: 200.0,
+                read_bytes: 500.0,
+                written_bytes: 0.0,
+                peer_read_bytes: 2.0,
+                peer_written_bytes: 3.0
+            }
+        );
     }
 
     #[test]

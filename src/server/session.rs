@@ -18,6 +18,8 @@ pub enum ReplyMode {
     Off,
     /// The next command gets no reply.
     SkipNext,
+    /// The one that runs gets none: only seen by commands that run alone.
+    SkipThis,
 }
 
 /// Whether the connection lives on after a command.
@@ -88,7 +90,10 @@ impl Session {
     /// RESET: as if the client had just connected.
     pub fn reset(&mut self, password_needed: bool) {
         self.authenticated = !password_needed;
-        self.reply_mode = ReplyMode::On;
+        // A reply that is skipped stays so, this one's too.
+        if self.reply_mode != ReplyMode::SkipThis {
+            self.reply_mode = ReplyMode::On;
+        }
         self.refused = None;
         self.set_protocol(Protocol::Resp2);
         let switches = &self.client.switches;

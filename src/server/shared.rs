@@ -94,12 +94,21 @@ impl Shared {
     /// Called every second: takes the sample behind INFO's rates.
     pub fn sample_rates(&self) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (peer_read_bytes, peer_written_bytes) = self.peer_bytes();
         let totals = Totals {
             commands: self.stats.commands.calls_total(),
             read_bytes: load(&self.stats.read_bytes),
             written_bytes: load(&self.stats.written_bytes),
+            peer_read_bytes,
+            peer_written_bytes,
         };
         self.rates.sample(Boottime::now(), totals);
+    }
+
+    /// From the other nodes, and to them.
+    pub fn peer_bytes(&self) -> (u64, u64) {
+        let peers = self.replication.peers();
+        (peers.iter().map(|peer| peer.bytes_received).sum(), peers.iter().map(|peer| peer.bytes_sent).sum())
     }
 
     /// Sets the gauges that are a state rather than an event.

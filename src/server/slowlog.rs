@@ -14,6 +14,9 @@ use crate::protocol::Args;
 /// Arguments kept per command, and bytes kept per argument; Redis's numbers.
 const ARG_COUNT_MAX: usize = 32;
 const ARG_BYTES_MAX: usize = 128;
+/// The parameters whose values nobody is shown.
+const SECRETS: [&[u8]; 5] =
+    [b"requirepass", b"masterauth", b"masteruser", b"tls-key-file-pass", b"tls-client-key-file-pass"];
 /// Entries kept whatever the configuration says.
 const ENTRY_COUNT_MAX: usize = 100_000;
 
@@ -95,7 +98,8 @@ fn is_secret(args: &Args<'_>, index: usize) -> bool {
     let follows = |distance: usize, name: &[u8]| index >= distance && is(index - distance, name);
     (is(0, b"auth") && index > 0)
         || (is(0, b"hello") && index > 2 && (follows(1, b"auth") || follows(2, b"auth")))
-        || (is(0, b"config") && index > 2 && (follows(1, b"requirepass") || follows(1, b"masterauth")))
+        || (is(0, b"migrate") && index > 5 && (follows(1, b"auth") || follows(1, b"auth2") || follows(2, b"auth2")))
+        || (is(0, b"config") && index > 2 && SECRETS.iter().any(|secret| follows(1, secret)))
 }
 
 fn cut_word(word: &[u8]) -> Box<[u8]> {
@@ -153,11 +157,14 @@ mod tests {
     #[test]
     fn passwords_are_not_kept() {
         let log = SlowLog::default();
-        let hidden: [(&[&[u8]], usize); 4] = [
+        let hidden: [(&[&[u8]], usize); 7] = [
             (&[b"AUTH", b"secret"], 1),
             (&[b"auth", b"default", b"secret"], 2),
             (&[b"HELLO", b"3", b"AUTH", b"default", b"secret", b"SETNAME", b"n"], 4),
             (&[b"CONFIG", b"SET", b"maxclients", b"9", b"requirepass", b"secret"], 5),
+            (&[b"CONFIG", b"SET", b"masteruser", b"secret"], 3),
+            (&[b"MIGRATE", b"h", b"1", b"k", b"0", b"9", b"AUTH", b"secret"], 7),
+            (&[b"migrate", b"h", b"1", b"k", b"0", b"9", b"copy", b"auth2", b"secret", b"secret"], 9),
         ];
         for (words, secret) in hidden {
             push(&log, words, 10);

@@ -32,6 +32,8 @@ pub struct Stats {
     /// Reads from and writes to clients' sockets that moved something.
     pub reads: AtomicU64,
     pub writes: AtomicU64,
+    /// AUTH and HELLO with a wrong user or password.
+    pub denied_auths: AtomicU64,
 }
 
 impl std::fmt::Debug for Stats {
@@ -62,6 +64,7 @@ impl Default for Stats {
             written_bytes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            denied_auths: AtomicU64::new(0),
         }
     }
 }
@@ -110,7 +113,7 @@ impl Stats {
     pub fn reset(&self) {
         self.commands.reset();
         self.errors.reset();
-        for counter in [&self.read_bytes, &self.written_bytes, &self.reads, &self.writes] {
+        for counter in [&self.read_bytes, &self.written_bytes, &self.reads, &self.writes, &self.denied_auths] {
             counter.store(0, Ordering::Relaxed);
         }
     }

@@ -51,8 +51,9 @@ enum Stop {
         command: NodeCommand,
     },
     Parked(KeySlot),
-    Paused,
+    Paused(&'static Row),
     Transaction,
+    CrossProtocol,
 }
 
 /// How long a transaction that is refused may go on without an end.
@@ -85,13 +86,14 @@ impl Turn<'_, '_> {
                             next += 1;
                         }
                     }
-                    Stop::Paused => self.shared.pause.wait().await,
+                    Stop::Paused(row) => self.wait_for_unpause(row).await,
                     Stop::Transaction => {
                         if self.refuse_transaction(next) == Flow::Close {
                             return Ok(Flow::Close);
                         }
                         next += 1;
                     }
+                    Stop::CrossProtocol => return Ok(Flow::Close),
                 }
             }
             if next < self.requests.len() {
@@ -120,7 +122,7 @@ impl Turn<'_, '_> {
         let paused = self.shared.pause.paused();
         let count_max = match self.session.reply_mode {
             ReplyMode::On | ReplyMode::Off => STEP_COUNT_MAX,
-            ReplyMode::SkipNext => 1,
+            ReplyMode::SkipNext | ReplyMode::SkipThis => 1,
         };
         let end = self.requests.len().min(from + count_max);
         for request in from..end {
@@ -140,8 +142,9 @@ impl Turn<'_, '_> {
                 }
                 Dispatch::Alone { row, command } => Stop::Alone { row, command },
                 Dispatch::Park(key_slot) => Stop::Parked(key_slot),
-                Dispatch::Paused => Stop::Paused,
+                Dispatch::Paused(row) => Stop::Paused(row),
                 Dispatch::Transaction => Stop::Transaction,
+                Dispatch::CrossProtocol => Stop::CrossProtocol,
             };
             return (stop, request - from);
         }
@@ -178,7 +181,7 @@ impl Turn<'_, '_> {
         let (assembled, rest) = assemble(&mut self.output.reply, mark, places, buffers);
         match self.session.reply_mode {
             ReplyMode::On => self.output.append(rest, self.shared.parameters.tunables().client_output_limit).await?,
-            ReplyMode::Off | ReplyMode::SkipNext => self.mute(mark),
+            ReplyMode::Off | ReplyMode::SkipNext | ReplyMode::SkipThis => self.mute(mark),
         }
         self.stretch.buffers.clear();
         match assembled {
@@ -195,7 +198,7 @@ impl Turn<'_, '_> {
         match self.session.reply_mode {
             ReplyMode::On => (),
             ReplyMode::Off => self.output.reply.truncate(mark),
-            ReplyMode::SkipNext => {
+            ReplyMode::SkipNext | ReplyMode::SkipThis => {
                 self.output.reply.truncate(mark);
                 self.session.reply_mode = ReplyMode::On;
             }
@@ -236,7 +239,8 @@ impl Turn<'_, '_> {
         }
         self.session.client.mark_active(began, last_command);
         let each_usec = i64::try_from(each.as_micros()).unwrap_or(i64::MAX);
-        self.note_slow(each_usec, steps.iter().map(|step| step.request));
+        let ran = steps.iter().filter(|step| !matches!(step.task, Task::Refused { .. }));
+        self.note_slow(each_usec, ran.map(|step| step.request));
     }
 
     fn note_slow(&self, usec: i64, requests: impl Iterator<Item = usize>) {
@@ -260,7 +264,7 @@ impl Turn<'_, '_> {
     fn refuse_transaction(&mut self, request: usize) -> Flow {
         let args = self.requests.get(request, self.bytes);
         let is = |name: &[u8]| args.get(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
-        let error = if is(b"multi") {
+        let error = if is(b"multi") && args.len() == 1 {
             self.session.refused = Some(Instant::now());
             WireError::unknown_command(&args)
         } else if is(b"exec") || is(b"discard") {
@@ -282,7 +286,9 @@ impl Turn<'_, '_> {
         let mark = self.output.reply.len();
         let began = Boottime::now();
         self.session.client.mark_active(began, self.shared.stats.number(row));
-        let mode = self.session.reply_mode;
+        if self.session.reply_mode == ReplyMode::SkipNext {
+            self.session.reply_mode = ReplyMode::SkipThis;
+        }
         let flow = self.run_watched(&args, command).await;
         // As in Redis, what WAIT waits for is not work.
         let took = match command {
@@ -298,8 +304,8 @@ impl Turn<'_, '_> {
         if !row.flags.contains(&crate::command::Flag::SkipSlowlog) {
             self.note_slow(i64::try_from(took.as_micros()).unwrap_or(i64::MAX), std::iter::once(request));
         }
-        // CLIENT REPLY itself decides about its own reply and those that follow.
-        if mode == self.session.reply_mode {
+        // CLIENT REPLY SKIP is about the next one's.
+        if self.session.reply_mode != ReplyMode::SkipNext {
             self.mute(mark);
         }
         flow
@@ -319,6 +325,14 @@ impl Turn<'_, '_> {
                 running.await
             }
         }
+    }
+
+    /// The client counts as blocked meanwhile, by the command that waits; CLIENT UNBLOCK leaves it alone, as in Redis.
+    async fn wait_for_unpause(&self, row: &'static Row) {
+        let client = &self.session.client;
+        client.mark_active(Boottime::now(), self.shared.stats.number(row));
+        let _blocked = client.postpone();
+        self.shared.pause.wait().await;
     }
 
     /// Waits for a leader of the key slot's group. § Nothing behind the request runs meanwhile.

@@ -129,6 +129,109 @@ fn of_a_transaction_that_is_refused_nothing_happens() {
     assert_eq!(all(&mut connection, &[&["INCR", "n"]]), ["2"]);
 }
 
+#[test]
+fn what_follows_multi_is_refused_only_where_redis_would_begin_a_transaction() {
+    let cluster = Cluster::start(1, &[]);
+    let say = |connection: &mut Connection, line: &str| -> String {
+        connection.call(&line.split(' ').collect::<Vec<_>>()).expect("answers").text()
+    };
+    let mut first = cluster.nodes[0].connect();
+    assert!(say(&mut first, "MULTI x").starts_with("ERR unknown command 'MULTI'"));
+    assert_eq!(say(&mut first, "PING"), "PONG");
+    assert_eq!(say(&mut first, "CONFIG SET requirepass pw"), "OK");
+    for login in ["AUTH pw", "HELLO 2 AUTH default pw"] {
+        let mut stranger = cluster.nodes[0].connect();
+        assert_eq!(say(&mut stranger, "MULTI"), "NOAUTH Authentication required.");
+        assert!(!say(&mut stranger, login).starts_with("ERR"), "{login}");
+        assert_eq!(say(&mut stranger, "PING"), "PONG");
+        assert!(say(&mut stranger, "MULTI").starts_with("ERR unknown command 'MULTI'"));
+        assert!(say(&mut stranger, "MULTI x").starts_with("ERR not run"));
+        assert!(!say(&mut stranger, login).starts_with("ERR"), "{login}");
+        assert!(say(&mut stranger, "PING").starts_with("ERR not run"), "{login} does not end it");
+        assert!(say(&mut stranger, "DISCARD").starts_with("ERR unknown command 'DISCARD'"));
+    }
+    assert!(say(&mut first, "AUTH wrong").starts_with("WRONGPASS"));
+    assert!(say(&mut first, "INFO stats").contains("acl_access_denied_auth:1\r\n"));
+}
+
+#[test]
+fn replies_are_skipped_one_by_one() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    for (lines, expected) in [
+        (&["CLIENT REPLY SKIP", "ECHO 1", "ECHO 2"][..], "2"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "ECHO 1", "ECHO 3"], "3"),
+        (&["CLIENT REPLY SKIP", "RESET", "ECHO 4"], "4"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY ON", "ECHO 5"], "OK"),
+        (&[], "5"),
+        (&["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "ECHO 6", "RESET", "ECHO 7"], "RESET"),
+        (&[], "7"),
+    ] {
+        for line in lines {
+            connection.send(&line.split(' ').collect::<Vec<_>>()).expect("sends");
+        }
+        assert_eq!(connection.receive().expect("answers").text(), expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_pause_to_end_counts_as_blocked() {
+    let cluster = Cluster::start(1, &[]);
+    let node = &cluster.nodes[0];
+    let mut paused = node.connect();
+    let id = paused.call(&["CLIENT", "ID"]).expect("answers").text();
+    assert_eq!(node.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).text(), "OK");
+    paused.send(&["SET", "k", "v"]).expect("sends");
+    let blocked = || node.ask(&["INFO", "clients"]).text().contains("blocked_clients:1\r\n");
+    eventually(Duration::from_secs(5), || "the client is blocked".to_owned(), blocked);
+    let line = node.ask(&["CLIENT", "LIST", "ID", &id]).text();
+    assert!(line.contains(" flags=b ") && line.contains(" cmd=set "), "{line}");
+    assert_eq!(node.ask(&["CLIENT", "UNBLOCK", &id]), Reply::Integer(0));
+    assert_eq!(node.ask(&["CLIENT", "UNPAUSE"]).text(), "OK");
+    assert_eq!(paused.receive().expect("answers").text(), "OK");
+    assert!(node.ask(&["INFO", "clients"]).text().contains("blocked_clients:0\r\n"));
+}
+
+#[test]
+fn what_was_not_run_is_in_no_slow_log_and_counts_for_what_was_named() {
+    let cluster = Cluster::start(1, &[]);
+    let mut connection = cluster.nodes[0].connect();
+    let mut say = |line: &str| connection.call(&line.split(' ').collect::<Vec<_>>()).expect("answers").text();
+    say("CONFIG SET slowlog-log-slower-than 0");
+    say("SLOWLOG RESET");
+    for refused in ["foo", "get", "client foo", "config get", "auth"] {
+        assert!(say(refused).starts_with("ERR "), "{refused}");
+    }
+    say("ECHO run");
+    assert!(say("DEBUG HELP").starts_with("DEBUG <subcommand>"));
+    let slow = say("SLOWLOG GET -1");
+    assert!(slow.contains("ECHO run") && !slow.contains("foo") && !slow.contains("get"), "{slow}");
+    let counted = say("INFO commandstats");
+    assert!(counted.contains("cmdstat_config|get:calls=0,"), "{counted}");
+    assert!(!counted.contains("cmdstat_client:") && !counted.contains("cmdstat_config:"), "{counted}");
+    say("CONFIG SET maxclients 1");
+    let refused = cluster.nodes[0].connect().receive().expect("answers").text();
+    assert_eq!(refused, "ERR max number of clients + cluster connections reached");
+}
+
+#[test]
+fn a_node_of_several_refuses_a_wrong_reset_at_once_and_counts_its_peers_bytes_anew() {
+    let cluster = Cluster::start(3, &[]);
+    let node = &cluster.nodes[0];
+    let start = std::time::Instant::now();
+    assert_eq!(node.ask(&["CLUSTER", "RESET", "foo"]), Reply::Error("ERR syntax error".to_owned()));
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    let read = || {
+        let stats = node.ask(&["INFO", "stats"]).text();
+        let bytes =
+            stats.lines().find_map(|line| line.strip_prefix("total_net_repl_input_bytes:")?.parse::<u64>().ok());
+        bytes.expect("the field is there")
+    };
+    let before = read();
+    assert_eq!(node.ask(&["CONFIG", "RESETSTAT"]).text(), "OK");
+    assert!(read() < before, "less than the {before} bytes since the start");
+}
+
 /// CLUSTER SLOTS, NODES and SHARDS of one node, without what a node says of itself alone.
 fn views(connection: &mut Connection) -> [Reply; 3] {
     let mut view = |name| connection.call(&["CLUSTER", name]).expect("answers");
@@ -262,6 +365,19 @@ fn malformed_requests_get_redis_errors_and_then_the_connection_closes() {
         assert_eq!(connection.receive().expect("answers"), Reply::Error(expected.to_owned()));
         assert!(connection.receive().is_err(), "the connection is closed after {expected}");
     }
+    // What a web page makes a browser send, and what a client that wants no replies does.
+    for bytes in [
+        &b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET a b\r\n"[..],
+        b"host: localhost\r\nSET a b\r\n",
+        b"*2\r\n$4\r\npost\r\n$1\r\na\r\nSET a b\r\n",
+        b"CLIENT REPLY OFF\r\n*a\r\n",
+    ] {
+        let mut connection = cluster.nodes[0].connect();
+        connection.send_raw(bytes).expect("sends");
+        let closed = connection.receive().expect_err("nothing is answered").kind();
+        assert_eq!(closed, std::io::ErrorKind::UnexpectedEof, "{bytes:?}");
+    }
+    assert_eq!(cluster.nodes[0].ask(&["EXISTS", "a"]), Reply::Integer(0));
     assert_eq!(cluster.nodes[0].ask(&["PING"]), Reply::Simple("PONG".to_owned()));
 }
 

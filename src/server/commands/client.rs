@@ -8,6 +8,7 @@ use crate::protocol::{Args, Protocol};
 use crate::server::clients::{CLIENT_TEXT_BYTES_MAX, ClientFilter, Signal, Unblocked};
 use crate::server::commands::CommandContext;
 use crate::server::commands::connection::is_plain;
+use crate::server::commands::wait::timeout_argument;
 use crate::server::pause::Paused;
 use crate::server::session::{Flow, ReplyMode};
 
@@ -117,7 +118,7 @@ fn set_reply_mode(word: &[u8], context: &mut CommandContext<'_>) -> Result<(), W
     } else if word.eq_ignore_ascii_case(b"off") {
         context.session.reply_mode = ReplyMode::Off;
     } else if word.eq_ignore_ascii_case(b"skip") {
-        if context.session.reply_mode == ReplyMode::On {
+        if context.session.reply_mode != ReplyMode::Off {
             context.session.reply_mode = ReplyMode::SkipNext;
         }
     } else {
@@ -240,25 +241,27 @@ fn parse_pause(args: &Args<'_>) -> Result<(Paused, Duration), WireError> {
         Some(mode) if mode.eq_ignore_ascii_case(b"write") => Paused::Writes,
         Some(_) => return Err(WireError::PauseMode),
     };
-    let ms = parse_integer(&args[2]).ok_or(WireError::TimeoutNotAnInteger)?;
-    let ms = u64::try_from(ms).map_err(|_| WireError::TimeoutNegative)?;
-    Ok((what, Duration::from_millis(ms)))
+    Ok((what, timeout_argument(&args[2])?))
 }
 
 /// WAIT is the one command that blocks.
 fn unblock(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(), WireError> {
+    let (id, how) = parse_unblock(args)?;
+    let filter = ClientFilter { ids: Some(u64::try_from(id).into_iter().collect()), ..ClientFilter::default() };
+    let woken = context.shared.clients.select(&filter).iter().any(|client| client.unblock(how));
+    context.reply.integer(i64::from(woken));
+    Ok(())
+}
+
+fn parse_unblock(args: &Args<'_>) -> Result<(i64, Unblocked), WireError> {
     let how = match args.get(3) {
-        _ if args.len() > 4 => return Err(WireError::UnblockReason),
+        _ if args.len() > 4 => return Err(WireError::subcommand_or_arity("CLIENT", &args[1])),
         None => Unblocked::TimedOut,
         Some(reason) if reason.eq_ignore_ascii_case(b"timeout") => Unblocked::TimedOut,
         Some(reason) if reason.eq_ignore_ascii_case(b"error") => Unblocked::Refused,
         Some(_) => return Err(WireError::UnblockReason),
     };
-    let id = parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?;
-    let filter = ClientFilter { ids: Some(u64::try_from(id).into_iter().collect()), ..ClientFilter::default() };
-    let woken = context.shared.clients.select(&filter).iter().any(|client| client.unblock(how));
-    context.reply.integer(i64::from(woken));
-    Ok(())
+    Ok((parse_integer(&args[2]).ok_or(WireError::NotAnInteger)?, how))
 }
 
 #[cfg(test)]
@@ -320,6 +323,7 @@ mod tests {
             ("client pause 10 x", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
             ("client pause x all", "ERR timeout is not an integer or out of range"),
             ("client pause -1", "ERR timeout is negative"),
+            ("client pause 9223372036854775807", "ERR timeout is out of range"),
             (
                 "client pause 10 write x",
                 "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
@@ -327,6 +331,21 @@ mod tests {
         ] {
             let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
             assert_eq!(parse_pause(&words.args()).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_unblock_is_refused_in_redis_words() {
+        for (line, text) in [
+            ("client unblock 1 x", "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
+            ("client unblock x", "ERR value is not an integer or out of range"),
+            (
+                "client unblock 1 error x",
+                "ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.",
+            ),
+        ] {
+            let words = args(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            assert_eq!(parse_unblock(&words.args()).unwrap_err().to_string(), text);
         }
     }
 

@@ -102,22 +102,29 @@ async fn forget(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(),
 /// A node that is to leave, or is alone and empty, has nothing to be reset. That it is to leave others may know a moment before it does: redis-cli sends
 /// this right after they have answered CLUSTER FORGET.
 async fn check_reset(args: &Args<'_>, replication: &Replication) -> Result<(), WireError> {
-    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"hard") || word.eq_ignore_ascii_case(b"soft");
+    check_reset_words(args)?;
     let node = replication.node();
     let leaves = |topology: &Topology| topology.draining(node).is_some() || topology.was_forgotten(node);
     let is_over = || replication.check_alone().is_ok() || replication.newest_topology().nodes().len() == 1;
-    if args.len() <= 3 && !is_over() {
+    if !is_over() {
         let mut topologies = replication.newest_topologies();
         let told = topologies.wait_for(|now| now.as_ref().is_some_and(|now| leaves(now)));
         let _ = tokio::time::timeout(LEAVING_SEEN_WAIT, told).await;
     }
     let topology = replication.newest_topology();
+    if leaves(&topology) || replication.check_alone().is_ok() {
+        return Ok(());
+    }
+    Err(if topology.nodes().len() == 1 { WireError::ResetWithKeys } else { WireError::ResetMember })
+}
+
+/// Before anything is waited for.
+fn check_reset_words(args: &Args<'_>) -> Result<(), WireError> {
+    let known = |word: &[u8]| word.eq_ignore_ascii_case(b"hard") || word.eq_ignore_ascii_case(b"soft");
     match args.get(2) {
         Some(_) if args.len() > 3 => Err(WireError::subcommand_or_arity("CLUSTER", &args[1])),
         Some(word) if !known(word) => Err(WireError::Syntax),
-        _ if leaves(&topology) || replication.check_alone().is_ok() => Ok(()),
-        _ if topology.nodes().len() == 1 => Err(WireError::ResetWithKeys),
-        _ => Err(WireError::ResetMember),
+        Some(_) | None => Ok(()),
     }
 }
 

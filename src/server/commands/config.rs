@@ -34,16 +34,22 @@ pub async fn run(command: ConfigCommand, args: &Args<'_>, context: &mut CommandC
 }
 
 /// § An unknown name is an empty map, never an error: clients ask for what they would like to know.
-/// What is the cluster's own is answered as it is there, whatever this node was started with.
+/// What is the cluster's own is answered as it is there, whatever this node was started with. A name is answered as it was asked for.
 fn get(args: &Args<'_>, parameters: &ConfigTable, topology: &Topology, reply: &mut Reply) {
-    let patterns = args.iter().skip(2).map(String::from_utf8_lossy);
-    let mut found: BTreeMap<&'static str, String> = patterns.flat_map(|pattern| parameters.get(&pattern)).collect();
+    let mut found: BTreeMap<&'static str, (String, String)> = BTreeMap::new();
+    for pattern in args.iter().skip(2).map(String::from_utf8_lossy) {
+        let is_name = !pattern.contains(['[', '*', '?']);
+        for (name, value) in parameters.get(&pattern) {
+            let shown = if is_name { pattern.to_string() } else { name.to_owned() };
+            found.entry(name).or_insert((shown, value));
+        }
+    }
     let (replicas, groups) = (topology.settings().replicas, topology.groups_in_use().count());
     for (name, value) in [("replicas", replicas.to_string()), ("groups", groups.to_string())] {
-        found.entry(name).and_modify(|known| *known = value);
+        found.entry(name).and_modify(|(_, known)| *known = value);
     }
     reply.map(found.len());
-    for (name, value) in found {
+    for (name, value) in found.into_values() {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
@@ -77,10 +83,13 @@ fn reset_statistics(shared: &Shared) {
     shared.stats.reset();
     let expired = shared.replication.groups().iter().map(|group| group.keyspace().counters().expired).sum();
     let (hits, misses) = lookups(shared);
+    let (peer_read_bytes, peer_written_bytes) = shared.peer_bytes();
     shared.rates.reset(Baseline {
         expired,
         hits,
         misses,
+        peer_read_bytes,
+        peer_written_bytes,
         accepted: shared.clients.accepted.load(Ordering::Relaxed),
         rejected: shared.clients.rejected.load(Ordering::Relaxed),
     });
@@ -120,6 +129,8 @@ mod tests {
         let table = ConfigTable::new(&Config::default());
         let one = answer(get_of_two, &table, &[b"config", b"get", b"maxmemory", b"no-such", b"MAXMEMORY"]);
         assert_eq!(one, "%1\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n");
+        let as_asked = answer(get_of_two, &table, &[b"config", b"get", b"MaxMemory", b"TIMEOU?", b"maxmemory"]);
+        assert_eq!(as_asked, "%2\r\n$9\r\nMaxMemory\r\n$1\r\n0\r\n$7\r\ntimeout\r\n$1\r\n0\r\n");
         assert_eq!(answer(get_of_two, &table, &[b"config", b"get", b"no-such"]), "%0\r\n");
         let of_cluster = answer(get_of_two, &table, &[b"config", b"get", b"replicas", b"groups"]);
         assert_eq!(of_cluster, "%2\r\n$6\r\ngroups\r\n$1\r\n5\r\n$8\r\nreplicas\r\n$1\r\n2\r\n");

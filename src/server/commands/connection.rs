@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock::Timestamp;
-use crate::command::{WireError, parse_integer};
+use crate::command::{WireError, integer_argument, parse_integer};
 use crate::protocol::{Args, Protocol, Reply};
 use crate::server::commands::{CommandContext, REDIS_VERSION};
 use crate::server::session::Session;
@@ -21,11 +21,16 @@ pub fn ping(args: &Args<'_>, context: &mut CommandContext<'_>) {
 }
 
 pub fn select(args: &Args<'_>, context: &mut CommandContext<'_>) {
-    match parse_integer(&args[1]) {
-        None => WireError::NotAnInteger.reply(context.reply),
-        Some(0) => context.reply.ok(),
-        Some(_) => WireError::SelectInCluster.reply(context.reply),
+    match parse_database(&args[1]) {
+        Ok(0) => context.reply.ok(),
+        Ok(_) => WireError::SelectInCluster.reply(context.reply),
+        Err(error) => error.reply(context.reply),
     }
+}
+
+fn parse_database(word: &[u8]) -> Result<i32, WireError> {
+    let number = integer_argument(word)?;
+    i32::try_from(number).map_err(|_| WireError::OutOfRange { min: i64::from(i32::MIN), max: i64::from(i32::MAX) })
 }
 
 pub fn time(context: &mut CommandContext<'_>) {
@@ -69,6 +74,7 @@ fn authenticate(user: &[u8], password: &[u8], shared: &Shared, session: &mut Ses
     let tunables = shared.parameters.tunables();
     let right = tunables.requirepass.as_ref().is_none_or(|secret| secret.is(password));
     if user != DEFAULT_USER || !right {
+        shared.stats.denied_auths.fetch_add(1, Ordering::Relaxed);
         return Err(WireError::WrongPass);
     }
     session.authenticated = true;
@@ -196,6 +202,17 @@ mod tests {
                 hello.name.map(String::from_utf8_lossy).unwrap_or_default()
             )),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_database_is_a_number_of_32_bits() {
+        assert_eq!(parse_database(b"-2147483648"), Ok(i32::MIN));
+        for (word, text) in [
+            ("x", "ERR value is not an integer or out of range"),
+            ("2147483648", "ERR value is out of range, value must between -2147483648 and 2147483647"),
+        ] {
+            assert_eq!(parse_database(word.as_bytes()).unwrap_err().to_string(), text);
         }
     }
 

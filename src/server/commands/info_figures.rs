@@ -77,6 +77,8 @@ pub struct StatFigures {
     pub slowlog_entries: usize,
     pub peer_read_bytes: u64,
     pub peer_written_bytes: u64,
+    /// AUTH and HELLO with a wrong user or password.
+    pub denied_auths: u64,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -201,7 +203,7 @@ fn clients(shared: &Shared) -> ClientFigures {
 fn stats(shared: &Shared, expired: u64) -> StatFigures {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let baseline = shared.rates.baseline();
-    let peers = shared.replication.peers();
+    let (peer_read_bytes, peer_written_bytes) = shared.peer_bytes();
     let (hits, misses) = lookups(shared);
     StatFigures {
         connections_received: load(&shared.clients.accepted).saturating_sub(baseline.accepted),
@@ -217,8 +219,9 @@ fn stats(shared: &Shared, expired: u64) -> StatFigures {
         keyspace_misses: misses.saturating_sub(baseline.misses),
         error_replies: shared.stats.errors.total(),
         slowlog_entries: shared.slowlog.len(),
-        peer_read_bytes: peers.iter().map(|peer| peer.bytes_received).sum(),
-        peer_written_bytes: peers.iter().map(|peer| peer.bytes_sent).sum(),
+        peer_read_bytes: peer_read_bytes.saturating_sub(baseline.peer_read_bytes),
+        peer_written_bytes: peer_written_bytes.saturating_sub(baseline.peer_written_bytes),
+        denied_auths: load(&shared.stats.denied_auths),
     }
 }
 

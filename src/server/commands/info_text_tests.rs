@@ -52,7 +52,8 @@ fn the_fields_that_clients_read_are_there() {
         Section::Cluster,
     ];
     let mut figures = two_groups();
-    (figures.stats.reads, figures.stats.writes) = (3, 2);
+    (figures.stats.reads, figures.stats.writes, figures.stats.denied_auths) = (3, 2, 4);
+    (figures.stats.per_second.peer_read_bytes, figures.stats.per_second.peer_written_bytes) = (1024.0, 512.0);
     let text = text(&all, &figures);
     for (name, value) in [
         ("redis_version", REDIS_VERSION),
@@ -78,6 +79,13 @@ fn the_fields_that_clients_read_are_there() {
         ("rss_overhead_ratio", "1.00"),
         ("total_reads_processed", "3"),
         ("total_writes_processed", "2"),
+        ("instantaneous_input_repl_kbps", "1.00"),
+        ("instantaneous_output_repl_kbps", "0.50"),
+        ("expired_stale_perc", "0.00"),
+        ("expire_cycle_cpu_milliseconds", "0"),
+        ("atomicvar_api", "c11-builtin"),
+        ("acl_access_denied_auth", "4"),
+        ("acl_access_denied_channel", "0"),
     ] {
         assert_eq!(field(&text, name), Some(value), "{name}\n{text}");
     }

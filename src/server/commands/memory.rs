@@ -76,6 +76,13 @@ fn values(figures: &Figures) -> Vec<(&'static str, Value)> {
         ("allocator.allocated", Value::Bytes(used)),
         ("allocator.active", Value::Bytes(used)),
         ("allocator.resident", Value::Bytes(resident)),
+        // What the allocator holds free is not known apart from what the program does not use.
+        ("allocator-fragmentation.ratio", Value::Ratio(1.0)),
+        ("allocator-fragmentation.bytes", Value::Bytes(0)),
+        ("allocator-rss.ratio", ratio(resident, used)),
+        ("allocator-rss.bytes", Value::Bytes(resident.saturating_sub(used))),
+        ("rss-overhead.ratio", Value::Ratio(1.0)),
+        ("rss-overhead.bytes", Value::Bytes(0)),
         ("fragmentation", ratio(resident, used)),
         ("fragmentation.bytes", Value::Bytes(resident.saturating_sub(used))),
     ]
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn stats_are_one_whole_reply_with_and_without_keys() {
-        for (keys, pairs) in [(0, 21), (10, 22)] {
+        for (keys, pairs) in [(0, 27), (10, 28)] {
             let mut reply = Reply::new(Protocol::Resp2);
             stats(&figures(keys, keys * 100), &mut reply);
             let bytes = reply.take().freeze();

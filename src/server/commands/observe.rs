@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::command::{LatencyCommand, SlowlogCommand, WireError, integer_argument};
+use crate::command::{self, LatencyCommand, SlowlogCommand, WireError, integer_argument};
 use crate::metrics::LatencyCounts;
 use crate::protocol::{Args, Reply};
 use crate::raft;
@@ -170,6 +170,7 @@ pub async fn debug(args: &Args<'_>, context: &mut CommandContext<'_>) {
             context.reply.ok();
         }
         Ok(Debug::Digest) => digest(context).await,
+        Ok(Debug::Help) => command::help_reply(args, context.reply),
         Err(error) => error.reply(context.reply),
     }
 }
@@ -190,6 +191,7 @@ async fn digest(context: &mut CommandContext<'_>) {
 enum Debug {
     Sleep(Duration),
     Digest,
+    Help,
 }
 
 /// As in Redis, what is no number, or none that can be slept, is zero.
@@ -200,6 +202,7 @@ fn parse_debug(args: &Args<'_>) -> Result<Debug, WireError> {
             Ok(Debug::Sleep(Duration::from_secs_f64(seconds.max(0.0).min(SLEEP_MAX.as_secs_f64()))))
         }
         (b"digest", 2) => Ok(Debug::Digest),
+        (b"help", 2) => Ok(Debug::Help),
         _ => Err(WireError::subcommand_or_arity("DEBUG", &args[1])),
     }
 }
@@ -308,6 +311,7 @@ mod tests {
         }
         assert_eq!(parse_debug(&words("debug sleep 1e300").args()), Ok(Debug::Sleep(SLEEP_MAX)));
         assert_eq!(parse_debug(&words("DEBUG digest").args()), Ok(Debug::Digest));
+        assert_eq!(parse_debug(&words("debug HELP").args()), Ok(Debug::Help));
         for line in ["debug segfault", "debug digest x", "debug sleep", "debug sleep 1 2"] {
             let error = parse_debug(&words(line).args()).unwrap_err().to_string();
             assert!(error.starts_with("ERR unknown subcommand or wrong number of arguments for "), "{error}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use crate::clock::Timestamp;
 use crate::cluster::ReplicaId;
 use crate::command::{WireError, integer_argument, parse_integer};
 use crate::protocol::Args;
@@ -40,9 +41,16 @@ pub async fn wait(args: &Args<'_>, context: &mut CommandContext<'_>) {
 
 fn parse(args: &Args<'_>) -> Result<(i64, Duration), WireError> {
     let wanted = integer_argument(&args[1])?;
-    let timeout_ms = parse_integer(&args[2]).ok_or(WireError::TimeoutNotAnInteger)?;
-    let timeout_ms = u64::try_from(timeout_ms).map_err(|_| WireError::TimeoutNegative)?;
-    Ok((wanted, Duration::from_millis(timeout_ms)))
+    Ok((wanted, timeout_argument(&args[2])?))
+}
+
+/// Milliseconds from now on, whose end must be a time that can be told.
+pub fn timeout_argument(word: &[u8]) -> Result<Duration, WireError> {
+    let timeout_ms = parse_integer(word).ok_or(WireError::TimeoutNotAnInteger)?;
+    if timeout_ms > i64::MAX.saturating_sub(Timestamp::wall_now().as_ms()) {
+        return Err(WireError::TimeoutOutOfRange);
+    }
+    u64::try_from(timeout_ms).map(Duration::from_millis).map_err(|_| WireError::TimeoutNegative)
 }
 
 /// A zero timeout waits as long as the client and the leadership last. An error only if CLIENT UNBLOCK asks for one.
@@ -120,6 +128,7 @@ mod tests {
         assert_eq!(parsed([b"WAIT", b"x", b"100"]), Err(WireError::NotAnInteger));
         assert_eq!(parsed([b"WAIT", b"1", b"x"]), Err(WireError::TimeoutNotAnInteger));
         assert_eq!(parsed([b"WAIT", b"1", b"-1"]), Err(WireError::TimeoutNegative));
+        assert_eq!(parsed([b"WAIT", b"1", b"9223372036854775807"]), Err(WireError::TimeoutOutOfRange));
     }
 
     #[test]
