@@ -31,7 +31,7 @@
 //! 2. `server/turn.rs` walks them; `server/dispatch.rs` finds the row (`command/table.rs`) and the route (`raft/replication.rs`, `Replication::route`):
 //!    here, MOVED, wait, or down.
 //! 3. `server/stretch.rs` calls the row's `plan` (`command/set.rs`), which writes an op into the group's chunk (`raft/chunk.rs`).
-//! 4. `server/settle.rs` submits the chunk: `Group::submit` (`raft/group.rs`) queues it for the proposer.
+//! 4. `server/settle.rs` submits the chunk: `Group::submit` (`raft/group.rs`) queues it for the proposer, within bounds (`raft/submissions.rs`).
 //! 5. `raft/proposer.rs` packs what waits into one entry (`raft/batch.rs`), notes it in `raft/pending.rs` and proposes it.
 //! 6. openraft appends it: `raft/log/store.rs` to memory, `raft/log/writer.rs` to disk, with one fdatasync for all groups; `raft/transport/` carries
 //!    the same bytes to the followers, which do the same.
@@ -73,6 +73,8 @@
 //!   orchestrator per group all the same, and no message that could be lost.
 //! * A removed or moved replica stays, as `departing`, until its group's leader has committed a membership without it (`cluster/changes.rs`): until then its
 //!   vote still counts.
+//! * A replica that moves to a node which is lost meanwhile, or is to leave, may stay where it was (`MetaOp::Keep`, `rebalance/placement.rs`): with no other
+//!   node free the group would wait for one that never comes.
 //! * How long a node has been away is counted, not dated (`rebalance/absence.rs`): no clock of another node shortens the wait.
 //! * A slot that moves is sent as deltas between exports (`keyspace/delta.rs`), not as data and then a stream of ops: no write is in two logs, and a pass
 //!   that fails is made again. `raft/slots.rs` says why it is as safe. Adopt names the count and checksum of the pages, not of the keys: the latter cannot
