@@ -3,14 +3,47 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 
 # A busy machine and a debug build, of the clients too, take several times what it is otherwise.
 STOP_MS_MAX = 2000
 KILL_MS_MAX = 4000
+# Of the processor time that was wanted: a host that takes more makes nodes stand still, elect others and keep nobody's time.
+STOLEN_PERCENT_MAX = 25
 # For clients to work between two faults.
 CALM_S = 1
 READY_S = 60
+
+
+class Host:
+    """What the host of a virtual machine takes of its processors, in the seconds in which it took most."""
+
+    def __init__(self):
+        self.before, self.most, self.stop = ticks(), 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+
+    def watch(self):
+        while not self.stop.wait(2):
+            (used, stolen), now = self.before, ticks()
+            wanted = now[0] - used + now[1] - stolen
+            self.most = max(self.most, (now[1] - stolen) * 100 // max(wanted, 1) if wanted > 50 else 0)
+            self.before = now
+
+    def keeps_time(self):
+        """Ends the watch. Whether bounds on time say something of the nodes."""
+        self.stop.set()
+        if self.most > STOLEN_PERCENT_MAX:
+            print(f"     the host took up to {self.most} % of the processor: no time is held against the nodes", flush=True)
+        return self.most <= STOLEN_PERCENT_MAX
+
+
+def ticks():
+    """Used by this machine's processes, and stolen; of all processors, see proc_stat(5)."""
+    with open("/proc/stat") as stat:
+        fields = list(map(int, stat.readline().split()[1:]))
+    return sum(fields[:3]) + sum(fields[5:7]), fields[7]
 
 
 class Cluster:
@@ -93,13 +126,14 @@ def restart_checks(check, name, cluster, command, faults):
         calm = load.settled()
         check(f"{name}: clients work", calm["requests"] > 100 and not calm["errors"], str(calm))
         for how, ports in faults:
+            host = Host()
             phases = [restart(check, name, cluster, load, how, port) for port in ports]
             requests = sum(phase["requests"] for phase in phases)
             longest = [phase["longest_ms"] for phase in phases]
             errors = [error for phase in phases for error in phase["errors"]]
             most_ms = KILL_MS_MAX if how == "SIGKILL" else STOP_MS_MAX
             check(f"{name}, {how} of {len(ports)} of 3 nodes, one after the other: {requests} requests, {len(errors)} errors, "
-                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and max(longest) < most_ms, "\n".join(errors[:5]))
+                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and (max(longest) < most_ms or not host.keeps_time()), "\n".join(errors[:5]))
     finally:
         load.close()
 

@@ -4,6 +4,7 @@ mod aftermath;
 mod clients;
 mod failover;
 mod history;
+mod host;
 mod linearizable;
 mod linearizable_tests;
 mod members;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::aftermath;
 use super::clients::{CLIENTS, Clients, HotKeys};
 use super::history::{Call, Outcome};
+use super::host::Host;
 use super::linearizable::Checker;
 use super::members::{self, Members};
 use super::moves::{Mover, Moves};
@@ -46,6 +47,8 @@ pub struct Run {
     /// Of every key that was ever hot, with the fault of its time.
     checkers: HashMap<Arc<str>, (Fault, Checker)>,
     rounds: u64,
+    /// As the last judgement was made.
+    host: Host,
 }
 
 #[test]
@@ -110,6 +113,7 @@ impl Run {
             report,
             checkers: HashMap::new(),
             rounds: 0,
+            host: Host::look(),
         }
     }
 
@@ -188,7 +192,8 @@ impl Run {
         let keys = hot_keys(self.rounds);
         let moves = self.mover.as_ref().map_or(Moves::default(), |mover| mover.turn_to(&keys));
         let calls = self.clients.rotate(keys);
-        self.report.add(fault, &calls, moves);
+        let before = std::mem::replace(&mut self.host, Host::look());
+        self.report.add(fault, &calls, moves, self.host.stolen_percent(&before));
         for text in self.nodes.broken() {
             self.report.troubles.push(format!("{fault:?}: {text}"));
         }
