@@ -210,8 +210,8 @@ fn a_dead_node_is_removed_by_force_and_told_so_when_it_is_back() {
 
 #[test]
 fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() {
-    let mut cluster = Cluster::start(1, &[]);
-    let index = cluster.add(&[]);
+    let mut cluster = Cluster::start(1, &AT_EASE);
+    let index = cluster.add(&AT_EASE);
     cluster.nodes[index].start();
     cluster.wait_ready();
     let [member, fresh] = &cluster.nodes[..] else { unreachable!("two nodes") };
