@@ -57,9 +57,10 @@ fn sync(client: &ClusterClient) {
                 assert_eq!(values, ["1", "2"]);
                 // The library splits these by slots.
                 let pairs = scattered(number);
-                let _: () = followed(&mut connection, &pairs, |connection| connection.mset(&pairs)).expect("MSET over slots");
-                let values: Vec<u64> =
-                    followed(&mut connection, &pairs, |connection| connection.mget(keys_of(&pairs))).expect("MGET over slots");
+                let _: () =
+                    followed(&mut connection, &pairs, |connection| connection.mset(&pairs)).expect("MSET over slots");
+                let values: Vec<u64> = followed(&mut connection, &pairs, |connection| connection.mget(keys_of(&pairs)))
+                    .expect("MGET over slots");
                 assert_eq!(values, [number; SCATTERED]);
             }
             5 => {
@@ -133,7 +134,8 @@ async fn asynchronous(client: &ClusterClient) {
         // Many at once on one multiplexed connection.
         let (mut left, mut right) = (connection.clone(), connection.clone());
         let (left_key, right_key) = (format!("rs:left:{number}"), format!("rs:right:{number}"));
-        let (left, right) = tokio::join!(left.incr::<_, _, i64>(&left_key, 1), right.append::<_, _, i64>(&right_key, "xy"));
+        let (left, right) =
+            tokio::join!(left.incr::<_, _, i64>(&left_key, 1), right.append::<_, _, i64>(&right_key, "xy"));
         assert_eq!((left.expect("INCR"), right.expect("APPEND")), (1, 2));
         assert_eq!(connection.del::<_, i64>(&left_key).await.expect("DEL"), 1);
         match number % 3 {
