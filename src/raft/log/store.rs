@@ -96,14 +96,9 @@ impl GroupLog {
         told(finished).await
     }
 
-    /// A snapshot through `log_id` is in place; segments say so from now on, unless they know of a newer one. If the log has failed, the next
-    /// write says so.
+    /// A snapshot through `log_id` is in place; segments say so from now on. If the log has failed, the next write says so.
     pub fn snapshot_saved(&self, log_id: LogId) {
-        let mut tail = self.tail.lock();
-        if tail.snapshot.is_some_and(|newer| newer.index > log_id.index) {
-            return;
-        }
-        tail.snapshot = Some(log_id);
+        self.tail.lock().snapshot = Some(log_id);
         let _ = self.queue.push(self.key, Item::Record(Record::Snapshot(log_id)));
     }
 
