@@ -131,9 +131,10 @@ def restart_checks(check, name, cluster, command, faults):
             requests = sum(phase["requests"] for phase in phases)
             longest = [phase["longest_ms"] for phase in phases]
             errors = [error for phase in phases for error in phase["errors"]]
+            keeps_time = host.keeps_time()
             most_ms = KILL_MS_MAX if how == "SIGKILL" else STOP_MS_MAX
             check(f"{name}, {how} of {len(ports)} of 3 nodes, one after the other: {requests} requests, {len(errors)} errors, "
-                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and (max(longest) < most_ms or not host.keeps_time()), "\n".join(errors[:5]))
+                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and (max(longest) < most_ms or not keeps_time), "\n".join(errors[:5]))
     finally:
         load.close()
 

@@ -101,7 +101,9 @@ impl Report {
     pub fn add(&mut self, fault: Fault, calls: &[(Arc<str>, Call)], moves: Moves, stolen_percent: u64) {
         let is_starved = stolen_percent > STOLEN_PERCENT_MAX;
         if is_starved {
-            println!("          the host took {stolen_percent} % of the processor: no time is held against the nodes");
+            println!(
+                "          the host took {stolen_percent} % of the processor: clients' time-outs are not held against the nodes"
+            );
         }
         let row = self.rows.entry(fault).or_default();
         row.faults += 1;
@@ -114,7 +116,9 @@ impl Report {
                 Outcome::Unknown(error) => {
                     row.unknown += 1;
                     match error {
-                        _ if !fault.is_planned() || is_starved => (),
+                        _ if !fault.is_planned() => (),
+                        // The client's own time-out. That a node has closed a connection counts all the same.
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut if is_starved => (),
                         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => row.crossed += 1,
                         _ => row.unanswered.push(call.to_string()),
                     }
