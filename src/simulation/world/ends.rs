@@ -1,5 +1,8 @@
 //! What is looked at after each step, and what must come to be when everything works again.
 
+use std::sync::Arc;
+
+use crate::cluster::Topology;
 use crate::simulation::invariants::{Owners, Seen, acknowledged, compare, copies, owned_as_named};
 use crate::simulation::world::{HEAL_MS_MAX, World};
 
@@ -49,13 +52,10 @@ impl World {
         let until = self.now_ms + HEAL_MS_MAX;
         let mut left = None;
         while self.now_ms < until {
-            let topologies = self.seen().into_iter().map(|seen| seen.replication.newest_topology());
-            let topologies: Vec<_> = topologies.collect();
-            // A node whose replica of the meta group is behind may not know of a move that others have forgotten.
-            let level = topologies.windows(2).all(|pair| pair[0].epoch() == pair[1].epoch());
+            let topologies = self.topologies();
+            let is_over = are_level(&topologies) && topologies[0].moves().next().is_none();
             left = topologies.into_iter().max_by_key(|topology| topology.epoch());
-            let is_over = left.as_ref().is_some_and(|topology| topology.moves().next().is_none());
-            if level && is_over && self.frozen() == 0 {
+            if is_over && self.frozen() == 0 {
                 return Ok(());
             }
             self.step(false)?;
@@ -63,6 +63,10 @@ impl World {
         let left: Vec<_> = left.iter().flat_map(|topology| topology.moves()).map(|(_, left)| left.clone()).collect();
         let frozen = self.frozen();
         Err(format!("moves are not over, {HEAL_MS_MAX} ms after the last fault: {left:?}, {frozen} slots are frozen"))
+    }
+
+    fn topologies(&self) -> Vec<Arc<Topology>> {
+        self.seen().into_iter().map(|seen| seen.replication.newest_topology()).collect()
     }
 
     /// Until every node knows a leader for every group.
@@ -86,8 +90,9 @@ impl World {
             let seen = self.seen();
             if let Some(agree) = compare(&seen, replicas) {
                 agree?;
-                // One that was asked for may have begun late.
-                if self.moves() == 0 {
+                // A move that was asked for may have begun late.
+                let topologies = self.topologies();
+                if are_level(&topologies) && topologies[0].moves().next().is_none() {
                     return seen.iter().try_for_each(owned_as_named);
                 }
             }
@@ -95,4 +100,9 @@ impl World {
         }
         Err(format!("the replicas of a group are not at one entry, {HEAL_MS_MAX} ms after the last fault"))
     }
+}
+
+/// A node whose replica of the meta group is behind may not know of a move that others have forgotten.
+fn are_level(topologies: &[Arc<Topology>]) -> bool {
+    topologies.windows(2).all(|pair| pair[0].epoch() == pair[1].epoch()) && !topologies.is_empty()
 }
