@@ -86,7 +86,8 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t offset) {
 int ftruncate64(int file, off64_t length) {
     struct stat about;
     pthread_mutex_lock(&notes_lock);
-    if (!fstat(file, &about))
+    /* A file without a name is lost as a whole. */
+    if (!fstat(file, &about) && about.st_nlink > 0)
         note_old(file, length, about.st_size > length ? about.st_size - length : 0);
     int result = syscall(SYS_ftruncate, file, length);
     pthread_mutex_unlock(&notes_lock);

@@ -12,6 +12,8 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::raft::directory::{create_directory, sync_directory};
+use crate::raft::log::direct::DirectFile;
+use crate::raft::log::removal::{self, mark_open};
 
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// With those above it that are missing; returns when it is durable.
@@ -21,7 +23,12 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Fails if the file exists.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// For small writes that are synced one by one, each at the file's end. Fails if the file exists.
+    fn create_for_syncs(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path)
+    }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Who has it open can read it; its space may come back later.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// In place of what `to` was, if there was anything.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -64,15 +71,22 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::options().read(true).write(true).create_new(true).open(path)?))
+        Ok(Arc::new(mark_open(File::options().read(true).write(true).create_new(true).open(path)?)?))
+    }
+
+    fn create_for_syncs(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        match DirectFile::create(path)? {
+            Some(direct) => Ok(Arc::new(direct)),
+            None => self.create(path),
+        }
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::options().read(true).write(true).open(path)?))
+        Ok(Arc::new(mark_open(File::options().read(true).write(true).open(path)?)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        removal::remove(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -16,6 +16,7 @@
 //! | `error` | what can go wrong |
 
 mod background_sync;
+mod direct;
 mod disk;
 mod error;
 mod format;
@@ -27,6 +28,7 @@ mod node_log;
 mod place;
 mod queue;
 mod recover;
+mod removal;
 mod segments;
 #[cfg(test)]
 mod simulated;
@@ -45,6 +47,7 @@ pub use error::{LogError, is_crowded};
 #[cfg(test)]
 pub use memory_disk::{Fault, MemoryDisk};
 pub use node_log::{Fsync, LogOptions, NodeLog, Pin, Recovered};
+pub use removal::remove_directory;
 pub use segments::Room;
 #[cfg(test)]
 pub use simulated::{SimulatedLog, SimulatedWriter};

@@ -18,6 +18,7 @@ use crate::clock::Boottime;
 use crate::metrics::LogMetrics;
 use crate::planted::{self, Bug};
 use crate::raft::log::background_sync::{BackgroundSync, Synced};
+use crate::raft::log::direct::BLOCK_BYTES;
 use crate::raft::log::disk::{Disk, DiskFile};
 use crate::raft::log::error::LogError;
 use crate::raft::log::format::{
@@ -297,12 +298,15 @@ impl Segments {
             Fsync::Always => end > current.prepared && batch.len() <= SMALL_BATCH_BYTES,
             Fsync::EverySec | Fsync::No => false,
         };
-        let room = self.options.segment_bytes.min(current.reserved).saturating_sub(end).min(ZEROS.len() as u64);
+        // Whole blocks: what the batch's last one holds behind it is zeros already.
+        let begin = end.next_multiple_of(BLOCK_BYTES);
+        let room = self.options.segment_bytes.min(current.reserved).saturating_sub(begin).min(ZEROS.len() as u64);
+        let room = room / BLOCK_BYTES * BLOCK_BYTES;
         if prepare && room > 0 {
             // Room for later batches is written now, as zeros: fdatasync of a batch that changes neither the file's length nor its
             // extents needs no journal commit, which took most of a small batch's time.
-            match current.file.write_at(&ZEROS[..room as usize], end).map_err(failed) {
-                Ok(()) => current.prepared = end + room,
+            match current.file.write_at(&ZEROS[..room as usize], begin).map_err(failed) {
+                Ok(()) => current.prepared = begin + room,
                 // A file system that cannot reserve. The batch is written, and zeros or none behind it are the same.
                 Err(LogError::Full { .. }) => (),
                 Err(error) => return Err(error),
@@ -388,7 +392,12 @@ impl Segments {
             }
         }
         let path = segment_path(&self.directory, self.lsn + 1);
-        let created = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error));
+        let created = match self.options.fsync {
+            Fsync::Always => self.disk.create_for_syncs(&path),
+            // The kernel may gather what is written.
+            Fsync::EverySec | Fsync::No => self.disk.create(&path),
+        };
+        let created = created.map_err(|error| LogError::io("create", &path, error));
         let begun = created.and_then(|file| self.start_segment(file, path.clone(), marks));
         let (segment, crc) = match begun {
             Err(error @ LogError::Full { .. }) if self.current.is_some() => {

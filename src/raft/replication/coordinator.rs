@@ -23,6 +23,7 @@ use crate::keyspace::HashSecret;
 use crate::raft::Transport;
 use crate::raft::blocking::blocking;
 use crate::raft::leadership::LeaderSighting;
+use crate::raft::log::remove_directory;
 use crate::raft::node_file::NodeFile;
 use crate::raft::page_parts::PageParts;
 use crate::raft::replica::{Founding, MetaReplica, Replica, ReplicaSeed, initialize};
@@ -280,7 +281,7 @@ impl Coordinator {
             self.proposals.spawn(async move {
                 let removed = directory.clone();
                 // Tried again at the next change or start.
-                if let Err(error) = blocking(move || std::fs::remove_dir_all(&removed)).await.flatten() {
+                if let Err(error) = blocking(move || remove_directory(&removed)).await.flatten() {
                     tracing::warn!(%error, directory = %directory.display(), "a removed replica's directory stays");
                 }
             });
