@@ -73,7 +73,7 @@ enum ClusterCommand {
     /// Have a node leave: what it leads and holds moves to the others, then it is forgotten and its process ends.
     ///
     /// Refused if too few nodes would be left to hold the replicas. The command shows how far it is; the cluster goes on with it if the command
-    /// is stopped.
+    /// is stopped, until it is done or --cancel takes it back.
     RemoveNode(RemoveNodeFlags),
     /// Have a node leave and another member take what it holds; also for a node that is dead.
     ReplaceNode(ReplaceNodeFlags),
@@ -150,6 +150,9 @@ struct RemoveNodeFlags {
     /// It is dead and will not come back: rebuild what it held from the other copies, without waiting for it.
     #[arg(long)]
     force: bool,
+    /// It is to stay after all; also for one that was to be replaced. What it has given up comes back by itself.
+    #[arg(long, conflicts_with = "force")]
+    cancel: bool,
 }
 
 #[derive(Debug, Args)]
@@ -221,7 +224,10 @@ fn run_cluster(command: ClusterCommand) -> Result<String, String> {
         }
         ClusterCommand::Events(StatusFlags { node, json }) => operate::events(&members(node), json),
         ClusterCommand::AddNode(AddNodeFlags { node, address }) => operate::add_node(members(node), &address),
-        ClusterCommand::RemoveNode(RemoveNodeFlags { node, leaving, force }) => {
+        ClusterCommand::RemoveNode(RemoveNodeFlags { node, leaving, cancel: true, .. }) => {
+            operate::keep_node(members(node), &leaving)
+        }
+        ClusterCommand::RemoveNode(RemoveNodeFlags { node, leaving, force, .. }) => {
             operate::remove_node(members(node), &leaving, force)
         }
         ClusterCommand::ReplaceNode(ReplaceNodeFlags { node, old, new }) => {

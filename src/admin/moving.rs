@@ -42,9 +42,8 @@ struct Journey {
 
 pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32) -> Result<String, String> {
     let before = look(node, password)?;
-    let wanted = Slots::parse(slots).ok_or_else(|| format!("{slots} is not a list of slots such as 0-99,200"))?;
     let there = owned_by(&before, to);
-    let going: BTreeSet<u16> = wanted.0.into_iter().map(Slot::get).filter(|slot| !there.contains(slot)).collect();
+    let going: BTreeSet<u16> = numbers(slots)?.into_iter().filter(|slot| !there.contains(slot)).collect();
     let bytes = size_of(node, password, &going);
     request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots, &to.to_string()])?;
     let mut journey = Journey {
@@ -79,8 +78,34 @@ pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32)
 }
 
 pub fn cancel(node: &HostPort, password: Option<&str>, slots: &str) -> Result<String, String> {
+    let (wanted, before) = (numbers(slots)?, look(node, password)?);
     request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots])?;
-    Ok("cancelled: slots that had not changed hands stay where they are\n".to_owned())
+    Ok(cancelled(&wanted, &before, &look(node, password)?))
+}
+
+/// What became of the moves of these slots that were under way before.
+fn cancelled(slots: &BTreeSet<u16>, before: &ClusterStatus, after: &ClusterStatus) -> String {
+    let own = before.moves.iter().filter(|slot_move| slots.contains(&slot_move.slot));
+    let (came, stay): (Vec<_>, Vec<_>) = own
+        .filter(|slot_move| is_open(slot_move.state))
+        .partition(|slot_move| owned_by(after, slot_move.to).contains(&slot_move.slot));
+    let came = match came.len() {
+        0 => String::new(),
+        count => format!("; {count} more had arrived before that"),
+    };
+    match stay.len() {
+        0 if came.is_empty() => "none of these slots is on its way\n".to_owned(),
+        count => format!("cancelled: {count} slots stay where they are{came}\n"),
+    }
+}
+
+fn is_open(state: MoveProgress) -> bool {
+    matches!(state, MoveProgress::Waiting | MoveProgress::Repeating)
+}
+
+fn numbers(slots: &str) -> Result<BTreeSet<u16>, String> {
+    let parsed = Slots::parse(slots).ok_or_else(|| format!("{slots} is not a list of slots such as 0-99,200"))?;
+    Ok(parsed.0.into_iter().map(Slot::get).collect())
 }
 
 fn request(node: &HostPort, password: Option<&str>, words: &[&str]) -> Result<String, String> {
@@ -123,7 +148,6 @@ impl Journey {
             self.sent.keys += now.keys.saturating_sub(last.keys);
             self.sent.bytes += now.bytes.saturating_sub(last.bytes);
         }
-        let is_open = |state| matches!(state, MoveProgress::Waiting | MoveProgress::Repeating);
         let own = || status.moves.iter().filter(|slot_move| self.slots.contains(&slot_move.slot));
         let all_there = self.slots.is_subset(&owned_by(status, self.to));
         self.seen |= own().next().is_some() || all_there || self.began.elapsed() > SEEN_WAIT_MAX;
@@ -212,5 +236,23 @@ mod tests {
         status.moves[0].state = MoveProgress::Done;
         let line = told(&mut journey, &status);
         assert!(line.starts_with("1 of 2 slots moved, 7 keys, 50.0 MB") && line.contains(" 10 s left"), "{line}");
+    }
+
+    #[test]
+    fn what_is_cancelled_is_what_was_under_way() {
+        let mut before = example();
+        before.moves.truncate(1);
+        let slot_move = &mut before.moves[0];
+        slot_move.state = MoveProgress::Waiting;
+        let (slot, to) = (slot_move.slot, slot_move.to);
+        let (slots, mut after) = (BTreeSet::from([slot, slot + 1]), before.clone());
+        let target = after.groups.iter_mut().find(|group| group.id == to).expect("a group");
+        target.slot_ranges.retain(|(first, last)| !(*first..=*last).contains(&slot));
+        let told = |after: &ClusterStatus| cancelled(&slots, &before, after);
+        assert_eq!(told(&after), "cancelled: 1 slots stay where they are\n");
+        let target = after.groups.iter_mut().find(|group| group.id == to).expect("a group");
+        target.slot_ranges.push((slot, slot));
+        assert_eq!(told(&after), "cancelled: 0 slots stay where they are; 1 more had arrived before that\n");
+        assert_eq!(cancelled(&[slot + 1].into(), &before, &after), "none of these slots is on its way\n");
     }
 }

@@ -16,6 +16,8 @@ use crate::rebalance::Plan;
 /// A proposal may have to wait for an election.
 const REPLY_TIME_MAX: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Looks in a row that find that a node does not leave any more.
+const STAYS_TOLD: u32 = 4;
 /// Without any change for so long, the operator is told where to look.
 const STALL: Duration = Duration::from_secs(30);
 /// No member answers for so long: nothing can be watched any more.
@@ -203,6 +205,12 @@ pub fn remove_node(mut members: Members, node: &str, force: bool) -> Result<Stri
     watch_leaving(members, &status, node)
 }
 
+/// Takes back that the node is to leave.
+pub fn keep_node(members: Members, node: &str) -> Result<String, String> {
+    members.order(&["REMOVE", node, "cancel"])?;
+    Ok(format!("{node} stays. Replicas and leaderships come back to it by themselves: see `kvorum cluster events`.\n"))
+}
+
 pub fn replace_node(mut members: Members, old: &str, new: &str) -> Result<String, String> {
     let status = members.status()?;
     let named = |name: &str| status.nodes.iter().find(|node| node.address == name || node.id.starts_with(name));
@@ -221,13 +229,16 @@ fn watch_leaving(mut members: Members, before: &ClusterStatus, node: &str) -> Re
     };
     let (id, address) = (leaving.id.clone(), leaving.address.clone());
     say(&format!("{address} leaves by itself from here on; this command only watches, and may be stopped."));
-    let mut progress = Progress::default();
+    let (mut progress, mut stays) = (Progress::default(), Stays::default());
     loop {
         match members.status() {
             Ok(status) if status.nodes.iter().all(|node| node.id != id) => {
                 return Ok(format!(
                     "{address} has left the cluster; its process ends by itself, now or when it comes back.\n"
                 ));
+            }
+            Ok(status) if stays.heard(leaves(&status, &id)) => {
+                return Err(format!("{address} is to stay after all: somebody has taken it back"));
             }
             // One that has left goes by what it knew last.
             Ok(status) if status.asked == id => progress.silent("only the leaving node answers")?,
@@ -238,12 +249,32 @@ fn watch_leaving(mut members: Members, before: &ClusterStatus, node: &str) -> Re
     }
 }
 
+/// As the asked node knows.
+fn leaves(status: &ClusterStatus, id: &str) -> bool {
+    status.nodes.iter().any(|node| node.id == id && node.leaves)
+}
+
 fn leaving_text(status: &ClusterStatus, id: &str, address: &str) -> String {
     let data = || status.groups.iter().filter(|group| group.id != 0);
     let leads = data().filter(|group| group.leader.as_deref() == Some(id)).count();
     let replicas = data().filter(|group| group.replicas.iter().any(|replica| replica.node == id)).count();
     let waits = hindrance(status, id).map(|hindrance| format!("; {hindrance}")).unwrap_or_default();
     format!("{address}: {replicas} replica(s) left, leads {leads} group(s){waits}")
+}
+
+/// Whether a removal was taken back. A single node that says so may not have heard of the removal yet.
+#[derive(Default)]
+struct Stays {
+    left: bool,
+    in_a_row: u32,
+}
+
+impl Stays {
+    fn heard(&mut self, leaves: bool) -> bool {
+        self.left |= leaves;
+        self.in_a_row = if leaves { 0 } else { self.in_a_row + 1 };
+        self.left && self.in_a_row >= STAYS_TOLD
+    }
 }
 
 /// Tells what has changed, and when nothing has for long.
@@ -334,5 +365,16 @@ mod tests {
         assert_eq!(plan_text(&late), expected);
         let nothing = Plan { moving_slots: 0, moving_groups: 0, ..late };
         assert_eq!(plan_text(&nothing), "Nothing is to be moved.\n");
+    }
+
+    #[test]
+    fn a_removal_was_taken_back_when_no_node_knows_of_it_any_more() {
+        let told = |looks: &[bool]| {
+            let mut stays = Stays::default();
+            looks.iter().filter(|leaves| stays.heard(**leaves)).count() > 0
+        };
+        assert!(!told(&[false; 9]), "it is not known yet");
+        assert!(!told(&[true, false, false, true, false, false, false]), "nodes that are behind");
+        assert!(told(&[true, false, false, false, false]));
     }
 }

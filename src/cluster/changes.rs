@@ -163,6 +163,17 @@ impl Topology {
         Ok(MetaOutcome::Changed)
     }
 
+    /// What it has given up already comes back as replicas do: where they are wanting, or for evenness.
+    pub(super) fn stay(&mut self, node: NodeId) -> Result<MetaOutcome, MetaError> {
+        if self.forgotten.contains(&node) {
+            return Err(MetaError::WasForgotten(node));
+        }
+        if !self.nodes.contains_key(&node) {
+            return Err(MetaError::UnknownNode(node));
+        }
+        Ok(self.draining.remove(&node).map_or(MetaOutcome::Unchanged, |_| MetaOutcome::Changed))
+    }
+
     /// § A removal is no reason to hold fewer copies than were asked for. Where the cluster is too small to hold them anyway there is nothing to keep.
     pub fn check_places_without(&self, node: NodeId, is_able: impl Fn(NodeId) -> bool) -> Result<(), MetaError> {
         let others: Vec<NodeId> = self.staying().filter(|other| *other != node).collect();

@@ -51,12 +51,28 @@ pub(super) fn op(topology: &Topology, kind: u8, number: u8, at: u8) -> MetaOp {
             MetaOp::Departed { group, replica: departing.unwrap_or(replica) }
         }
         6 => MetaOp::Absent { node: node(number), counted_ms: at.into(), given_up: at.is_multiple_of(2) },
-        _ => MetaOp::Drain {
+        7 => MetaOp::Drain {
             node: node(number),
             successor: Some(node(at)).filter(|_| at.is_multiple_of(2)),
             gone: at.is_multiple_of(3),
         },
+        _ => MetaOp::Stay { node: node(number) },
     }
+}
+
+#[test]
+fn a_removal_is_taken_back_until_the_node_is_forgotten() {
+    let mut topology = topology(4, 4, 3);
+    let stay = MetaOp::Stay { node: node(4) };
+    assert_eq!(topology.apply(&stay), Ok(MetaOutcome::Unchanged));
+    topology.apply(&drain(4, Some(1), false)).unwrap();
+    assert_eq!(topology.apply(&stay), Ok(MetaOutcome::Changed));
+    assert!(topology.draining(node(4)).is_none() && topology.staying().any(|stays| stays == node(4)));
+    join(&mut topology, 5);
+    topology.apply(&drain(5, None, false)).unwrap();
+    topology.apply(&MetaOp::Forget { node: node(5) }).unwrap();
+    assert_eq!(topology.apply(&MetaOp::Stay { node: node(5) }), Err(MetaError::WasForgotten(node(5))));
+    assert_eq!(topology.apply(&MetaOp::Stay { node: node(9) }), Err(MetaError::UnknownNode(node(9))));
 }
 
 #[test]

@@ -119,6 +119,9 @@ impl Topology {
                 };
                 (what, "an operator asked for it")
             }
+            MetaOp::Stay { node } => {
+                (format!("{} is to stay after all", self.name_of(*node)), "an operator asked for it")
+            }
             MetaOp::StartMoves { to, why, .. } => (self.started(before, *to), why.as_str()),
             MetaOp::CommitMove { .. } | MetaOp::ConfirmMove { .. } => return None,
             MetaOp::AbortMove { id, again } => self.given_up(*id, *again)?,

@@ -135,6 +135,10 @@ pub enum MetaOp {
         instead: ReplicaId,
         why: String,
     },
+    /// An operator takes back that the node is to leave.
+    Stay {
+        node: NodeId,
+    },
 }
 
 /// What an applied entry did.
@@ -300,6 +304,7 @@ impl Topology {
                 self.check_epoch(*epoch)?;
                 self.keep(*group, *replica, *instead)?
             }
+            MetaOp::Stay { node } => self.stay(*node)?,
         };
         if outcome != MetaOutcome::Unchanged {
             self.epoch = Epoch(self.epoch.0 + 1);

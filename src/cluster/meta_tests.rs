@@ -166,7 +166,7 @@ fn a_topology_survives_encoding_and_inconsistent_ones_are_refused() {
 }
 
 fn any_op() -> impl Strategy<Value = (u8, u8, u8)> {
-    (0_u8..8, 1_u8..24, 1_u8..8)
+    (0_u8..9, 1_u8..24, 1_u8..8)
 }
 
 /// Every (group, replica, node) that the topology knows; group 0 is meta.

@@ -56,6 +56,15 @@ impl Replication {
         self.propose_anywhere(&MetaOp::Drain { node, successor, gone: gone && !reached(node) }).await
     }
 
+    /// Proposes that a node stays that is to leave. Err if it is not to.
+    pub async fn stay(&self, node: NodeId) -> Result<(), String> {
+        let topology = self.newest_topology();
+        if topology.draining(node).is_none() {
+            return Err(format!("{} is not to leave", topology.name_of(node)));
+        }
+        self.propose_anywhere(&MetaOp::Stay { node }).await
+    }
+
     /// A node whose replicas find no place would wait for others to come back without anybody having been told.
     fn check_places_without(
         &self,

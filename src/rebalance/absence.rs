@@ -1,8 +1,11 @@
 //! How long nodes have been away. Pure: who is connected goes in, what the meta group should note comes out.
 //!
 //! § A node is given up only after it has been seen to be away for the whole of the time, never too early: only time that a meta leader has
-//! watched counts, a note in the topology carries it over to the next leader, and a leader that has seen the node since that note begins at
-//! nothing. So a restart of the leader makes the wait longer by what was not noted yet, at most an eighth, and never shorter.
+//! watched counts, a note in the topology carries it over to the next leader, and a leader that has seen the node back since that note begins
+//! at nothing. So a restart of the leader makes the wait longer by what was not noted yet, at most an eighth, and never shorter.
+//!
+//! A node that is noted is back once it has stayed for a while. One that crashes whenever it has come up does not, and the times that it is
+//! away add up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,14 +16,24 @@ use crate::cluster::{Absence, MetaOp, NodeId, Topology};
 const NOTES: u32 = 8;
 /// The first note, which operators read of, does not wait for longer; as long as other nodes take to show a node as failed.
 const FIRST_NOTE_MS_MAX: u64 = 3000;
+/// How long a node that was noted must stay: an eighth of the time, and no longer than this.
+const STAY_MS_MAX: u64 = 30_000;
 
 #[derive(Debug)]
 pub struct Watch {
     limit_ms: u64,
-    /// Of the nodes that are away, while this node leads: how long, and what of it is noted.
-    away: BTreeMap<NodeId, (u64, u64)>,
-    /// Nodes that were seen after this note about them.
-    seen: BTreeMap<NodeId, Absence>,
+    /// Of the nodes that are away, or came back lately, while this node leads: how long they were away, and what of it is noted.
+    away: BTreeMap<NodeId, Count>,
+    /// Nodes that came after this note about them, and for how long they have stayed.
+    seen: BTreeMap<NodeId, (Absence, u64)>,
+}
+
+#[derive(Debug)]
+struct Count {
+    counted_ms: u64,
+    noted_ms: u64,
+    /// It was away at the last look too, and so ever since.
+    is_away: bool,
 }
 
 impl Watch {
@@ -38,14 +51,27 @@ impl Watch {
         passed: Duration,
     ) -> Vec<MetaOp> {
         let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        self.seen.retain(|node, note| topology.absence_of(*node) == Some(*note));
-        self.away.retain(|node, _| leads && topology.node(*node).is_some() && !connected.contains(node));
+        let stay_ms = self.stay_ms();
+        self.seen.retain(|node, (note, stayed_ms)| {
+            let is_there = connected.contains(node) || *stayed_ms >= stay_ms;
+            is_there && topology.absence_of(*node) == Some(*note)
+        });
+        self.away.retain(|node, _| {
+            let is_back = connected.contains(node) && topology.absence_of(*node).is_none();
+            leads && topology.node(*node).is_some() && !is_back
+        });
         let mut ops = Vec::new();
         for node in topology.nodes().keys().copied() {
             let note = topology.absence_of(node);
             if connected.contains(&node) {
-                self.seen.extend(note.map(|note| (node, note)));
-                ops.extend(note.map(|_| MetaOp::Absent { node, counted_ms: 0, given_up: false }));
+                let Some(note) = note else { continue };
+                let stayed_ms = self.seen.get(&node).map_or(0, |(_, stayed_ms)| stayed_ms.saturating_add(passed_ms));
+                self.seen.insert(node, (note, stayed_ms));
+                self.away.entry(node).and_modify(|count| count.is_away = false);
+                if stayed_ms >= stay_ms {
+                    self.away.remove(&node);
+                    ops.push(MetaOp::Absent { node, counted_ms: 0, given_up: false });
+                }
             } else if leads && note.is_none_or(|note| !note.given_up) {
                 ops.extend(self.count(node, note, passed_ms));
             }
@@ -53,12 +79,17 @@ impl Watch {
         if leads { ops } else { Vec::new() }
     }
 
+    fn stay_ms(&self) -> u64 {
+        (self.limit_ms / u64::from(NOTES)).min(STAY_MS_MAX)
+    }
+
     fn count(&mut self, node: NodeId, note: Option<Absence>, passed_ms: u64) -> Option<MetaOp> {
         let begin = if self.seen.contains_key(&node) { 0 } else { note.map_or(0, |note| note.counted_ms) };
-        let Some((counted_ms, noted_ms)) = self.away.get_mut(&node) else {
-            self.away.insert(node, (begin, begin));
+        let new = Count { counted_ms: begin, noted_ms: begin, is_away: false };
+        let Count { counted_ms, noted_ms, is_away } = self.away.entry(node).or_insert(new);
+        if !std::mem::replace(is_away, true) {
             return None;
-        };
+        }
         *counted_ms = counted_ms.saturating_add(passed_ms);
         let given_up = *counted_ms >= self.limit_ms;
         let interval_ms = (self.limit_ms / u64::from(NOTES)).max(1);
@@ -115,7 +146,10 @@ mod tests {
         assert!(epoch.0 < 12, "few notes: {epoch:?}");
         leaders.pass(Some(0), true, 20);
         assert_eq!(leaders.topology.epoch(), epoch, "all is said");
-        leaders.pass(Some(0), false, 1);
+        for looks in 0..6 {
+            assert!(leaders.topology.is_given_up(node(3)), "it must stay: {looks} looks");
+            leaders.pass(Some(0), false, 1);
+        }
         assert_eq!(leaders.topology.absence_of(node(3)), None);
     }
 
@@ -132,7 +166,49 @@ mod tests {
         let mut leaders = Leaders::new(2);
         leaders.pass(Some(0), true, 30);
         // Nobody leads, so nobody can note that it was back.
-        leaders.pass(None, false, 1);
+        leaders.pass(None, false, 6);
         assert_eq!(leaders.pass(Some(1), true, 60), Some(20_500));
+    }
+
+    #[test]
+    fn a_node_that_crashes_whenever_it_has_come_up_is_given_up() {
+        let mut leaders = Leaders::new(1);
+        let away_ms: Vec<u64> = (0..20)
+            .map_while(|_| {
+                let given_up = leaders.pass(Some(0), true, 9);
+                leaders.pass(Some(0), false, 4);
+                given_up.is_none().then_some(4_000)
+            })
+            .collect();
+        assert_eq!(away_ms.iter().sum::<u64>(), 16_000, "in the fifth time it is away for the twentieth second");
+        // It need not have been away for long enough to be noted each time.
+        let mut leaders = Leaders::new(1);
+        leaders.pass(Some(0), true, 9);
+        let given_up = (0..40).any(|_| {
+            leaders.pass(Some(0), false, 2);
+            leaders.pass(Some(0), true, 3).is_some()
+        });
+        assert!(given_up);
+    }
+
+    #[test]
+    fn a_node_that_was_away_for_a_moment_was_not_away() {
+        let mut leaders = Leaders::new(1);
+        for _ in 0..100 {
+            assert_eq!(leaders.pass(Some(0), true, 4), None, "not noted yet");
+            leaders.pass(Some(0), false, 1);
+        }
+        assert_eq!(leaders.topology.absence_of(node(3)), None);
+    }
+
+    #[test]
+    fn a_leader_whose_word_that_a_node_is_back_was_lost_begins_anew_too() {
+        let mut leaders = Leaders::new(1);
+        leaders.pass(Some(0), true, 30);
+        let connected: BTreeSet<NodeId> = (1..=3).map(node).collect();
+        for _ in 0..6 {
+            leaders.watches[0].look(&leaders.topology.clone(), &connected, true, STEP);
+        }
+        assert_eq!(leaders.pass(Some(0), true, 60), Some(20_500));
     }
 }

@@ -209,6 +209,34 @@ fn a_dead_node_is_removed_by_force_and_told_so_when_it_is_back() {
 }
 
 #[test]
+fn a_removal_that_is_taken_back_leaves_the_cluster_as_it_was() {
+    let cluster = Cluster::start(4, &AT_EASE);
+    let all: Vec<&Node> = cluster.nodes.iter().collect();
+    wait_spread(all[0], &all, &[3, 3, 3, 3]);
+    let leaving = address(all[3]);
+    for words in [&["REMOVE", &leaving][..], &["PAUSE"]] {
+        let reply = all[0].ask(&[&["CLUSTER", "KVORUM"], words].concat());
+        assert_eq!(reply.text(), "OK", "{words:?}");
+    }
+    assert!(operate(all[1], &["status"]).expect("answers").contains("leaving"));
+    let cancel = || operate(all[0], &["remove-node", &leaving, "--cancel"]);
+    let told = cancel().unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.contains(&format!("{leaving} stays")), "{told}");
+    let refusal = cancel().unwrap_err();
+    assert!(refusal.contains(&format!("{leaving} is not to leave")), "{refusal}");
+    operate(all[0], &["resume-rebalance"]).unwrap_or_else(|error| panic!("{error}"));
+    wait_spread(all[0], &all, &[3, 3, 3, 3]);
+    wait_even(all[0], 4);
+    let story = operate(all[0], &["events"]).expect("answers");
+    assert!(story.contains(&format!("{leaving} is to stay after all, because an operator asked for it")), "{story}");
+
+    let told = operate(all[0], &["add-node", &leaving]).unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.contains(&format!("{leaving} is a member already")), "{told}");
+    let refusal = operate(all[0], &["replace-node", &leaving, &leaving]).unwrap_err();
+    assert!(refusal.contains("cannot take its own place"), "{refusal}");
+}
+
+#[test]
 fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() {
     let mut cluster = Cluster::start(1, &AT_EASE);
     let index = cluster.add(&AT_EASE);

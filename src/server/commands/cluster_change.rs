@@ -166,6 +166,10 @@ pub async fn operate(question: &[u8], words: &[&[u8]], context: &mut CommandCont
         (b"EVEN", []) => replication.propose_anywhere(&MetaOp::EvenSlots).await,
         (b"REMOVE", [node]) => remove(&replication, node, None, false).await,
         (b"REMOVE", [node, "force"]) => remove(&replication, node, None, true).await,
+        (b"REMOVE", [node, "cancel"]) => match replication.member_named(node) {
+            Ok(node) => replication.stay(node).await,
+            Err(error) => Err(error),
+        },
         (b"REPLACE", [old, new]) => remove(&replication, old, Some(new), true).await,
         (b"ADD", [address]) => match Address::parse(address) {
             Some(address) => replication.take_in(&address).await,
