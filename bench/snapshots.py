@@ -1,8 +1,9 @@
 """Latency of SETs under full load with and without snapshots being written, and what a leader keeps for a follower that stands still.
 
 Two clusters of three nodes with the same data: in one the log may grow past what the run writes, so that no snapshot is made; in the other a
-snapshot of every group follows every few megabytes. redis-benchmark loads them in turn. With --lagging SECONDS, a follower of the
-second cluster is stopped (SIGSTOP) under load, and the memory of the nodes that lead is printed.
+snapshot of every group follows every few megabytes. bench/load loads them in turn: redis-benchmark would take a core for itself, and what is left
+of two would have no room for a snapshot. With --lagging SECONDS, a follower of the second cluster is stopped (SIGSTOP) under load, and
+the memory of the nodes that lead is printed.
 """
 import argparse
 import os
@@ -15,18 +16,7 @@ import sys
 import tempfile
 import time
 
-from systems import cli, start_kvorum
-
-
-def load(port, pipeline, requests, keys, size):
-    run = subprocess.run(["redis-benchmark", "-p", str(port), "--cluster", "-t", "set", "-n", str(requests), "-P", str(pipeline),
-                          "-c", "50", "-d", str(size), "-r", str(keys)], capture_output=True, text=True, timeout=1200)
-    shares = [(float(share), float(ms)) for share, ms in re.findall(r"([\d.]+)% <= ([\d.]+) milliseconds", run.stdout)]
-    rate = re.search(r"([\d.]+) requests per second", run.stdout)
-    if run.returncode or not shares or not rate:
-        sys.exit(f"snapshots: redis-benchmark failed: {run.stdout[-500:]} {run.stderr[-500:]}")
-    at = lambda wanted: next(ms for share, ms in shares if share >= wanted)
-    return {"req/s": float(rate[1]), "p50": at(50), "p99": at(99), "p99.9": at(99.9), "longest": shares[-1][1]}
+from systems import cli, fill, load, start_kvorum
 
 
 def metric(system, name):
@@ -43,18 +33,19 @@ def resident_mb(process):
 
 
 def compare(options, quiet, busy):
-    print(f"{options.rounds} interleaved rounds of {options.requests} SETs, 50 clients, {options.size}-byte values, {options.keys} keys; medians; ms")
+    print(f"{options.rounds} interleaved rounds of {options.seconds} s, 50 clients, {options.size}-byte values, {options.keys} keys; medians; ms")
     print(f"{'load':10} {'snapshots':>10} {'req/s':>10} {'p50':>8} {'p99':>8} {'p99.9':>8} {'longest':>8}")
     for pipeline in map(int, options.pipelines.split(",")):
         runs, written = {quiet.name: [], busy.name: []}, {quiet.name: 0.0, busy.name: 0.0}
         for _ in range(options.rounds):
             for system in (quiet, busy):
                 before = metric(system, "kvorum_snapshots_total")
-                runs[system.name].append(load(system.port, pipeline, options.requests * (1 if pipeline == 1 else 5), options.keys, options.size))
+                run = load(system, pipeline=pipeline, seconds=options.seconds, clients=50, value_bytes=options.size, keys=options.keys, sets=1, gets=0)
+                runs[system.name].append({"rps": run["rps"], **run["all"]})
                 written[system.name] += metric(system, "kvorum_snapshots_total") - before
         for name, rows in runs.items():
             row = {key: statistics.median(run[key] for run in rows) for key in rows[0]}
-            print(f"{'SET P=' + str(pipeline):10} {written[name]:10.0f} {row['req/s']:10.0f} {row['p50']:8.2f} {row['p99']:8.2f} {row['p99.9']:8.2f} "
+            print(f"{'SET P=' + str(pipeline):10} {written[name]:10.0f} {row['rps']:10.0f} {row['p50']:8.2f} {row['p99']:8.2f} {row['p999']:8.2f} "
                   f"{row['longest']:8.1f}", flush=True)
 
 
@@ -95,7 +86,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kvorum", required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=100000)
+    parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--pipelines", default="1,16")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--keys", type=int, default=500000)
@@ -111,7 +102,7 @@ def main():
             os.makedirs(place)
             systems.append(start_kvorum(os.path.abspath(options.kvorum), place, options.port + 100 * len(systems), ["--log-bytes-max", log_bytes]))
             systems[-1].name = name
-            load(systems[-1].port, 64, 2 * options.keys, options.keys, options.size)
+            fill(systems[-1], options.keys, value_bytes=options.size)
         if options.rounds:
             compare(options, *systems)
         if options.lagging:

@@ -16,8 +16,6 @@ use crate::rebalance::Plan;
 /// A proposal may have to wait for an election.
 const REPLY_TIME_MAX: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Looks in a row that find that a node does not leave any more.
-const STAYS_TOLD: u32 = 4;
 /// Without any change for so long, the operator is told where to look.
 const STALL: Duration = Duration::from_secs(30);
 /// No member answers for so long: nothing can be watched any more.
@@ -208,7 +206,7 @@ pub fn remove_node(mut members: Members, node: &str, force: bool) -> Result<Stri
 /// Takes back that the node is to leave.
 pub fn keep_node(members: Members, node: &str) -> Result<String, String> {
     members.order(&["REMOVE", node, "cancel"])?;
-    Ok(format!("{node} stays. Replicas and leaderships come back to it by themselves: see `kvorum cluster events`.\n"))
+    Ok(format!("{node} stays. What it has given up comes back to it by itself: see `kvorum cluster events`.\n"))
 }
 
 pub fn replace_node(mut members: Members, old: &str, new: &str) -> Result<String, String> {
@@ -237,7 +235,7 @@ fn watch_leaving(mut members: Members, before: &ClusterStatus, node: &str) -> Re
                     "{address} has left the cluster; its process ends by itself, now or when it comes back.\n"
                 ));
             }
-            Ok(status) if stays.heard(leaves(&status, &id)) => {
+            Ok(status) if stays.heard(leaves(&status, &id), status.epoch) => {
                 return Err(format!("{address} is to stay after all: somebody has taken it back"));
             }
             // One that has left goes by what it knew last.
@@ -262,18 +260,16 @@ fn leaving_text(status: &ClusterStatus, id: &str, address: &str) -> String {
     format!("{address}: {replicas} replica(s) left, leads {leads} group(s){waits}")
 }
 
-/// Whether a removal was taken back. A single node that says so may not have heard of the removal yet.
+/// Whether a removal was taken back: in a later epoch than that in which the node was last seen to leave.
 #[derive(Default)]
-struct Stays {
-    left: bool,
-    in_a_row: u32,
-}
+struct Stays(Option<u64>);
 
 impl Stays {
-    fn heard(&mut self, leaves: bool) -> bool {
-        self.left |= leaves;
-        self.in_a_row = if leaves { 0 } else { self.in_a_row + 1 };
-        self.left && self.in_a_row >= STAYS_TOLD
+    fn heard(&mut self, leaves: bool, epoch: u64) -> bool {
+        if leaves {
+            self.0 = self.0.max(Some(epoch));
+        }
+        !leaves && self.0.is_some_and(|left| epoch > left)
     }
 }
 
@@ -368,13 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_was_taken_back_when_no_node_knows_of_it_any_more() {
-        let told = |looks: &[bool]| {
+    fn a_removal_was_taken_back_when_a_later_topology_knows_of_none() {
+        let told = |looks: &[(bool, u64)]| {
             let mut stays = Stays::default();
-            looks.iter().filter(|leaves| stays.heard(**leaves)).count() > 0
+            looks.iter().any(|(leaves, epoch)| stays.heard(*leaves, *epoch))
         };
-        assert!(!told(&[false; 9]), "it is not known yet");
-        assert!(!told(&[true, false, false, true, false, false, false]), "nodes that are behind");
-        assert!(told(&[true, false, false, false, false]));
+        assert!(!told(&[(false, 7), (false, 8)]), "it is not known yet");
+        assert!(!told(&[(false, 7), (true, 8), (false, 7), (true, 9)]), "a node that is behind");
+        assert!(told(&[(true, 8), (false, 7), (false, 9)]));
     }
 }

@@ -171,7 +171,15 @@ impl Topology {
         if !self.nodes.contains_key(&node) {
             return Err(MetaError::UnknownNode(node));
         }
-        Ok(self.draining.remove(&node).map_or(MetaOutcome::Unchanged, |_| MetaOutcome::Changed))
+        if self.draining.remove(&node).is_none() {
+            return Ok(MetaOutcome::Unchanged);
+        }
+        // Whoever said that it would not come back takes that back as well; what was counted stays.
+        if let Some(absence) = self.absent.get_mut(&node) {
+            absence.given_up = false;
+        }
+        self.absent.retain(|_, absence| absence.given_up || absence.counted_ms > 0);
+        Ok(MetaOutcome::Changed)
     }
 
     /// § A removal is no reason to hold fewer copies than were asked for. Where the cluster is too small to hold them anyway there is nothing to keep.

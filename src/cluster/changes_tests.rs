@@ -68,6 +68,10 @@ fn a_removal_is_taken_back_until_the_node_is_forgotten() {
     topology.apply(&drain(4, Some(1), false)).unwrap();
     assert_eq!(topology.apply(&stay), Ok(MetaOutcome::Changed));
     assert!(topology.draining(node(4)).is_none() && topology.staying().any(|stays| stays == node(4)));
+    topology.apply(&drain(4, None, true)).unwrap();
+    assert!(topology.is_given_up(node(4)));
+    topology.apply(&stay).unwrap();
+    assert_eq!(topology.absence_of(node(4)), None, "it may come back after all");
     join(&mut topology, 5);
     topology.apply(&drain(5, None, false)).unwrap();
     topology.apply(&MetaOp::Forget { node: node(5) }).unwrap();

@@ -35,7 +35,7 @@ pub enum MetaOp {
         node: NodeId,
         info: NodeInfo,
     },
-    /// Drops a node that holds no data replica.
+    /// Drops a node that is to leave and holds no data replica.
     Forget {
         node: NodeId,
     },
@@ -60,7 +60,7 @@ pub enum MetaOp {
         group: GroupId,
         replica: ReplicaId,
     },
-    /// The meta leader has had no connection to the node for so long; 0 and not given up: it has one again.
+    /// The meta leader has had no connection to the node for so long, all in all; 0 and not given up: it has had one for a while.
     Absent {
         node: NodeId,
         counted_ms: u64,
@@ -200,6 +200,8 @@ pub enum MetaError {
     GroupCount,
     #[error("group {0} would have no replica left")]
     LastReplica(GroupId),
+    #[error("node {0} is not to leave")]
+    Stays(NodeId),
     #[error("node {0} is itself to leave")]
     Leaves(NodeId),
     #[error(
@@ -384,6 +386,10 @@ impl Topology {
         }
         if let Some((group, _)) = self.replicas_on(node).next() {
             return Err(MetaError::HoldsReplica { node, group });
+        }
+        // Its removal was taken back since this was planned.
+        if !self.draining.contains_key(&node) {
+            return Err(MetaError::Stays(node));
         }
         if self.nodes.len() == 1 {
             return Err(MetaError::LastNode);

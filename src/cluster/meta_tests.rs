@@ -138,6 +138,8 @@ fn only_a_node_without_data_can_be_forgotten() {
     assert_eq!(topology.apply(&forget(1)), Err(MetaError::HoldsReplica { node: node(1), group: GroupId(1) }));
     assert_eq!(topology.apply(&forget(9)), Err(MetaError::UnknownNode(node(9))));
     topology.apply(&join(&topology.clone(), 4, 4)).unwrap();
+    assert_eq!(topology.apply(&forget(4)), Err(MetaError::Stays(node(4))), "nobody has asked for it");
+    topology.apply(&MetaOp::Drain { node: node(4), successor: None, gone: false }).unwrap();
     assert_eq!(topology.apply(&forget(4)), Ok(MetaOutcome::Forgotten));
     assert_eq!(topology.apply(&forget(4)), Ok(MetaOutcome::Unchanged));
     assert!(topology.was_forgotten(node(4)) && topology.node(node(4)).is_none());

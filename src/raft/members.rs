@@ -74,10 +74,11 @@ impl Replication {
     ) -> Result<(), String> {
         let trouble = |other: NodeId| {
             let short = if other == self.node() { self.space().is_short() } else { self.space().is_short_at(other) };
-            match (topology.is_given_up(other) || !reachable.contains(&other), short) {
-                (true, _) => Some("is not connected"),
-                (false, true) => Some("has no disk space left"),
-                (false, false) => None,
+            match (reachable.contains(&other), topology.is_given_up(other), short) {
+                (false, ..) => Some("is not connected"),
+                (true, true, _) => Some("has only just come back"),
+                (true, false, true) => Some("has no disk space left"),
+                (true, false, false) => None,
             }
         };
         topology.check_places_without(node, |other| trouble(other).is_none()).map_err(|error| {

@@ -4,8 +4,8 @@
 //! watched counts, a note in the topology carries it over to the next leader, and a leader that has seen the node back since that note begins
 //! at nothing. So a restart of the leader makes the wait longer by what was not noted yet, at most an eighth, and never shorter.
 //!
-//! A node that is noted is back once it has stayed for a while. One that crashes whenever it has come up does not, and the times that it is
-//! away add up.
+//! A node is back once it has stayed for a while. One that crashes whenever it has come up does not, and the times that it is away add up,
+//! less half of those that it is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::cluster::{Absence, MetaOp, NodeId, Topology};
 const NOTES: u32 = 8;
 /// The first note, which operators read of, does not wait for longer; as long as other nodes take to show a node as failed.
 const FIRST_NOTE_MS_MAX: u64 = 3000;
-/// How long a node that was noted must stay: an eighth of the time, and no longer than this.
+/// How long a node must stay to be back: an eighth of the time, and no longer than this.
 const STAY_MS_MAX: u64 = 30_000;
 
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub struct Watch {
     limit_ms: u64,
     /// Of the nodes that are away, or came back lately, while this node leads: how long they were away, and what of it is noted.
     away: BTreeMap<NodeId, Count>,
-    /// Nodes that came after this note about them, and for how long they have stayed.
-    seen: BTreeMap<NodeId, (Absence, u64)>,
+    /// Nodes that came back after this note about them, or before there was one, and for how long they have stayed.
+    seen: BTreeMap<NodeId, (Option<Absence>, u64)>,
 }
 
 #[derive(Debug)]
@@ -54,29 +54,40 @@ impl Watch {
         let stay_ms = self.stay_ms();
         self.seen.retain(|node, (note, stayed_ms)| {
             let is_there = connected.contains(node) || *stayed_ms >= stay_ms;
-            is_there && topology.absence_of(*node) == Some(*note)
+            is_there && topology.absence_of(*node) == *note
         });
-        self.away.retain(|node, _| {
-            let is_back = connected.contains(node) && topology.absence_of(*node).is_none();
-            leads && topology.node(*node).is_some() && !is_back
-        });
+        self.away.retain(|node, _| leads && topology.node(*node).is_some());
         let mut ops = Vec::new();
         for node in topology.nodes().keys().copied() {
             let note = topology.absence_of(node);
             if connected.contains(&node) {
-                let Some(note) = note else { continue };
-                let stayed_ms = self.seen.get(&node).map_or(0, |(_, stayed_ms)| stayed_ms.saturating_add(passed_ms));
-                self.seen.insert(node, (note, stayed_ms));
-                self.away.entry(node).and_modify(|count| count.is_away = false);
-                if stayed_ms >= stay_ms {
-                    self.away.remove(&node);
-                    ops.push(MetaOp::Absent { node, counted_ms: 0, given_up: false });
-                }
+                ops.extend(self.stays(node, note, passed_ms));
             } else if leads && note.is_none_or(|note| !note.given_up) {
                 ops.extend(self.count(node, note, passed_ms));
             }
         }
         if leads { ops } else { Vec::new() }
+    }
+
+    fn stays(&mut self, node: NodeId, note: Option<Absence>, passed_ms: u64) -> Option<MetaOp> {
+        if note.is_none() && !self.away.contains_key(&node) {
+            return None;
+        }
+        let stayed_ms = self.seen.get(&node).map_or(0, |(_, stayed_ms)| stayed_ms.saturating_add(passed_ms));
+        if let Some(count) = self.away.get_mut(&node) {
+            count.is_away = false;
+            count.counted_ms = count.counted_ms.saturating_sub(passed_ms / 2);
+        }
+        let is_back = stayed_ms >= self.stay_ms();
+        if is_back {
+            self.away.remove(&node);
+        }
+        if is_back && note.is_none() {
+            self.seen.remove(&node);
+        } else {
+            self.seen.insert(node, (note, stayed_ms));
+        }
+        note.filter(|_| is_back).map(|_| MetaOp::Absent { node, counted_ms: 0, given_up: false })
     }
 
     fn stay_ms(&self) -> u64 {
@@ -94,7 +105,7 @@ impl Watch {
         let given_up = *counted_ms >= self.limit_ms;
         let interval_ms = (self.limit_ms / u64::from(NOTES)).max(1);
         let wait_ms = if note.is_none() { interval_ms.min(FIRST_NOTE_MS_MAX) } else { interval_ms };
-        if !given_up && *counted_ms - *noted_ms < wait_ms {
+        if !given_up && counted_ms.saturating_sub(*noted_ms) < wait_ms {
             return None;
         }
         *noted_ms = *counted_ms;
@@ -170,35 +181,25 @@ mod tests {
         assert_eq!(leaders.pass(Some(1), true, 60), Some(20_500));
     }
 
-    #[test]
-    fn a_node_that_crashes_whenever_it_has_come_up_is_given_up() {
+    /// Times that it was away for `away` looks, and there for `there`, until it is given up.
+    fn times(away: u64, there: u64) -> Option<usize> {
         let mut leaders = Leaders::new(1);
-        let away_ms: Vec<u64> = (0..20)
-            .map_while(|_| {
-                let given_up = leaders.pass(Some(0), true, 9);
-                leaders.pass(Some(0), false, 4);
-                given_up.is_none().then_some(4_000)
-            })
-            .collect();
-        assert_eq!(away_ms.iter().sum::<u64>(), 16_000, "in the fifth time it is away for the twentieth second");
-        // It need not have been away for long enough to be noted each time.
-        let mut leaders = Leaders::new(1);
-        leaders.pass(Some(0), true, 9);
-        let given_up = (0..40).any(|_| {
-            leaders.pass(Some(0), false, 2);
-            leaders.pass(Some(0), true, 3).is_some()
-        });
-        assert!(given_up);
+        (1..=200).find(|_| {
+            let given_up = leaders.pass(Some(0), true, away);
+            leaders.pass(Some(0), false, there);
+            given_up.is_some()
+        })
     }
 
     #[test]
-    fn a_node_that_was_away_for_a_moment_was_not_away() {
-        let mut leaders = Leaders::new(1);
-        for _ in 0..100 {
-            assert_eq!(leaders.pass(Some(0), true, 4), None, "not noted yet");
-            leaders.pass(Some(0), false, 1);
-        }
-        assert_eq!(leaders.topology.absence_of(node(3)), None);
+    fn a_node_that_crashes_whenever_it_has_come_up_is_given_up() {
+        // Each time 4 s more, less half of the 2 s that it is there.
+        assert_eq!(times(9, 4), Some(7));
+        // It need not be away for long enough to be noted.
+        assert_eq!(times(4, 2), Some(20));
+        assert_eq!(times(3, 5), None, "it is there for most of the time");
+        assert_eq!(times(4, 6), None, "it stays");
+        assert_eq!(times(30, 6), None, "it stays");
     }
 
     #[test]

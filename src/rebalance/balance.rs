@@ -48,8 +48,9 @@ pub struct Balance {
     /// Replicas are on their way since then.
     placing: Option<Instant>,
     rests_until: Instant,
-    /// When it was seen that some of them are not there.
+    /// When it was seen that some of them are not there, and how often in a row.
     failed_at: Option<Instant>,
+    failures: u32,
 }
 
 impl Balance {
@@ -70,6 +71,7 @@ impl Balance {
             placing: None,
             rests_until: now,
             failed_at: None,
+            failures: 0,
         }
     }
 
@@ -103,16 +105,19 @@ impl Balance {
         if let Some((to, slots, began)) = self.last.take() {
             self.rests_until = now + self.rest_after(now - began);
             if slots.iter().any(|slot| topology.group_of(*slot) != to) {
-                self.failed_at = Some(now);
+                (self.failed_at, self.failures) = (Some(now), self.failures + 1);
+            } else {
+                self.failures = 0;
             }
         }
         self.wait_for_operator(topology);
         let asked = self.asked.replace(topology.evening_asked());
         if asked.is_some_and(|asked| asked != topology.evening_asked()) {
-            (self.evening, self.failed_at) = (true, None);
+            (self.evening, self.failed_at, self.failures) = (true, None, 0);
         }
-        // A node that leaves waits for the rest.
-        let patience = if topology.leaving_groups().is_empty() { PATIENCE } else { QUIET_AFTER };
+        // One leader that changes is no reason to wait for long, and a node that leaves waits for the rest.
+        let longest = if topology.leaving_groups().is_empty() { PATIENCE } else { QUIET_AFTER };
+        let patience = QUIET_AFTER.saturating_mul(1 << self.failures.saturating_sub(1).min(8)).min(longest);
         if now < self.rests_until || self.failed_at.is_some_and(|failed| failed.elapsed() < patience) {
             return false;
         }
@@ -156,7 +161,7 @@ impl Balance {
 
     /// Slots are where they should be.
     pub fn note_even(&mut self) {
-        (self.even_at, self.evening) = (Instant::now(), false);
+        (self.even_at, self.evening, self.failures) = (Instant::now(), false, 0);
     }
 
     /// Slots begin to move.
@@ -218,10 +223,20 @@ mod tests {
         let slot = topology.slots_of(GroupId(1)).next().expect("it has some");
         balance.note_moves(GroupId(1), [slot].into());
         assert!(balance.is_due(&topology), "it is there");
+        for (failures, seconds) in [5, 10, 20, 40, 60, 60].into_iter().enumerate() {
+            balance.note_moves(GroupId(2), [slot].into());
+            assert!(!balance.is_due(&topology));
+            tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
+            assert!(!balance.is_due(&topology), "after {failures} others");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(balance.is_due(&topology), "after {failures} others");
+        }
+        balance.note_moves(GroupId(1), [slot].into());
+        assert!(balance.is_due(&topology));
         balance.note_moves(GroupId(2), [slot].into());
         assert!(!balance.is_due(&topology));
-        tokio::time::advance(PATIENCE).await;
-        assert!(balance.is_due(&topology));
+        tokio::time::advance(QUIET_AFTER).await;
+        assert!(balance.is_due(&topology), "one has come to its end in between");
     }
 
     #[tokio::test(start_paused = true)]

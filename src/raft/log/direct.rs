@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -21,16 +21,15 @@ const STEP_BYTES: usize = 1 << 20;
 
 /// Every write is a file's new end: what its last block holds behind it becomes zeros.
 pub struct DirectFile {
-    /// § The one that is written is the one that is synced: what fails is told there.
-    direct: File,
-    /// The same file, for who reads, and to write where direct writes are refused.
+    /// For who reads, for all that is no write, and for writes once there are no direct ones.
     cached: File,
-    is_refused: AtomicBool,
     end: Mutex<End>,
 }
 
-#[derive(Default)]
 struct End {
+    /// The same file. § As long as it is written through, it is the one that is synced: what fails is told there. `None` once direct writes were
+    /// refused, or the file is full: what is read back only must not take a descriptor and a mebibyte.
+    direct: Option<Arc<File>>,
     /// What is written, aligned; room for a step and a block.
     room: Vec<u8>,
     /// The block that the last write ended in, with the bytes up to there.
@@ -39,28 +38,26 @@ struct End {
 }
 
 impl DirectFile {
-    /// Fails if the file exists. `None` where the file system has no direct writes; nothing is created then.
-    pub fn create(path: &Path) -> io::Result<Option<Self>> {
-        let options = |flags: OFlags| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(flags.bits().cast_signed());
-            options
-        };
-        let cached = mark_open(options(OFlags::empty()).create_new(true).open(path)?)?;
-        match options(OFlags::DIRECT).open(path) {
-            Ok(direct) => {
-                Ok(Some(Self { direct: mark_open(direct)?, cached, is_refused: false.into(), end: Mutex::default() }))
-            }
-            Err(error) => {
-                std::fs::remove_file(path)?;
-                if error.kind() == io::ErrorKind::InvalidInput { Ok(None) } else { Err(error) }
-            }
+    /// Fails if the file exists. Where there are no direct writes, or no second descriptor, it is written as any other.
+    pub fn create(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let cached = mark_open(options.clone().create_new(true).open(path)?)?;
+        match options.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path).and_then(mark_open) {
+            Ok(direct) => Ok(Arc::new(Self::new(direct, cached))),
+            Err(_) => Ok(Arc::new(cached)),
         }
     }
 
-    fn write_direct(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-        let mut end = self.end.lock();
-        let End { room, block, bytes: last } = &mut *end;
+    fn new(direct: File, cached: File) -> Self {
+        let end = End { direct: Some(Arc::new(direct)), room: Vec::new(), block: 0, bytes: Vec::new() };
+        Self { cached, end: Mutex::new(end) }
+    }
+}
+
+impl End {
+    fn write(&mut self, direct: &File, cached: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        let Self { room, block, bytes: last, .. } = self;
         while !bytes.is_empty() {
             let before = (offset % BLOCK_BYTES) as usize;
             let first = offset - before as u64;
@@ -73,12 +70,12 @@ impl DirectFile {
             let aligned = &mut room[skipped..skipped + padded];
             if before > 0 && (*block != first || last.len() < before) {
                 last.resize(before, 0);
-                self.cached.read_exact_at(last, first)?;
+                cached.read_exact_at(last, first)?;
             }
             aligned[..before].copy_from_slice(&last[..before]);
             aligned[before..before + step].copy_from_slice(&bytes[..step]);
             aligned[before + step..].fill(0);
-            self.direct.write_all_at(aligned, first)?;
+            direct.write_all_at(aligned, first)?;
             let whole = (before + step) / BLOCK * BLOCK;
             // Blocks that begin and end with the write leave what is known of another.
             if whole < before + step {
@@ -93,19 +90,25 @@ impl DirectFile {
     }
 }
 
+impl End {
+    fn leave(&mut self) {
+        *self = Self { direct: None, room: Vec::new(), block: 0, bytes: Vec::new() };
+    }
+}
+
 impl DiskFile for DirectFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if !self.is_refused.load(Ordering::Relaxed) {
-            match self.write_direct(bytes, offset) {
+        let mut end = self.end.lock();
+        if let Some(direct) = end.direct.clone() {
+            match end.write(&direct, &self.cached, bytes, offset) {
                 // Some file systems say so only now, some disks have larger blocks.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     tracing::info!("this disk takes no direct writes");
-                    self.is_refused.store(true, Ordering::Relaxed);
+                    end.leave();
                 }
                 written => return written,
             }
         }
-        // The same file to the system: a sync of either writes what either has.
         FileExt::write_all_at(&self.cached, bytes, offset)
     }
 
@@ -122,10 +125,12 @@ impl DiskFile for DirectFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        DiskFile::sync(if self.is_refused.load(Ordering::Relaxed) { &self.cached } else { &self.direct })
+        let direct = self.end.lock().direct.clone();
+        DiskFile::sync(direct.as_deref().unwrap_or(&self.cached))
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {
+        self.end.lock().leave();
         self.cached.cut(length)
     }
 }
@@ -141,8 +146,14 @@ mod tests {
         in_memory.into_iter().chain([tempfile::tempdir().expect("a directory")]).collect()
     }
 
+    /// `None` where there are no direct writes.
     fn create(directory: &Path) -> Option<DirectFile> {
-        DirectFile::create(&directory.join("file")).expect("creates, or not")
+        let path = directory.join("file");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let cached = options.clone().create_new(true).open(&path).expect("creates");
+        let direct = options.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path).ok()?;
+        Some(DirectFile::new(direct, cached))
     }
 
     fn check(file: &DirectFile, expected: &[u8]) {
@@ -178,11 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_refuses_direct_writes_is_written_all_the_same() {
+    fn a_file_that_takes_no_direct_writes_any_more_is_written_all_the_same() {
         let directory = tempfile::tempdir().expect("a directory");
         let Some(file) = create(directory.path()) else { return };
         file.write_at(&[1; 5000], 0).expect("writes");
-        file.is_refused.store(true, Ordering::Relaxed);
+        DiskFile::sync(&file).expect("syncs");
+        file.cut(5000).expect("cuts");
+        assert!(file.end.lock().direct.is_none(), "what is full is only read");
         file.write_at(&[2; 5000], 5000).expect("writes");
         DiskFile::sync(&file).expect("syncs");
         let expected = [vec![1; 5000], vec![2; 5000]].concat();
@@ -214,8 +227,9 @@ mod tests {
     #[test]
     fn a_file_that_exists_is_not_created() {
         for directory in directories() {
-            let Some(_file) = create(directory.path()) else { continue };
-            let again = DirectFile::create(&directory.path().join("file"));
+            let path = directory.path().join("file");
+            DirectFile::create(&path).expect("creates").write_at(&[1; 10], 0).expect("writes");
+            let again = DirectFile::create(&path);
             assert_eq!(again.err().expect("it is there").kind(), io::ErrorKind::AlreadyExists);
         }
     }

@@ -39,7 +39,7 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
 }
 
 pub trait DiskFile: Send + Sync {
-    /// All of `bytes`, or an error that leaves the range in an unknown state.
+    /// All of `bytes`, or an error that leaves the range in an unknown state. Of a file for syncs, the block that they end in holds zeros behind them.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Takes space for these bytes of the file, so that writing them does not fail for want of it; what the file holds, and its length, stay.
     /// Without effect where the file system cannot do that.
@@ -75,10 +75,7 @@ impl Disk for RealDisk {
     }
 
     fn create_for_syncs(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        match DirectFile::create(path)? {
-            Some(direct) => Ok(Arc::new(direct)),
-            None => self.create(path),
-        }
+        DirectFile::create(path)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

@@ -6,21 +6,27 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 /// What goes at once.
 const STEP_BYTES: u64 = 1 << 20;
 /// A rest takes so many times what the step before took.
 const REST_FACTOR: u32 = 3;
-/// With more files than this waiting, nobody rests: the log must not outgrow the disk.
-const FILES_WAITING_MAX: usize = 16;
+/// With more files than this behind the one whose space is given back there are no rests: the log must not outgrow the disk.
+const QUEUED_MAX: usize = 4;
 /// How often files that somebody still reads are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Files that the thread has not looked at yet.
+static QUEUED: AtomicUsize = AtomicUsize::new(0);
 /// `None` without a thread.
 static REMOVED: LazyLock<Option<Sender<File>>> = LazyLock::new(|| {
     let (sender, receiver) = channel();
@@ -34,6 +40,8 @@ static REMOVED: LazyLock<Option<Sender<File>>> = LazyLock::new(|| {
 pub fn mark_open(file: File) -> io::Result<File> {
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Err(io::ErrorKind::NotFound.into()),
+        // It was removed, and perhaps emptied, between its opening and the lock.
+        Ok(()) if file.metadata()?.nlink() == 0 => Err(io::ErrorKind::NotFound.into()),
         // On a file system without locks nobody gets the other lock either.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
@@ -41,26 +49,31 @@ pub fn mark_open(file: File) -> io::Result<File> {
 
 pub fn remove(path: &Path) -> io::Result<()> {
     // Without a descriptor to spare its space goes with its name.
-    let file = File::options().write(true).open(path);
+    let file = File::options().write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path);
     fs::remove_file(path)?;
+    // A file with another name, a backup's perhaps, is not ours to empty.
+    let is_ours = |file: &File| file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() > STEP_BYTES);
     if let (Ok(file), Some(removed)) = (file, &*REMOVED)
-        && file.metadata().is_ok_and(|metadata| metadata.len() > STEP_BYTES)
+        && is_ours(&file)
     {
+        QUEUED.fetch_add(1, Ordering::Relaxed);
         // A thread that is gone: the file is closed here.
         let _ = removed.send(file);
     }
     Ok(())
 }
 
-/// With the files in it.
+/// With the files in it. What is gone already is no error.
 pub fn remove_directory(directory: &Path) -> io::Result<()> {
-    for file in fs::read_dir(directory)? {
-        let path = file?.path();
-        if path.is_file() {
-            remove(&path)?;
+    let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    let Ok(files) = fs::read_dir(directory) else { return fs::remove_dir_all(directory).or_else(gone) };
+    for file in files {
+        let file = file?;
+        if file.file_type()?.is_file() {
+            remove(&file.path()).or_else(gone)?;
         }
     }
-    fs::remove_dir_all(directory)
+    fs::remove_dir_all(directory).or_else(gone)
 }
 
 fn give_back_all(removed: &Receiver<File>) {
@@ -71,15 +84,16 @@ fn give_back_all(removed: &Receiver<File>) {
             false => removed.recv_timeout(LOOK_INTERVAL),
         };
         match next {
-            Ok(file) => waiting.push(file),
+            Ok(file) => {
+                QUEUED.fetch_sub(1, Ordering::Relaxed);
+                waiting.push(file);
+            }
             Err(RecvTimeoutError::Timeout) => (),
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        waiting.extend(removed.try_iter());
-        let hurried = waiting.len() > FILES_WAITING_MAX;
         waiting.retain(|file| match file.try_lock() {
             Ok(()) => {
-                give_back(file, hurried);
+                give_back(file);
                 false
             }
             Err(TryLockError::WouldBlock) => true,
@@ -90,7 +104,7 @@ fn give_back_all(removed: &Receiver<File>) {
 }
 
 /// An error is passed over: the file has no name, and closing it gives back the rest.
-fn give_back(file: &File, hurried: bool) {
+fn give_back(file: &File) {
     let mut left = file.metadata().map_or(0, |metadata| metadata.len());
     while left > 0 {
         left = left.saturating_sub(STEP_BYTES);
@@ -98,7 +112,7 @@ fn give_back(file: &File, hurried: bool) {
         if file.set_len(left).is_err() {
             return;
         }
-        if !hurried {
+        if QUEUED.load(Ordering::Relaxed) <= QUEUED_MAX {
             sleep(began.elapsed() * REST_FACTOR);
         }
     }
@@ -107,7 +121,6 @@ fn give_back(file: &File, hurried: bool) {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -115,6 +128,14 @@ mod tests {
         let path = directory.join("file");
         fs::write(&path, vec![7; bytes]).expect("writes");
         path
+    }
+
+    fn wait_until_empty(file: &File) {
+        let began = Instant::now();
+        while file.metadata().expect("is open").blocks() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "its space does not come back");
+            sleep(Duration::from_millis(1));
+        }
     }
 
     fn open(path: &Path) -> File {
@@ -130,9 +151,7 @@ mod tests {
         remove(&path).expect("removes");
         assert!(!path.exists());
         assert_eq!(remove(&path).expect_err("it is gone").kind(), io::ErrorKind::NotFound);
-        while watch.metadata().expect("is open").blocks() > 0 {
-            sleep(Duration::from_millis(1));
-        }
+        wait_until_empty(&watch);
     }
 
     #[test]
@@ -146,18 +165,28 @@ mod tests {
         let second = file_of(directory.path(), 3 << 20);
         let watch_second = File::open(&second).expect("opens");
         remove(&second).expect("removes");
-        while watch_second.metadata().expect("is open").blocks() > 0 {
-            sleep(Duration::from_millis(1));
-        }
+        wait_until_empty(&watch_second);
         drop(other);
         sleep(3 * LOOK_INTERVAL);
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).expect("reads");
         assert_eq!(bytes.len(), 5 << 20);
         drop(reader);
-        while watch.metadata().expect("is open").blocks() > 0 {
-            sleep(Duration::from_millis(1));
-        }
+        wait_until_empty(&watch);
+    }
+
+    #[test]
+    fn a_file_that_has_another_name_and_what_a_link_points_to_stay_whole() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = file_of(directory.path(), 3 << 20);
+        let (backup, link) = (directory.path().join("backup"), directory.path().join("link"));
+        fs::hard_link(&path, &backup).expect("links");
+        std::os::unix::fs::symlink(&backup, &link).expect("links");
+        remove(&path).expect("removes");
+        remove(&link).expect("removes");
+        sleep(2 * LOOK_INTERVAL);
+        assert_eq!(fs::metadata(&backup).expect("it is there").len(), 3 << 20);
+        assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
     }
 
     #[test]
@@ -169,6 +198,7 @@ mod tests {
         file_of(&within, 10);
         remove_directory(&replica).expect("removes");
         assert!(!replica.exists());
+        remove_directory(&replica).expect("it is gone already");
     }
 
     #[test]
@@ -179,5 +209,9 @@ mod tests {
         remover.try_lock().expect("locks");
         let found = mark_open(File::open(&path).expect("opens"));
         assert_eq!(found.expect_err("it is being removed").kind(), io::ErrorKind::NotFound);
+        remover.unlock().expect("unlocks");
+        let opened = File::open(&path).expect("opens");
+        remove(&path).expect("removes");
+        assert_eq!(mark_open(opened).expect_err("it is removed").kind(), io::ErrorKind::NotFound);
     }
 }
