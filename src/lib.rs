@@ -97,7 +97,7 @@
 //!   files (`raft/log/place.rs`). A node's memory no longer grows by the log (950 to 155 MB after 8 M SETs), and reused memory is faster than new: 4.1 instead of 5.2 us
 //!   per SET at P=16.
 //! * A snapshot is written at a quarter of a core and synced every 256 KiB (`raft/snapshot.rs`, `raft/snapshot_io.rs`): with steps of 1 MiB SETs beside it at P=1 had a p99.9 2 ms
-//!   above that without snapshots, before it 7 ms (each pair measured in one run, the two runs apart). At P=16 it is 51 ms above, before one at a time 111. A node writes
+//!   above that without snapshots, before it 7 ms (each pair measured in one run, the two runs apart). At P=16 nothing is left of it beside `bench/load`. A node writes
 //!   one at a time (`raft/snapshot_turns.rs`).
 //! * A full disk does not stop the node: the log holds space in reserve (`raft/log/segments.rs`), leaderships go to nodes that have space, and without a
 //!   majority that has, writes are refused and reads go on (`raft/space.rs`).

@@ -219,6 +219,8 @@ fn a_removal_that_is_taken_back_leaves_the_cluster_as_it_was() {
         assert_eq!(reply.text(), "OK", "{words:?}");
     }
     assert!(operate(all[1], &["status"]).expect("answers").contains("leaving"));
+    let refusal = all[0].ask(&["CLUSTER", "KVORUM", "MOVE", "0", "4"]).text();
+    assert!(refusal.contains("group 4 is to be dissolved, as there are more groups than nodes"), "{refusal}");
     let cancel = || operate(all[0], &["remove-node", &leaving, "--cancel"]);
     let told = cancel().unwrap_or_else(|error| panic!("{error}"));
     assert!(told.contains(&format!("{leaving} stays")), "{told}");
