@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::history::{Answer, Call, Op, Outcome};
 use super::random::Random;
+use super::report::has_changed_leader;
 use crate::cluster::harness::{Connection, Reply};
 
 pub const CLIENTS: usize = 20;
@@ -95,6 +96,13 @@ impl Clients {
         let (stay, out) = std::mem::take(&mut *calls).into_iter().partition(|(key, _)| keys.contains(key));
         *calls = stay;
         out
+    }
+
+    /// Of the keys in use.
+    pub fn all_have_changed_leader(&self) -> bool {
+        let keys: Vec<Arc<str>> = self.shared.keys.lock().expect("no panic under the lock").1.all().cloned().collect();
+        let calls = self.shared.calls.lock().expect("no panic under the lock");
+        keys.iter().all(|key| has_changed_leader(&calls, key))
     }
 
     /// Clients without a success since then.

@@ -224,7 +224,8 @@ fn longest_gap(calls: &[(Arc<str>, Call)]) -> Duration {
     gaps.max().unwrap_or_default()
 }
 
-fn has_changed_leader(calls: &[(Arc<str>, Call)], key: &str) -> bool {
+/// Two nodes have answered for it.
+pub fn has_changed_leader(calls: &[(Arc<str>, Call)], key: &str) -> bool {
     let answered = calls.iter().filter(|(other, call)| &**other == key && matches!(call.outcome, Outcome::Ok(_)));
     answered.map(|(_, call)| call.node).collect::<BTreeSet<_>>().len() > 1
 }
