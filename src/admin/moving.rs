@@ -80,7 +80,9 @@ pub fn move_slots(node: &HostPort, password: Option<&str>, slots: &str, to: u32)
 pub fn cancel(node: &HostPort, password: Option<&str>, slots: &str) -> Result<String, String> {
     let (wanted, before) = (numbers(slots)?, look(node, password)?);
     request(node, password, &["CLUSTER", "KVORUM", "MOVE", slots])?;
-    Ok(cancelled(&wanted, &before, &look(node, password)?))
+    let after = look(node, password);
+    let after = after.map_err(|error| format!("cancelled, but how many slots stay cannot be told: {error}"))?;
+    Ok(cancelled(&wanted, &before, &after))
 }
 
 /// What became of the moves of these slots that were under way before.
@@ -95,7 +97,7 @@ fn cancelled(slots: &BTreeSet<u16>, before: &ClusterStatus, after: &ClusterStatu
     };
     match stay.len() {
         0 if came.is_empty() => "none of these slots is on its way\n".to_owned(),
-        count => format!("cancelled: {count} slots stay where they are{came}\n"),
+        count => format!("cancelled: {count} slot(s) stay where they are{came}\n"),
     }
 }
 
@@ -249,10 +251,10 @@ mod tests {
         let target = after.groups.iter_mut().find(|group| group.id == to).expect("a group");
         target.slot_ranges.retain(|(first, last)| !(*first..=*last).contains(&slot));
         let told = |after: &ClusterStatus| cancelled(&slots, &before, after);
-        assert_eq!(told(&after), "cancelled: 1 slots stay where they are\n");
+        assert_eq!(told(&after), "cancelled: 1 slot(s) stay where they are\n");
         let target = after.groups.iter_mut().find(|group| group.id == to).expect("a group");
         target.slot_ranges.push((slot, slot));
-        assert_eq!(told(&after), "cancelled: 0 slots stay where they are; 1 more had arrived before that\n");
+        assert_eq!(told(&after), "cancelled: 0 slot(s) stay where they are; 1 more had arrived before that\n");
         assert_eq!(cancelled(&[slot + 1].into(), &before, &after), "none of these slots is on its way\n");
     }
 }

@@ -175,10 +175,9 @@ impl Topology {
             return Ok(MetaOutcome::Unchanged);
         }
         // Whoever said that it would not come back takes that back as well; what was counted stays.
-        if let Some(absence) = self.absent.get_mut(&node) {
-            absence.given_up = false;
+        if let Some(absence) = self.absence_of(node) {
+            self.note_absence(node, Absence { given_up: false, ..absence })?;
         }
-        self.absent.retain(|_, absence| absence.given_up || absence.counted_ms > 0);
         Ok(MetaOutcome::Changed)
     }
 

@@ -18,6 +18,8 @@ const NOTES: u32 = 8;
 const FIRST_NOTE_MS_MAX: u64 = 3000;
 /// How long a node must stay to be back: an eighth of the time, and no longer than this.
 const STAY_MS_MAX: u64 = 30_000;
+/// Of the time that a node is there before it is back, one part of so many is taken off what it was away.
+const PARTS_TAKEN_OFF: u64 = 2;
 
 #[derive(Debug)]
 pub struct Watch {
@@ -76,7 +78,7 @@ impl Watch {
         let stayed_ms = self.seen.get(&node).map_or(0, |(_, stayed_ms)| stayed_ms.saturating_add(passed_ms));
         if let Some(count) = self.away.get_mut(&node) {
             count.is_away = false;
-            count.counted_ms = count.counted_ms.saturating_sub(passed_ms / 2);
+            count.counted_ms = count.counted_ms.saturating_sub(passed_ms / PARTS_TAKEN_OFF);
         }
         let is_back = stayed_ms >= self.stay_ms();
         if is_back {

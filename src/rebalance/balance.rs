@@ -117,7 +117,8 @@ impl Balance {
         }
         // One leader that changes is no reason to wait for long, and a node that leaves waits for the rest.
         let longest = if topology.leaving_groups().is_empty() { PATIENCE } else { QUIET_AFTER };
-        let patience = QUIET_AFTER.saturating_mul(1 << self.failures.saturating_sub(1).min(8)).min(longest);
+        let doubled = 2_u32.saturating_pow(self.failures.saturating_sub(1));
+        let patience = QUIET_AFTER.saturating_mul(doubled).min(longest);
         if now < self.rests_until || self.failed_at.is_some_and(|failed| failed.elapsed() < patience) {
             return false;
         }

@@ -26,6 +26,7 @@ const CONTROL_SECONDS: u64 = 120;
 const CALM: Duration = Duration::from_millis(400);
 /// For every client to be served again, once nothing is broken any more.
 const HEAL_WAIT: Duration = Duration::from_secs(40);
+/// Times that leaderships are handed on in a round, until each key has had two leaders.
 const LEADER_CHANGES_MAX: usize = 4;
 /// A node that joins takes a quarter of all slots, before those that are moved by hand.
 const MOVE_PATIENCE: Duration = Duration::from_secs(15);
