@@ -1,38 +1,91 @@
-//! When each follower last acknowledged this node's leadership, for the lease.
+//! What each follower has acknowledged: when it last accepted this node's leadership, for the lease, and up to which entry, for the pace of appends
+//! (`transport/pace.rs`).
 //!
 //! § Counted here, where requests are sent, and not taken from openraft: `Leader::last_quorum_acked` credits an acknowledgement with
 //! the time of the newest request that ends at the same log id, also when that one was not answered yet, so a slow
 //! follower could be credited with a time after its last contact. What counts here is the time before the
 //! answered request itself was queued.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::Boottime;
-use crate::cluster::ReplicaId;
+use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::types::{LeaderId, StoredMembership};
 
 /// Of one group.
 #[derive(Debug, Default)]
-pub struct Acks(Mutex<BTreeMap<ReplicaId, (LeaderId, Boottime)>>);
+pub struct Acks(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    followers: BTreeMap<ReplicaId, Acked>,
+    /// As many followers as make a quorum with the leader. Entries go to them first.
+    front: Vec<ReplicaId>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Acked {
+    leader: LeaderId,
+    sent: Boottime,
+    /// Index of the last entry of an accepted request; 0 before the first.
+    last: u64,
+}
 
 impl Acks {
-    /// `replica` has accepted a request of `leader` that was sent at or after `sent`.
-    pub fn record(&self, replica: ReplicaId, leader: LeaderId, sent: Boottime) {
-        let mut acks = self.0.lock();
-        let known = acks.entry(replica).or_insert((leader, sent));
-        *known = (*known).max((leader, sent));
+    /// `replica` has accepted a request of `leader` that was sent at or after `sent` and ended with entry `last`, if it had any.
+    pub fn record(&self, replica: ReplicaId, leader: LeaderId, sent: Boottime, last: Option<u64>) {
+        let mut state = self.0.lock();
+        let acked = Acked { leader, sent, last: last.unwrap_or(0) };
+        let known = state.followers.entry(replica).or_insert(acked);
+        match leader.cmp(&known.leader) {
+            Ordering::Greater => *known = acked,
+            Ordering::Equal => {
+                known.sent = known.sent.max(sent);
+                known.last = known.last.max(acked.last);
+            }
+            Ordering::Less => (),
+        }
+    }
+
+    /// Chooses whom entries go to first. The front of each group begins with another voter, and with the one whose turn it is to
+    /// stand for election first (`succession.rs`): it has the longest log.
+    pub fn form_front(&self, own: ReplicaId, group: GroupId, membership: &StoredMembership) {
+        let [voters] = membership.membership().get_joint_config().as_slice() else {
+            // Either set has its own quorum: all at once, for as long as the change takes.
+            self.0.lock().front.clear();
+            return;
+        };
+        let mut order: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).filter(|voter| *voter != own).collect();
+        let first = group.0 as usize % order.len().max(1);
+        order.rotate_left(first);
+        order.truncate(voters.len() / 2);
+        self.0.lock().front = order;
+    }
+
+    /// Up to which entry `leader` can commit without `follower`; `None` if that is of the front, or there is none.
+    pub fn acked_without(&self, follower: ReplicaId, leader: LeaderId) -> Option<u64> {
+        let state = self.0.lock();
+        if state.front.contains(&follower) {
+            return None;
+        }
+        let acked = state.front.iter().map(|replica| match state.followers.get(replica) {
+            Some(acked) if acked.leader == leader => acked.last,
+            Some(_) | None => 0,
+        });
+        acked.min()
     }
 
     /// A time at or after which a quorum of every voter set has acknowledged `leader`, who is `own`.
     pub fn quorum(&self, leader: LeaderId, own: ReplicaId, membership: &StoredMembership) -> Option<Boottime> {
-        let acks = self.0.lock();
-        let acked = |voter: &u64| match acks.get(&ReplicaId(*voter)) {
+        let state = self.0.lock();
+        let acked = |voter: &u64| match state.followers.get(&ReplicaId(*voter)) {
             // It acknowledges itself at any time.
             _ if *voter == own.0 => Some(Boottime(u64::MAX)),
-            Some((of, sent)) if *of == leader => Some(*sent),
+            Some(acked) if acked.leader == leader => Some(acked.sent),
             Some(_) | None => None,
         };
         let sets = membership.membership().get_joint_config();
@@ -71,7 +124,7 @@ mod tests {
 
     fn acks(times: &[(u64, u64)]) -> Acks {
         let acks = Acks::default();
-        times.iter().for_each(|(replica, time)| acks.record(ReplicaId(*replica), leader(3), Boottime(*time)));
+        times.iter().for_each(|(replica, time)| acks.record(ReplicaId(*replica), leader(3), Boottime(*time), None));
         acks
     }
 
@@ -97,7 +150,39 @@ mod tests {
         let acks = acks(&[(2, 40), (2, 30)]);
         assert_eq!(acks.quorum(leader(3), OWN, &three), Some(Boottime(40)));
         assert_eq!(acks.quorum(leader(4), OWN, &three), None);
-        acks.record(ReplicaId(2), leader(4), Boottime(35));
+        acks.record(ReplicaId(2), leader(4), Boottime(35), None);
         assert_eq!(acks.quorum(leader(4), OWN, &three), Some(Boottime(35)));
+    }
+
+    #[test]
+    fn the_front_is_a_quorum_less_the_leader_and_begins_with_another_voter_in_each_group() {
+        let acked_without = |group, follower, membership: &StoredMembership| {
+            let acks = Acks::default();
+            acks.form_front(OWN, GroupId(group), membership);
+            acks.acked_without(ReplicaId(follower), leader(3))
+        };
+        let three = membership(&[&[1, 2, 3]]);
+        assert_eq!([2, 3].map(|follower| acked_without(2, follower, &three)), [None, Some(0)]);
+        assert_eq!([2, 3].map(|follower| acked_without(3, follower, &three)), [Some(0), None]);
+        let five = membership(&[&[1, 2, 3, 4, 5]]);
+        assert_eq!([2, 3, 4, 5].map(|follower| acked_without(1, follower, &five)), [Some(0), None, None, Some(0)]);
+        assert_eq!(acked_without(1, 2, &membership(&[&[1, 2]])), None, "the leader needs it");
+        assert_eq!(acked_without(1, 9, &membership(&[&[1]])), None, "a sole voter has no front");
+        let joint = membership(&[&[1, 2, 3], &[1, 4, 5]]);
+        assert_eq!([2, 3, 4, 5].map(|follower| acked_without(1, follower, &joint)), [None; 4]);
+    }
+
+    #[test]
+    fn what_the_slowest_of_the_front_has_is_committed_without_the_others() {
+        let acks = Acks::default();
+        acks.form_front(OWN, GroupId(0), &membership(&[&[1, 2, 3, 4, 5]]));
+        let record = |replica, term, last| acks.record(ReplicaId(replica), leader(term), Boottime(1), last);
+        record(2, 3, Some(7));
+        assert_eq!(acks.acked_without(ReplicaId(4), leader(3)), Some(0));
+        record(3, 3, Some(5));
+        record(3, 3, None);
+        assert_eq!(acks.acked_without(ReplicaId(4), leader(3)), Some(5), "a heartbeat takes nothing back");
+        record(3, 4, Some(4));
+        assert_eq!(acks.acked_without(ReplicaId(4), leader(3)), Some(0), "of another leadership, whose log is another");
     }
 }

@@ -139,6 +139,7 @@ impl LeadershipTask {
             Some(own) if first_entry_applied && is_voter && self.knows_the_time(own, &applied.membership) => {
                 self.open(own);
                 self.prolong(own, &applied.membership);
+                self.acks.form_front(self.state.replica, self.state.id, &applied.membership);
                 self.state.take_note_of_space(self.space.of_group(self.state.replica, &applied.membership));
             }
             Some(_) | None => {

@@ -33,7 +33,7 @@ mod segments;
 #[cfg(test)]
 mod simulated;
 mod store;
-mod tail;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

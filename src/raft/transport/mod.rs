@@ -31,6 +31,7 @@ mod inbound;
 mod lanes;
 mod link;
 mod network;
+mod pace;
 mod peer;
 mod receive_snapshot;
 mod registry;

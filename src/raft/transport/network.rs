@@ -23,7 +23,7 @@ use super::endpoint::Shared;
 use super::errors::CallError;
 use super::frame::{Header, Kind};
 use super::lanes::Body;
-use super::send_snapshot;
+use super::{pace, send_snapshot};
 use crate::clock::Boottime;
 use crate::cluster::{GroupId, NodeId, ReplicaId};
 use crate::planted::{self, Bug};
@@ -36,8 +36,6 @@ const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes in flight to one replica, in KiB, unless one append alone is larger: a slow peer must not pull the log into the
 /// queue. The replication task waits here, the core does not.
 const WINDOW_KIB: u32 = 32 * 1024;
-/// How long a commit index may wait for entries to travel with. Followers only apply later by it: nobody waits for them.
-const COMMIT_HOLD_MAX: Duration = Duration::from_millis(5);
 const BACKOFF_MS: [u64; 5] = [20, 50, 100, 200, 500];
 
 /// Makes the clients of one group.
@@ -143,8 +141,9 @@ impl PeerNetwork {
                 answer = reply => answer.map_err(unreachable)?,
                 () = is_below(self.floor, begins) => return Err(unreachable(CallError::Behind)),
             };
-            if result.is_ok() {
-                self.acks.record(self.target, leader, sent);
+            if let Ok(acked) = &result {
+                let last = acked.map(|acked| acked.index).min(last.map(|last| last.index));
+                self.acks.record(self.target, leader, sent, last);
             }
             Ok(result)
         }
@@ -168,28 +167,6 @@ async fn is_below(mut floor: watch::Receiver<u64>, index: u64) {
         // Nobody will raise it: the group has none, or is being stopped and openraft with it.
         std::future::pending::<()>().await;
     }
-}
-
-/// Holds back appends that carry nothing but a new commit index, so that the next one with entries carries it.
-///
-/// A request overtaken here is never sent and never answered. openraft does not count answers: the answer to a later request
-/// says all that an earlier one's would, and is credited with the time at which the last of them was made, which is before it
-/// was sent.
-fn with_commits_merged<S>(input: S) -> impl Stream<Item = AppendRequest> + OptionalSend
-where
-    S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
-{
-    futures_util::stream::unfold(input.fuse(), async |mut input| {
-        let mut request = input.next().await?;
-        let until = tokio::time::Instant::now() + COMMIT_HOLD_MAX;
-        while request.entries.is_empty() {
-            match tokio::time::timeout_at(until, input.next()).await {
-                Ok(Some(later)) => request = later,
-                Ok(None) | Err(_) => break,
-            }
-        }
-        Some((request, input))
-    })
 }
 
 fn unreachable(error: CallError) -> RPCError<TypeConfig> {
@@ -220,7 +197,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
-        let answers = with_commits_merged(input)
+        let answers = pace::paced(input, Arc::clone(&self.acks), self.target)
             .then(move |request| network.clone().enqueue_append(request))
             .buffered(APPENDS_IN_FLIGHT_MAX)
             .boxed();
@@ -266,46 +243,5 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
         let delays = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
         Some(Backoff::new(delays.map(Duration::from_millis)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::stream;
-    use openraft::{EntryPayload, LogId as RaftLogId};
-
-    use super::*;
-    use crate::raft::types::{Batch, Entry, LeaderId, LogId};
-
-    fn log_id(index: u64) -> LogId {
-        RaftLogId::new(LeaderId { term: 1, node_id: 1 }, index)
-    }
-
-    fn append(commit: u64, entries: &[u64]) -> AppendRequest {
-        let entry = |index: &u64| Entry { log_id: log_id(*index), payload: EntryPayload::Normal(Batch::default()) };
-        let vote = Vote { leader_id: LeaderId { term: 1, node_id: 1 }, committed: true };
-        let entries = entries.iter().map(entry).collect();
-        AppendRequest { vote, prev_log_id: None, entries, leader_commit: Some(log_id(commit)) }
-    }
-
-    async fn sent(requests: Vec<AppendRequest>) -> Vec<(u64, usize)> {
-        let told = |request: AppendRequest| (request.leader_commit.map_or(0, |id| id.index), request.entries.len());
-        with_commits_merged(stream::iter(requests)).map(told).collect().await
-    }
-
-    #[tokio::test]
-    async fn a_commit_index_travels_with_the_entries_after_it() {
-        assert_eq!(
-            sent(vec![append(1, &[2]), append(2, &[]), append(3, &[]), append(3, &[4])]).await,
-            [(1, 1), (3, 1)]
-        );
-    }
-
-    #[tokio::test]
-    async fn without_entries_after_it_it_goes_alone() {
-        assert_eq!(sent(vec![append(1, &[2]), append(2, &[])]).await, [(1, 1), (2, 0)], "at the end of the stream");
-        let endless = Box::pin(stream::iter([append(2, &[])]).chain(stream::pending()));
-        let first = Box::pin(with_commits_merged(endless)).next().await.expect("one");
-        assert_eq!(first.leader_commit, Some(log_id(2)), "after a moment");
     }
 }

@@ -1,0 +1,186 @@
+//! Hot path. When appends to one replica go: what can wait goes with what comes next, so that it takes one message, one sync and one answer together.
+//!
+//! A commit index waits for entries. And entries wait on the way to a follower whom nobody waits for: the leader and the *front*
+//! (`raft/acks.rs`) commit without it. What an entry costs a node is little for its bytes and much for being one.
+//!
+//! § Such a follower is a few milliseconds behind and no less: it is sent everything, and at once as soon as the front does not acknowledge
+//! entries that this follower has itself. So a front that dies or waits for its disk delays one entry by at most `ENTRIES_HOLD_STEP`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use tokio::time::Instant;
+
+use super::codec::AppendRequest;
+use crate::cluster::ReplicaId;
+use crate::raft::acks::Acks;
+use crate::raft::log::tail::entry_bytes;
+use crate::raft::types::LeaderId;
+
+/// How long a commit index may wait for entries to travel with. Followers only apply later by it: nobody waits for them.
+const COMMIT_HOLD_MAX: Duration = Duration::from_millis(5);
+/// How long entries may wait for others, and how often it is looked whether the front still commits.
+const ENTRIES_HOLD_STEPS: u32 = 2;
+const ENTRIES_HOLD_STEP: Duration = Duration::from_millis(3);
+/// What is as large as this has waited enough: a follower that has much to catch up with is not held back.
+const FULL_BYTES: u64 = 64 * 1024;
+
+/// The requests of `input`, merged.
+///
+/// A request with nothing but a commit index that is overtaken here is never sent and never answered. openraft does not count answers: the answer
+/// to a later request says all that an earlier one's would, and is credited with the time at which the last of them was made, which is before it
+/// was sent. Entries are merged by openraft itself, which makes a request of all that there are when it is asked for the next one.
+pub fn paced<S>(input: S, acks: Arc<Acks>, target: ReplicaId) -> impl Stream<Item = AppendRequest> + OptionalSend
+where
+    S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+{
+    let pace = Pace { acks, target, sent: None, before: 0 };
+    futures_util::stream::unfold((input.fuse(), pace), async |(mut input, mut pace)| {
+        pace.hold().await;
+        let mut request = input.next().await?;
+        let until = Instant::now() + COMMIT_HOLD_MAX;
+        while request.entries.is_empty() {
+            match tokio::time::timeout_at(until, input.next()).await {
+                Ok(Some(later)) => request = later,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        pace.sends(&request);
+        Some((request, (input, pace)))
+    })
+}
+
+struct Pace {
+    acks: Arc<Acks>,
+    target: ReplicaId,
+    /// Of a request that others may wait behind: who sends it, and its last entry.
+    sent: Option<(LeaderId, u64)>,
+    /// The last entry of the one before.
+    before: u64,
+}
+
+impl Pace {
+    fn sends(&mut self, request: &AppendRequest) {
+        let Some(last) = request.entries.last() else { return };
+        let bytes: u64 = request.entries.iter().map(entry_bytes).sum();
+        self.sent = (bytes < FULL_BYTES).then_some((request.vote.leader_id, last.log_id.index));
+    }
+
+    /// Returns when the next request may be asked for.
+    async fn hold(&mut self) {
+        let Some((leader, last)) = self.sent.take() else { return };
+        let before = std::mem::replace(&mut self.before, last);
+        let Some(mut acked) = self.acks.acked_without(self.target, leader).filter(|acked| *acked >= before) else {
+            return;
+        };
+        for _ in 0..ENTRIES_HOLD_STEPS {
+            tokio::time::sleep(ENTRIES_HOLD_STEP).await;
+            match self.acks.acked_without(self.target, leader) {
+                Some(now) if now > acked => acked = now,
+                Some(_) | None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use openraft::{EntryPayload, LogId as RaftLogId};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::clock::Boottime;
+    use crate::cluster::GroupId;
+    use crate::raft::types::tests::membership;
+    use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
+
+    const LEADER: LeaderId = LeaderId { term: 1, node_id: 1 };
+    const FRONT: ReplicaId = ReplicaId(2);
+    const REAR: ReplicaId = ReplicaId(3);
+
+    fn log_id(index: u64) -> LogId {
+        RaftLogId::new(LEADER, index)
+    }
+
+    fn append_of(commit: u64, entries: &[u64], bytes: usize) -> AppendRequest {
+        let batch = Batch(vec![0; bytes].into());
+        let entry = |index: &u64| Entry { log_id: log_id(*index), payload: EntryPayload::Normal(batch.clone()) };
+        let vote = Vote { leader_id: LEADER, committed: true };
+        let entries = entries.iter().map(entry).collect();
+        AppendRequest { vote, prev_log_id: None, entries, leader_commit: Some(log_id(commit)) }
+    }
+
+    fn append(commit: u64, entries: &[u64]) -> AppendRequest {
+        append_of(commit, entries, 10)
+    }
+
+    /// Of a group of three whose front is the second.
+    fn acks() -> Arc<Acks> {
+        let acks = Acks::default();
+        acks.form_front(ReplicaId(1), GroupId(0), &membership(&[&[1, 2, 3]]));
+        Arc::new(acks)
+    }
+
+    async fn sent(requests: Vec<AppendRequest>) -> Vec<(u64, usize)> {
+        let told = |request: AppendRequest| (request.leader_commit.map_or(0, |id| id.index), request.entries.len());
+        paced(stream::iter(requests), Arc::default(), FRONT).map(told).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_commit_index_travels_with_the_entries_after_it() {
+        assert_eq!(
+            sent(vec![append(1, &[2]), append(2, &[]), append(3, &[]), append(3, &[4])]).await,
+            [(1, 1), (3, 1)]
+        );
+    }
+
+    #[tokio::test]
+    async fn without_entries_after_it_it_goes_alone() {
+        assert_eq!(sent(vec![append(1, &[2]), append(2, &[])]).await, [(1, 1), (2, 0)], "at the end of the stream");
+        let endless = Box::pin(stream::iter([append(2, &[])]).chain(stream::pending()));
+        let first = Box::pin(paced(endless, Arc::default(), FRONT)).next().await.expect("one");
+        assert_eq!(first.leader_commit, Some(log_id(2)), "after a moment");
+    }
+
+    /// How long each of the entries waited to be asked for, in milliseconds, when the front acknowledges `front` entries, one each millisecond.
+    async fn waits(target: ReplicaId, front: u64, bytes: usize) -> Vec<u128> {
+        let (acks, (sender, mut receiver)) = (acks(), mpsc::unbounded_channel());
+        for index in 1..=4 {
+            sender.send(append_of(0, &[index], bytes)).expect("it is open");
+        }
+        let input = stream::poll_fn(move |context| receiver.poll_recv(context));
+        let mut requests = Box::pin(paced(input, acks.clone(), target));
+        let acknowledging = tokio::spawn(async move {
+            for index in 1..=front {
+                acks.record(FRONT, LEADER, Boottime(1), Some(index));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            let asked = Instant::now();
+            requests.next().await.expect("there are four");
+            waits.push(asked.elapsed().as_millis());
+        }
+        acknowledging.abort();
+        waits
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_wait_for_others_on_the_way_to_a_follower_without_whom_they_are_committed() {
+        let whole = (ENTRIES_HOLD_STEP * ENTRIES_HOLD_STEPS).as_millis();
+        assert_eq!(waits(REAR, 1000, 10).await, [0, whole, whole, whole]);
+        assert_eq!(waits(FRONT, 1000, 10).await, [0; 4], "the leader waits for it");
+        assert_eq!(waits(REAR, 1000, FULL_BYTES as usize).await, [0; 4], "it has much to catch up with");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_the_front_acknowledges_nothing_more_entries_wait_no_longer() {
+        let step = ENTRIES_HOLD_STEP.as_millis();
+        assert_eq!(waits(REAR, 0, 10).await, [0, step, 0, 0]);
+        assert_eq!(waits(REAR, 1, 10).await, [0, 2 * step, step, 0], "it was alive during the first step");
+    }
+}
