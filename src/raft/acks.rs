@@ -33,37 +33,64 @@ struct Acked {
     sent: Boottime,
     /// Index of the last entry of an accepted request; 0 before the first.
     last: u64,
+    /// Nanoseconds from sending entries to hearing that they were accepted, smoothed; `None` before the first.
+    took: Option<u64>,
+}
+
+/// A follower that takes longer than this and twice as long as the fastest is of the front only if it has to be.
+const SLOW_NS: u64 = 2_000_000;
+/// The weight of one request in `took`, as a divisor.
+const SMOOTHING: u64 = 8;
+
+impl Acked {
+    fn took_as_well(&mut self, took: Option<u64>) {
+        self.took = match (self.took, took) {
+            (Some(mean), Some(took)) => Some(mean - mean / SMOOTHING + took / SMOOTHING),
+            (mean, took) => took.or(mean),
+        };
+    }
 }
 
 impl Acks {
     /// `replica` has accepted a request of `leader` that was sent at or after `sent` and ended with entry `last`, if it had any.
     pub fn record(&self, replica: ReplicaId, leader: LeaderId, sent: Boottime, last: Option<u64>) {
+        let took = last.map(|_| Boottime::now().saturating_since(sent).as_nanos() as u64);
         let mut state = self.0.lock();
-        let acked = Acked { leader, sent, last: last.unwrap_or(0) };
+        let acked = Acked { leader, sent, last: last.unwrap_or(0), took };
         let known = state.followers.entry(replica).or_insert(acked);
         match leader.cmp(&known.leader) {
             Ordering::Greater => *known = acked,
             Ordering::Equal => {
                 known.sent = known.sent.max(sent);
                 known.last = known.last.max(acked.last);
+                known.took_as_well(took);
             }
             Ordering::Less => (),
         }
     }
 
-    /// Chooses whom entries go to first. The front of each group begins with another voter, and with the one whose turn it is to
-    /// stand for election first (`succession.rs`): it has the longest log.
+    /// Chooses whom entries go to first: not those that are slow to answer. Among equals the front of each group begins with another voter, and with
+    /// the one whose turn it is to stand for election first (`succession.rs`), as it has the longest log.
     pub fn form_front(&self, own: ReplicaId, group: GroupId, membership: &StoredMembership) {
+        let mut state = self.0.lock();
         let [voters] = membership.membership().get_joint_config().as_slice() else {
             // Either set has its own quorum: all at once, for as long as the change takes.
-            self.0.lock().front.clear();
+            state.front.clear();
             return;
         };
         let mut order: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).filter(|voter| *voter != own).collect();
         let first = group.0 as usize % order.len().max(1);
         order.rotate_left(first);
+        let took = |replica: &ReplicaId| state.followers.get(replica).and_then(|acked| acked.took);
+        let fastest = order.iter().filter_map(took).min().unwrap_or(0);
+        order.sort_by_key(|replica| took(replica).is_some_and(|took| took > SLOW_NS + 2 * fastest));
         order.truncate(voters.len() / 2);
-        self.0.lock().front = order;
+        state.front = order;
+    }
+
+    /// This replica does not lead any more.
+    pub fn dissolve_front(&self) {
+        self.0.lock().front.clear();
     }
 
     /// Up to which entry `leader` can commit without `follower`; `None` if that is of the front, or there is none.
@@ -184,5 +211,24 @@ mod tests {
         assert_eq!(acks.acked_without(ReplicaId(4), leader(3)), Some(5), "a heartbeat takes nothing back");
         record(3, 4, Some(4));
         assert_eq!(acks.acked_without(ReplicaId(4), leader(3)), Some(0), "of another leadership, whose log is another");
+    }
+
+    #[test]
+    fn a_follower_that_is_slow_to_answer_is_not_of_the_front_until_it_is_as_fast_again() {
+        let acks = Acks::default();
+        let record = |replica, took_ms: u64, last| {
+            let sent = Boottime(Boottime::now().0 - took_ms * 1_000_000);
+            acks.record(ReplicaId(replica), leader(3), sent, Some(last));
+        };
+        let is_front = |replica| {
+            acks.form_front(OWN, GroupId(0), &membership(&[&[1, 2, 3]]));
+            acks.acked_without(ReplicaId(replica), leader(3)).is_none()
+        };
+        record(2, 30, 1);
+        assert!(is_front(2), "nothing is known of the other");
+        record(3, 1, 1);
+        assert!(is_front(3), "it took a thirtieth of the time");
+        (2..50).for_each(|last| record(2, 1, last));
+        assert!(is_front(2));
     }
 }

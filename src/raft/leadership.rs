@@ -126,6 +126,7 @@ impl LeadershipTask {
             self.state.pending.discard_older(LeaderId { term: u64::MAX, node_id: 0 });
         }
         self.state.lease.clear();
+        self.acks.dissolve_front();
         self.intake.send_replace(Intake::Closed);
         self.leads.send_replace(false);
     }

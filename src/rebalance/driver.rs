@@ -29,8 +29,8 @@ const TURNS_MAX: usize = 16;
 /// One group that cannot commit must not hold up the others. What was proposed goes on, and half a change is finished later.
 const STEP_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Entries that a voter may lack when it is to lead: those under way.
-const CLOSE_ENTRIES: u64 = 8;
+/// Entries that a voter may lack when it is to lead: those under way, and those held back for some milliseconds (`raft/transport/pace.rs`).
+const CLOSE_ENTRIES: u64 = 64;
 
 /// Runs until aborted.
 pub async fn drive(replication: Arc<Replication>) {

@@ -142,8 +142,7 @@ impl PeerNetwork {
                 () = is_below(self.floor, begins) => return Err(unreachable(CallError::Behind)),
             };
             if let Ok(acked) = &result {
-                let last = acked.map(|acked| acked.index).min(last.map(|last| last.index));
-                self.acks.record(self.target, leader, sent, last);
+                self.acks.record(self.target, leader, sent, last.and(*acked).map(|acked| acked.index));
             }
             Ok(result)
         }
