@@ -101,7 +101,7 @@ def main():
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one load")
-    parser.add_argument("--port", type=int, default=25000)
+    parser.add_argument("--port", type=int, default=18000)
     parser.add_argument("--json", help="add the figures to those in that file")
     parser.add_argument("--plot", help="draw them there, as SVG; with --json all that the file has")
     options = parser.parse_args()

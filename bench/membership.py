@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 
-from systems import cli, fill, run_load, start_kvorum, wait_for
+from systems import cli, fill, run_load, start_kvorum, start_process, wait_for
 
 WINDOW_S = 2
 REST_S = 5
@@ -37,7 +37,7 @@ class Cluster:
         port, name = self.options.port + number, os.path.join(self.directory, f"joined-{number}")
         with open(name + ".log", "a") as log:
             command = [self.options.kvorum, "server", "--port", str(port), "--data-dir", name, "--join", f"127.0.0.1:{self.system.port}"]
-            self.system.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+            self.system.processes.append(start_process(command, log))
 
     def operate(self, *words):
         command = [self.options.kvorum, "cluster", *words, "--node", f"127.0.0.1:{self.system.port}"]
@@ -214,7 +214,7 @@ def replace(cluster):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kvorum", default="target/release/kvorum", help="the binary (target/release/kvorum)")
-    parser.add_argument("--port", type=int, default=26000, help="first of six ports (26000)")
+    parser.add_argument("--port", type=int, default=16000, help="first of six ports (16000)")
     parser.add_argument("--keys", type=int, default=1_000_000, help="keys to begin with (1000000)")
     options = parser.parse_args()
     options.kvorum = os.path.abspath(options.kvorum)

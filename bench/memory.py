@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--keys", type=int, default=5_000_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="restarts")
-    parser.add_argument("--port", type=int, default=24000)
+    parser.add_argument("--port", type=int, default=19000)
     options = parser.parse_args()
     binary = os.path.abspath(options.kvorum)
     print(f"{options.keys} keys of 16 bytes, values of {options.size} bytes")

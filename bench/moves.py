@@ -143,7 +143,7 @@ def main():
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rates", default="64mb,1024gb", help="values of --move-rate-max")
     parser.add_argument("--rounds", type=int, default=10, help="moves whose pause is looked at")
-    parser.add_argument("--port", type=int, default=25000)
+    parser.add_argument("--port", type=int, default=17000)
     options = parser.parse_args()
     options.kvorum = os.path.abspath(options.kvorum)
     for part in [PARTS[options.only]] if options.only else PARTS.values():

@@ -80,7 +80,7 @@ def train(binary, port, scale):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=26000)
+    parser.add_argument("--port", type=int, default=15000)
     parser.add_argument("--scale", type=float, default=1, help="of the training's time, which is some 30 s")
     options = parser.parse_args()
     tool = profdata()

@@ -1,4 +1,8 @@
-"""The servers that the benchmarks compare, started on this machine, and the load on them (bench/load)."""
+"""The servers that the benchmarks compare, started on this machine, and the load on them (bench/load).
+
+Ports of clients end below 22,768: those of peers, 10,000 above, must not be of the range that the kernel gives to outgoing connections.
+"""
+import atexit
 import json
 import os
 import signal
@@ -8,6 +12,22 @@ import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+STARTED = []
+
+
+@atexit.register
+def end_all():
+    """Also of a system that did not come up."""
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+
+
+def start_process(command, log):
+    STARTED.append(subprocess.Popen(command, stdout=log, stderr=None if log is subprocess.DEVNULL else log))
+    return STARTED[-1]
 
 
 class System:
@@ -63,7 +83,7 @@ def start_redis_node(directory, port, flags):
     node = os.path.join(directory, f"redis-{port}")
     os.makedirs(node, exist_ok=True)
     command = ["redis-server", "--port", str(port), "--dir", node, "--bind", "127.0.0.1", *flags]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    return start_process(command, subprocess.DEVNULL)
 
 
 def start_redis(name, directory, port, flags=MEMORY_ONLY):
@@ -97,7 +117,7 @@ def start_kvorum(binary, directory, base_port, extra, nodes=3):
         log = open(os.path.join(directory, f"kvorum-{port}.log"), "a")
         command = [binary, "server", "--port", str(port), "--data-dir", os.path.join(directory, f"kvorum-{port}"),
                    *(["--initial-cluster", peers] if nodes > 1 else []), *extra]
-        processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        processes.append(start_process(command, log))
     wait_for(lambda: all("cluster_state:ok" in cli(port, "cluster", "info") for port in ports), "kvorum forming")
     return System("kvorum", base_port, processes)
 

@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--keys", type=int, default=100000)
     parser.add_argument("--key-bytes", type=int, default=32)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--port", type=int, default=23000)
+    parser.add_argument("--port", type=int, default=20000)
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="kvorum-tail-")
     systems = []
