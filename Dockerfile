@@ -2,7 +2,6 @@
 # the container (protected mode): set KVORUM_REQUIREPASS, or KVORUM_PROTECTED_MODE=no on a private network.
 #
 #   docker build -t kvorum .
-#   docker build -t kvorum --build-arg PGO=yes .      two builds, the second laid out by what the first did under load (bench/pgo.py)
 #   docker run -p 6379:6379 -e KVORUM_REQUIREPASS=secret -v kvorum-data:/data kvorum
 
 FROM rust:1-trixie AS build
@@ -14,11 +13,7 @@ RUN mkdir -p src tests && echo '//! empty' > src/lib.rs && echo 'fn main() {}' >
            mkdir -p "$(dirname "$bench")" && echo 'fn main() {}' > "$bench"; done \
     && cargo build --release --locked
 COPY . .
-ARG PGO=no
-RUN touch src/lib.rs src/main.rs && if [ "$PGO" = yes ]; then \
-        apt-get update && apt-get install -y --no-install-recommends python3 redis-tools && rustup component add llvm-tools \
-        && python3 bench/pgo.py && cp target/pgo/kvorum target/release/kvorum; \
-    else cargo build --release --locked; fi
+RUN touch src/lib.rs src/main.rs && cargo build --release --locked
 
 FROM debian:trixie-slim
 RUN useradd --system --uid 10001 --home-dir /data kvorum && install -d -o kvorum -g kvorum /data

@@ -1,8 +1,8 @@
 """Builds Kvorum twice, the second time laid out by what the first did under load: profile-guided optimization (rustc's book). The result is
 target/pgo/kvorum (CARGO_TARGET_DIR counts).
 
-An entry runs through much code once, on three nodes, so what it costs is mostly fetching that code. It takes two release builds, some 20
-minutes on two cores, and llvm-profdata of the compiler's own version (rustup component add llvm-tools).
+It takes two release builds (24 minutes of processor time, mostly on one core at a time), and llvm-profdata of the compiler's own version (rustup component
+add llvm-tools).
 """
 import argparse
 import glob

@@ -90,7 +90,8 @@
 //!   (`raft/cohort.rs`): 33 instead of 44 us per SET at P=1, and 5.2 instead of 6.1 at P=16.
 //! * An append that carries only a commit index waits up to 5 ms for entries to travel with (`raft/transport/pace.rs`): 3 us less per SET at P=1.
 //! * Entries go at once to as many followers as make a quorum with the leader, the *front* (`raft/acks.rs`), and to the others some 6 ms later, several together
-//!   (`raft/transport/pace.rs`): 40.5 instead of 49 us per SET at P=1, 23.3 instead of 19.6 k/s. When the front stops acknowledging, two entries more are held back.
+//!   (`raft/transport/pace.rs`): 40.5 instead of 49 us per SET at P=1, 23.3 instead of 19.6 k/s (its first version, without LTO). When the front stops
+//!   acknowledging, two entries more are held back.
 //! * Segments of the log are prepared with zeros a mebibyte ahead, so that a small batch's fdatasync needs no journal commit.
 //! * The log is written past the kernel's cache (`raft/log/direct.rs`): SETs at P=16 take a tenth less of the processor, those of 100 KB a fifth, those at P=1
 //!   the same.

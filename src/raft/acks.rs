@@ -37,7 +37,7 @@ struct Acked {
     took: Option<u64>,
 }
 
-/// A follower that takes longer than this and twice as long as the fastest is of the front only if it has to be.
+/// A follower that takes longer than this and twice the fastest's time together is of the front only if it has to be.
 const SLOW_NS: u64 = 2_000_000;
 /// The weight of one request in `took`, as a divisor.
 const SMOOTHING: u64 = 8;
