@@ -423,6 +423,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         log_bytes_max: config.log_bytes_max.0,
         snapshot_turns: SnapshotTurns::new(config.log_bytes_max.0),
         walls: Arc::default(),
+        leaderships: Arc::default(),
         level: Arc::new(AtomicU16::new(topology.level())),
         reads: match config.read_mode {
             ReadMode::Lease => Reads::ByLease,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Boottime;
-use crate::cluster::{GroupId, ReplicaId};
+use crate::cluster::ReplicaId;
 use crate::raft::types::{LeaderId, StoredMembership};
 
 /// Of one group.
@@ -69,23 +69,20 @@ impl Acks {
         }
     }
 
-    /// Chooses whom entries go to first: not those that are slow to answer. Among equals the front of each group begins with another voter, and with
-    /// the one whose turn it is to stand for election first (`succession.rs`), as it has the longest log.
-    pub fn form_front(&self, own: ReplicaId, group: GroupId, membership: &StoredMembership) {
+    /// Chooses whom entries go to first: of the other voters as many as make a quorum with the leader, in the order of `turns`, which is that of
+    /// `succession.rs`: the first to stand for election should have the longest log. Not those that are slow to answer.
+    pub fn form_front(&self, membership: &StoredMembership, mut turns: Vec<ReplicaId>) {
         let mut state = self.0.lock();
         let [voters] = membership.membership().get_joint_config().as_slice() else {
             // Either set has its own quorum: all at once, for as long as the change takes.
             state.front.clear();
             return;
         };
-        let mut order: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).filter(|voter| *voter != own).collect();
-        let first = group.0 as usize % order.len().max(1);
-        order.rotate_left(first);
         let took = |replica: &ReplicaId| state.followers.get(replica).and_then(|acked| acked.took);
-        let fastest = order.iter().filter_map(took).min().unwrap_or(0);
-        order.sort_by_key(|replica| took(replica).is_some_and(|took| took > SLOW_NS + 2 * fastest));
-        order.truncate(voters.len() / 2);
-        state.front = order;
+        let fastest = turns.iter().filter_map(took).min().unwrap_or(0);
+        turns.sort_by_key(|replica| took(replica).is_some_and(|took| took > SLOW_NS + 2 * fastest));
+        turns.truncate(voters.len() / 2);
+        state.front = turns;
     }
 
     /// This replica does not lead any more.
@@ -181,28 +178,32 @@ mod tests {
         assert_eq!(acks.quorum(leader(4), OWN, &three), Some(Boottime(35)));
     }
 
+    fn form_front(acks: &Acks, membership: &StoredMembership, turns: &[u64]) {
+        acks.form_front(membership, turns.iter().copied().map(ReplicaId).collect());
+    }
+
     #[test]
-    fn the_front_is_a_quorum_less_the_leader_and_begins_with_another_voter_in_each_group() {
-        let acked_without = |group, follower, membership: &StoredMembership| {
+    fn the_front_is_a_quorum_less_the_leader_those_whose_turn_is_first() {
+        let acked_without = |turns: &[u64], follower, membership: &StoredMembership| {
             let acks = Acks::default();
-            acks.form_front(OWN, GroupId(group), membership);
+            form_front(&acks, membership, turns);
             acks.acked_without(ReplicaId(follower), leader(3))
         };
         let three = membership(&[&[1, 2, 3]]);
-        assert_eq!([2, 3].map(|follower| acked_without(2, follower, &three)), [None, Some(0)]);
-        assert_eq!([2, 3].map(|follower| acked_without(3, follower, &three)), [Some(0), None]);
-        let five = membership(&[&[1, 2, 3, 4, 5]]);
-        assert_eq!([2, 3, 4, 5].map(|follower| acked_without(1, follower, &five)), [Some(0), None, None, Some(0)]);
-        assert_eq!(acked_without(1, 2, &membership(&[&[1, 2]])), None, "the leader needs it");
-        assert_eq!(acked_without(1, 9, &membership(&[&[1]])), None, "a sole voter has no front");
+        assert_eq!([2, 3].map(|follower| acked_without(&[2, 3], follower, &three)), [None, Some(0)]);
+        assert_eq!([2, 3].map(|follower| acked_without(&[3, 2], follower, &three)), [Some(0), None]);
+        let (five, turns) = (membership(&[&[1, 2, 3, 4, 5]]), [3, 4, 5, 2]);
+        assert_eq!([2, 3, 4, 5].map(|follower| acked_without(&turns, follower, &five)), [Some(0), None, None, Some(0)]);
+        assert_eq!(acked_without(&[2], 2, &membership(&[&[1, 2]])), None, "the leader needs it");
+        assert_eq!(acked_without(&[], 9, &membership(&[&[1]])), None, "a sole voter has no front");
         let joint = membership(&[&[1, 2, 3], &[1, 4, 5]]);
-        assert_eq!([2, 3, 4, 5].map(|follower| acked_without(1, follower, &joint)), [None; 4]);
+        assert_eq!([2, 3, 4, 5].map(|follower| acked_without(&[2, 3, 4, 5], follower, &joint)), [None; 4]);
     }
 
     #[test]
     fn what_the_slowest_of_the_front_has_is_committed_without_the_others() {
         let acks = Acks::default();
-        acks.form_front(OWN, GroupId(0), &membership(&[&[1, 2, 3, 4, 5]]));
+        form_front(&acks, &membership(&[&[1, 2, 3, 4, 5]]), &[2, 3, 4, 5]);
         let record = |replica, term, last| acks.record(ReplicaId(replica), leader(term), Boottime(1), last);
         record(2, 3, Some(7));
         assert_eq!(acks.acked_without(ReplicaId(4), leader(3)), Some(0));
@@ -221,7 +222,7 @@ mod tests {
             acks.record(ReplicaId(replica), leader(3), sent, Some(last));
         };
         let is_front = |replica| {
-            acks.form_front(OWN, GroupId(0), &membership(&[&[1, 2, 3]]));
+            form_front(&acks, &membership(&[&[1, 2, 3]]), &[2, 3]);
             acks.acked_without(ReplicaId(replica), leader(3)).is_none()
         };
         record(2, 30, 1);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::RaftStateMachine;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +22,7 @@ use crate::raft::machine::GroupRaft;
 use crate::raft::proposer::{Intake, Leadership};
 use crate::raft::replica::Reads;
 use crate::raft::space::Space;
+use crate::raft::succession::{self, Leaderships};
 use crate::raft::types::{LeaderId, StoredMembership, TypeConfig};
 use crate::raft::walls::Walls;
 
@@ -94,6 +96,7 @@ pub struct LeadershipTask {
     pub acks: Arc<Acks>,
     pub space: Arc<Space>,
     pub walls: Arc<Walls>,
+    pub leaderships: Arc<ArcSwap<Leaderships>>,
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
     pub clock_warned: Option<Instant>,
@@ -140,7 +143,7 @@ impl LeadershipTask {
             Some(own) if first_entry_applied && is_voter && self.knows_the_time(own, &applied.membership) => {
                 self.open(own);
                 self.prolong(own, &applied.membership);
-                self.acks.form_front(self.state.replica, self.state.id, &applied.membership);
+                self.acks.form_front(&applied.membership, self.turns(&applied.membership));
                 self.state.take_note_of_space(self.space.of_group(self.state.replica, &applied.membership));
             }
             Some(_) | None => {
@@ -150,6 +153,14 @@ impl LeadershipTask {
             }
         }
         self.report().await;
+    }
+
+    /// In which order the others would stand for election if this node were lost.
+    fn turns(&self, membership: &StoredMembership) -> Vec<ReplicaId> {
+        let others = membership.voter_ids().filter(|voter| *voter != self.state.replica.0);
+        let node_of = |voter: &u64| membership.membership().get_node(voter).map(|member| member.node);
+        let heirs: Vec<_> = others.map(|voter| (ReplicaId(voter), node_of(&voter))).collect();
+        succession::turns(self.state.id, &heirs, &self.leaderships.load())
     }
 
     /// § Without a stamp that was seen in time, this node's clock alone must not decide: those of a quorum are heard first. The nodes that have voted are

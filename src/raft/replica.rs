@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +28,7 @@ use crate::raft::retention::replica_directory;
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::space::Space;
 use crate::raft::submissions;
+use crate::raft::succession::Leaderships;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
 use crate::raft::walls::Walls;
@@ -51,6 +53,7 @@ pub struct ReplicaSeed {
     pub snapshot_turns: SnapshotTurns,
     pub space: Arc<Space>,
     pub walls: Arc<Walls>,
+    pub leaderships: Arc<ArcSwap<Leaderships>>,
     /// The feature level that entries are written with.
     pub level: Arc<AtomicU16>,
     pub reads: Reads,
@@ -208,6 +211,7 @@ impl Replica {
             acks: acks.clone(),
             space: seed.space.clone(),
             walls: seed.walls.clone(),
+            leaderships: seed.leaderships.clone(),
             current: None,
             last_sighting: None,
             clock_warned: None,

@@ -29,6 +29,7 @@ use crate::raft::page_parts::PageParts;
 use crate::raft::slot_loads::SlotRequests;
 use crate::raft::slots::Held;
 use crate::raft::space::Space;
+use crate::raft::succession::Leaderships;
 use crate::raft::walls::Walls;
 use crate::raft::{PeerState, Transport};
 use crate::slot::KeySlot;
@@ -77,6 +78,7 @@ pub struct Replication {
     removed: watch::Sender<bool>,
     space: Arc<Space>,
     walls: Arc<Walls>,
+    leaderships: Arc<ArcSwap<Leaderships>>,
     /// The highest feature levels that the nodes know that are connected.
     levels: Mutex<BTreeMap<NodeId, u16>>,
     slot_requests: SlotRequests,

@@ -39,26 +39,28 @@ pub struct Heir {
 
 /// The best first: one that could serve at once, then the one that would be given the leadership anyway, then on the node that leads the fewest
 /// groups. Leaders on one node alone are to be avoided: some clients know only of nodes that lead, and have nobody to ask when it dies.
-pub fn rank(heirs: &mut [Heir], leaderships: &BTreeMap<NodeId, usize>) {
+pub fn rank(heirs: &mut [Heir], leaderships: &Leaderships) {
     let led_by = |node: &NodeId| leaderships.get(node).copied().unwrap_or(0);
     heirs.sort_by_key(|heir| (!heir.able, heir.lag > LAG_ENTRIES_MAX, !heir.preferred, led_by(&heir.node), heir.lag));
 }
 
-/// Stands for election once every voter's lease for `lost` has run out, unless somebody was elected meanwhile. `leaderships`: of each node that is
-/// there, of groups that keep their leader.
+/// How many groups each node leads, of the nodes that are there.
+pub type Leaderships = BTreeMap<NodeId, usize>;
+
+/// Stands for election once every voter's lease for `lost` has run out, unless somebody was elected meanwhile.
 pub async fn succeed(
     raft: GroupRaft,
     group: GroupId,
     own: ReplicaId,
     lost: ReplicaId,
-    leaderships: Arc<BTreeMap<NodeId, usize>>,
+    leaderships: Arc<Leaderships>,
     timers: Timers,
 ) {
     let status = membership::status(&raft);
     let heirs = status.voters.iter().filter(|voter| **voter != lost);
-    let led = |heir: &ReplicaId| status.members.get(heir).and_then(|node| leaderships.get(node)).copied();
-    let heirs: BTreeMap<ReplicaId, Option<usize>> = heirs.map(|heir| (*heir, led(heir))).collect();
-    let Some(turn) = turn_of(own, group, &heirs) else { return };
+    let heirs: Vec<_> = heirs.map(|heir| (*heir, status.members.get(heir).copied())).collect();
+    let turn = turns(group, &heirs, &leaderships).iter().position(|heir| *heir == own);
+    let Some(turn) = turn.and_then(|turn| u32::try_from(turn).ok()) else { return };
     tokio::time::sleep(wait_of(turn, timers)).await;
     let leader = raft.server_metrics().borrow_watched().current_leader;
     if leader.is_none_or(|leader| leader == lost.0) {
@@ -78,14 +80,18 @@ pub async fn stand_first(group: Arc<Group>, timers: Timers) {
     }
 }
 
-/// By the groups that their nodes lead, the fewest first, as in `rank`; those whose node is away last. Among equals another is the first in each group, or one
-/// node would lead all groups of the lost one. `None`: this is no voter.
-fn turn_of(own: ReplicaId, group: GroupId, heirs: &BTreeMap<ReplicaId, Option<usize>>) -> Option<u32> {
-    let mut order: Vec<(ReplicaId, Option<usize>)> = heirs.iter().map(|(heir, led)| (*heir, *led)).collect();
+/// Who stands first when the leader is lost, of its other voters in the order of their ids and their nodes: by the groups that their nodes lead, the
+/// fewest first, as in `rank`; those whose node is away last. Among equals another is the first in each group, or one node would lead all
+/// groups of the lost one.
+///
+/// The leader itself sends entries in this order (`acks.rs`): an heir that lacked the last of them would stand in vain, for as long as a turn.
+pub fn turns(group: GroupId, heirs: &[(ReplicaId, Option<NodeId>)], leaderships: &Leaderships) -> Vec<ReplicaId> {
+    let mut order = heirs.to_vec();
     let first = group.0 as usize % order.len().max(1);
     order.rotate_left(first);
-    order.sort_by_key(|(_, led)| (led.is_none(), *led));
-    order.iter().position(|(heir, _)| *heir == own).and_then(|turn| u32::try_from(turn).ok())
+    let led = |node: &Option<NodeId>| node.and_then(|node| leaderships.get(&node).copied());
+    order.sort_by_key(|(_, node)| (led(node).is_none(), led(node)));
+    order.into_iter().map(|(heir, _)| heir).collect()
 }
 
 /// What the leader sent last may be read only after its connection has ended, so there is a little on top of the lease. The next in turn
@@ -130,16 +136,20 @@ mod tests {
 
     #[test]
     fn heirs_take_turns_those_on_nodes_that_lead_least_first_and_groups_begin_with_different_ones() {
-        let turn = |group, own, heirs: [(u64, Option<usize>); 2]| {
-            turn_of(ReplicaId(own), GroupId(group), &heirs.map(|(heir, led)| (ReplicaId(heir), led)).into())
+        let order = |group, led: [(u64, Option<usize>); 2]| {
+            let node = |heir: u64| NodeId([heir as u8; 20]);
+            let heirs = led.map(|(heir, _)| (ReplicaId(heir), Some(node(heir))));
+            let leaderships = led.iter().filter_map(|(heir, led)| led.map(|led| (node(*heir), led))).collect();
+            turns(GroupId(group), &heirs, &leaderships).iter().map(|heir| heir.0).collect::<Vec<_>>()
         };
         let equal = [(4, Some(1)), (9, Some(1))];
-        assert_eq!([turn(2, 4, equal), turn(2, 9, equal), turn(2, 5, equal)], [Some(0), Some(1), None]);
-        assert_eq!([turn(3, 4, equal), turn(3, 9, equal), turn(3, 7, equal)], [Some(1), Some(0), None]);
+        assert_eq!([order(2, equal), order(3, equal)], [[4, 9], [9, 4]]);
         for group in 2..4 {
-            assert_eq!(turn(group, 9, [(4, Some(1)), (9, Some(0))]), Some(0), "it leads fewer groups");
-            assert_eq!(turn(group, 9, [(4, None), (9, Some(7))]), Some(0), "the other one is away");
+            assert_eq!(order(group, [(4, Some(1)), (9, Some(0))]), [9, 4], "it leads fewer groups");
+            assert_eq!(order(group, [(4, None), (9, Some(7))]), [9, 4], "the other one is away");
         }
-        assert_eq!(turn_of(ReplicaId(5), GroupId(1), &BTreeMap::new()), None);
+        let unknown = turns(GroupId(1), &[(ReplicaId(4), None), (ReplicaId(9), None)], &Leaderships::new());
+        assert_eq!(unknown, [ReplicaId(9), ReplicaId(4)], "whose nodes are not known");
+        assert_eq!(turns(GroupId(1), &[], &Leaderships::new()), []);
     }
 }

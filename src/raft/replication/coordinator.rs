@@ -153,6 +153,7 @@ impl Coordinator {
             removed: watch::Sender::new(false),
             space: start.seed.space.clone(),
             walls: start.seed.walls.clone(),
+            leaderships: start.seed.leaderships.clone(),
             levels: Mutex::default(),
             slot_requests: SlotRequests::default(),
         });

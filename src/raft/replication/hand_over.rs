@@ -1,40 +1,29 @@
 //! Handing leaderships over: to whom, and all at once when a node stops.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Replication;
-use crate::cluster::{GroupId, NodeId, ReplicaId};
+use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::group::{Group, TransferError};
 use crate::raft::membership::MembershipStatus;
-use crate::raft::succession::{self, Heir};
+use crate::raft::succession::{self, Heir, Leaderships};
 
 impl Replication {
     /// Tries one voter elsewhere after the other, the best first, on nodes that suit.
     pub async fn hand_over(&self, group: Arc<Group>, deadline: Instant, suits: impl Fn(&Heir) -> bool) {
         let mut heirs = self.heirs(group.id(), group.replica(), &self.membership(&group));
         heirs.retain(suits);
-        succession::rank(&mut heirs, &self.leaderships());
+        succession::rank(&mut heirs, &self.leaderships.load());
         hand_over(group, heirs, deadline).await;
-    }
-
-    /// Groups led by each node that leads any.
-    fn leaderships(&self) -> BTreeMap<NodeId, usize> {
-        let mut leaderships = BTreeMap::new();
-        let (topology, hints) = (self.topology(), self.hints());
-        for leader in topology.groups().keys().filter_map(|group| hints.leader(*group)) {
-            *leaderships.entry(leader.node).or_default() += 1;
-        }
-        leaderships
     }
 
     /// Hands every leadership of this node to a caught-up voter elsewhere, all groups at once; returns when that is done or `deadline`
     /// has passed.
     pub async fn hand_over_leadership(&self, deadline: Instant) {
-        let mut leaderships = self.leaderships();
+        let mut leaderships = Leaderships::clone(&self.leaderships.load());
         let mut handed_over = Vec::new();
         for group in self.led_groups() {
             let mut heirs = self.heirs(group.id(), group.replica(), &self.membership(&group));
@@ -53,7 +42,7 @@ impl Replication {
         let Some(leader) = self.meta.leadership(&self.meta_raft) else { return };
         let mut heirs = self.heirs(GroupId::META, ReplicaId(leader.node_id), &self.meta_membership());
         heirs.retain(|heir| suits(heir.replica));
-        succession::rank(&mut heirs, &BTreeMap::new());
+        succession::rank(&mut heirs, &Leaderships::new());
         if let Some(heir) = heirs.first() {
             // Nothing is served under a lease of the meta group, so there is none to revoke.
             let _ = self.meta_raft.trigger().transfer_leader(heir.replica.0).await;

@@ -97,7 +97,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Boottime;
-    use crate::cluster::GroupId;
     use crate::raft::types::tests::membership;
     use crate::raft::types::{Batch, Entry, LeaderId, LogId, Vote};
 
@@ -124,7 +123,7 @@ mod tests {
     /// Of a group of three whose front is the second.
     fn acks() -> Arc<Acks> {
         let acks = Acks::default();
-        acks.form_front(ReplicaId(1), GroupId(0), &membership(&[&[1, 2, 3]]));
+        acks.form_front(&membership(&[&[1, 2, 3]]), vec![FRONT, REAR]);
         Arc::new(acks)
     }
 

@@ -1,7 +1,7 @@
 //! What the coordinator knows of leaders: who leads which group, as this node's replicas see it and as peers tell, whose connection was lost, and what
 //! requests are routed by in consequence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Coordinator, all_groups};
 use crate::cluster::{Ballot, GroupId, Hints, LeaderHint, News, NodeId, ReplicaId, RouteTable, Topology};
 use crate::raft::leadership::LeaderSighting;
 use crate::raft::membership;
-use crate::raft::succession;
+use crate::raft::succession::{self, Leaderships};
 
 /// How long a leader whose connection was lost is not named. Elections take less, also on a busy machine.
 const LOST_LEADER_DOUBT: Duration = Duration::from_secs(5);
@@ -75,7 +75,7 @@ impl Coordinator {
 
     /// Elects others in place of a leader whose process has most likely ended.
     fn succeed(&mut self, lost: NodeId) {
-        let leaderships = Arc::new(self.lasting_leaderships());
+        let leaderships = self.leaderships();
         for (group, (own, replica)) in &self.replicas {
             if let Some(leader) = self.hints.leader(*group).filter(|leader| leader.node == lost) {
                 let (raft, timers) = (replica.group.raft().clone(), self.start.seed.timers);
@@ -85,18 +85,18 @@ impl Coordinator {
         }
     }
 
-    /// The number of data groups that each node leads, of those that are there.
-    fn lasting_leaderships(&self) -> BTreeMap<NodeId, usize> {
+    /// Of data groups.
+    fn leaderships(&self) -> Arc<Leaderships> {
         let topology = self.replication.topology.load();
         let is_here = |node: &NodeId| !self.lost.contains_key(node) && !self.gone.contains(node);
-        let mut leaderships: BTreeMap<NodeId, usize> =
+        let mut leaderships: Leaderships =
             topology.nodes().keys().filter(|node| is_here(node)).map(|node| (*node, 0)).collect();
         for leader in topology.groups().keys().filter_map(|group| self.hints.leader(*group)) {
             if let Some(count) = leaderships.get_mut(&leader.node) {
                 *count += 1;
             }
         }
-        leaderships
+        Arc::new(leaderships)
     }
 
     pub(super) fn forget_lost(&mut self) {
@@ -207,6 +207,7 @@ impl Coordinator {
         self.leaderless = leaderless.into_iter().map(since).collect();
         self.replication.leaderless.store(Arc::new(self.leaderless.clone()));
         let routes = RouteTable::new(&topology, &hints, self.replication.node, &self.leads);
+        self.replication.leaderships.store(self.leaderships());
         self.replication.hints.store(Arc::new(self.hints.clone()));
         self.replication.routes.store(Arc::new(routes));
         self.replication.lost.store(Arc::new(self.lost.keys().copied().collect()));
