@@ -26,8 +26,10 @@ pub fn snapshot(input: &[u8], directory: &Path) {
     std::fs::write(&path, input).expect("writes");
     LOADED.with(|[loaded, _]| load(&path, loaded));
     let (mut header, mut pieces) = (snapshot::empty_head(), blocks(input).0);
-    if pieces.first().is_some_and(|first| first.first() == Some(&0xff)) {
-        header = pieces.remove(0)[1..].to_vec();
+    // An empty one is none: what comes next would be taken for it.
+    if let Some([0xff, first @ ..]) = pieces.first().copied().filter(|first| first.len() > 1) {
+        header = first.to_vec();
+        pieces.remove(0);
     }
     write(&path, std::iter::once(&header[..]).chain(pieces));
     LOADED.with(|[loaded, again]| {
