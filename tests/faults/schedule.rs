@@ -178,7 +178,7 @@ impl Fault {
                 let victims = movers(nodes, spread_wait(), |roles| roles.nodes(), random);
                 pause(nodes, &victims, hold);
             }
-            Self::LeftBehind => leave_behind(nodes, other, leader),
+            Self::LeftBehind => leave_behind(nodes, other),
             Self::PowerLoss => lose_power(nodes, &[leader], hold),
             Self::PowerLossOfAll => lose_power(nodes, &all, hold),
             Self::RestartLeader => restart(nodes, &[leader]),
@@ -270,9 +270,12 @@ fn kill_movers(nodes: &mut Nodes, choose: fn(Roles) -> BTreeSet<usize>, random: 
 }
 
 /// Until the node has been given a snapshot. Of which groups the others write one is chance, and half a log stays behind each, so that what
-/// a node misses during one snapshot may still be there: each try lasts for one more.
-fn leave_behind(nodes: &mut Nodes, victim: usize, leader: usize) {
+/// a node misses during one snapshot may still be there: each try lasts for one more. All others are written to, as of four nodes each leads a group that
+/// another has no replica of.
+fn leave_behind(nodes: &mut Nodes, victim: usize) {
     let said = |nodes: &Nodes, node: usize, text: &str| nodes.nodes[node].log().matches(text).count();
+    let others: Vec<usize> = (0..nodes.nodes.len()).filter(|node| *node != victim).collect();
+    let written = |nodes: &Nodes| others.iter().map(|node| said(nodes, *node, SNAPSHOT_WRITTEN)).sum::<usize>();
     let installed = said(nodes, victim, SNAPSHOT_INSTALLED);
     let until = Instant::now() + SNAPSHOT_WAIT;
     let mut wanted = 0;
@@ -280,13 +283,13 @@ fn leave_behind(nodes: &mut Nodes, victim: usize, leader: usize) {
         wanted += 1;
         assert!(Instant::now() < until, "no snapshot is installed\n{}", nodes.nodes[victim].log());
         nodes.nodes[victim].kill();
-        let written = said(nodes, leader, SNAPSHOT_WRITTEN);
+        let before = written(nodes);
         eventually(
             SNAPSHOT_WAIT,
             || format!("{wanted} snapshots are written"),
             || {
-                nodes.write_bulk(leader);
-                said(nodes, leader, SNAPSHOT_WRITTEN) >= written + wanted
+                others.iter().for_each(|node| nodes.write_bulk(*node));
+                written(nodes) >= before + others.len() * wanted
             },
         );
         nodes.nodes[victim].start();
