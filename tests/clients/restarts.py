@@ -139,6 +139,25 @@ def restart_checks(check, name, cluster, command, faults):
         load.close()
 
 
+def upgrade_checks(check, cluster, command, releases):
+    """Each node in turn is stopped and started with the next of the `releases`, so that for a while both are there; in the end all data is read back."""
+    load = Load(command)
+    try:
+        calm = load.settled()
+        check("upgrade: clients work", calm["requests"] > 100 and not calm["errors"], str(calm))
+        for release in releases:
+            cluster.kvorum = release
+            phases = [restart(check, "upgrade", cluster, load, "SIGTERM", port) for port in cluster.ports]
+            errors = [error for phase in phases for error in phase["errors"]]
+            requests = sum(phase["requests"] for phase in phases)
+            check(f"upgrade, node by node, to {release}: {requests} requests, {len(errors)} errors, longest {[phase['longest_ms'] for phase in phases]} ms",
+                  not errors, "\n".join(errors[:5]))
+        last = load.last()
+        check(f"upgrade: {last['kept']} values are all there", last["kept"] > 100 and not last["errors"], "\n".join(last["errors"][:5]))
+    finally:
+        load.close()
+
+
 def restart(check, name, cluster, load, how, port):
     code = cluster.end(port, how)
     if how != "SIGKILL":
