@@ -93,6 +93,7 @@ fn word(state: NodeState) -> &'static str {
         NodeState::Joining => "joining",
         NodeState::Leaving => "leaving",
         NodeState::Lost => "LOST",
+        NodeState::Returned => "returned",
     }
 }
 
@@ -346,6 +347,8 @@ a move from group 1 is tried again: group 2 has no leader now
         status.groups[1].replicas[0].leaving = true;
         assert_eq!(hindrance(&status, &id), None, "another is about to take its place");
         status.groups[1].replicas[0].leaving = false;
+        status.nodes[2].state = NodeState::Returned;
+        assert_eq!(hindrance(&status, &id).as_deref(), Some("it waits for 10.0.0.3:7001 (returned)"));
         status.nodes[2].state = NodeState::Up;
         assert_eq!(hindrance(&status, &id), None);
         status.groups[1].leader = None;

@@ -74,6 +74,8 @@ pub enum NodeState {
     Leaving,
     /// Down for so long that its replicas are rebuilt elsewhere.
     Lost,
+    /// Connected again after it was lost, but not for long enough to be given anything.
+    Returned,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

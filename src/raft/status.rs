@@ -135,6 +135,7 @@ impl Replication {
                 (false, _) => NodeState::Down,
                 (true, true) => NodeState::Full,
                 (true, false) if topology.draining(node).is_some() => NodeState::Leaving,
+                (true, false) if topology.is_given_up(node) => NodeState::Returned,
                 (true, false) if joins(node) => NodeState::Joining,
                 (true, false) => NodeState::Up,
             }

@@ -351,3 +351,47 @@ fn a_node_that_dies_as_it_gets_its_first_replica_holds_nobody_up_and_can_be_remo
     let rest: Vec<&Node> = cluster.nodes[..index].iter().collect();
     wait_spread(rest[0], &rest, &[3; 3]);
 }
+
+/// Slots of each data group, by the topology that `member` knows, once no slot is on its way.
+fn slot_counts(member: &Node) -> Option<Vec<u64>> {
+    let text = member.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let status: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let groups = status["groups"].as_array()?.iter().filter(|group| group["id"] != 0);
+    status["moves"].as_array()?.is_empty().then(|| groups.map(|group| group["slot_count"].as_u64()).collect())?
+}
+
+#[test]
+fn rebalance_shows_what_it_would_do_and_why_and_then_does_it() {
+    let cluster = Cluster::start(3, &AT_EASE);
+    cluster.wait_ready();
+    let member = &cluster.nodes[0];
+    let told = |words: &[&str]| operate(member, words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    let groups = slot_counts(member).expect("nothing moves").len();
+    // Half of the first group's slots go to the last group by hand, so they stay there.
+    let status: serde_json::Value = serde_json::from_str(&told(&["status", "--json"])).expect("it is JSON");
+    let (first, last) = (&status["groups"][1]["slot_ranges"][0], &status["groups"][groups]["id"]);
+    let (from, to) = (first[0].as_u64().expect("a slot"), first[1].as_u64().expect("a slot"));
+    let half = format!("{from}-{}", from.midpoint(to));
+    told(&["move-slots", "--slots", &half, "--to", &last.to_string()]);
+    let uneven = slot_counts(member).expect("the command waits until all have moved");
+    assert!(uneven.iter().max() > uneven.iter().min().map(|count| 2 * count).as_ref(), "{uneven:?}");
+    let held = told(&["status"]);
+    assert!(held.contains("stay where an operator has moved them, until `kvorum cluster rebalance` is run"), "{held}");
+
+    let plan = told(&["rebalance", "--dry-run"]);
+    assert!(plan.contains("   1. ") && plan.contains(" slot(s) ") && plan.contains(", because "), "{plan}");
+    assert!(plan.contains("this plan is what that does"), "{plan}");
+    assert_eq!(slot_counts(member), Some(uneven), "it was shown only");
+    told(&["pause-rebalance"]);
+    let refused = operate(member, &["rebalance"]).expect_err("it would wait for ever");
+    assert!(refused.contains("REBALANCING IS PAUSED"), "{refused}");
+    told(&["resume-rebalance"]);
+    let done = told(&["rebalance"]);
+    assert!(done.ends_with("Done.\n"), "{done}");
+    let even = slot_counts(member).expect("the command waits until all have moved");
+    let share = even.iter().sum::<u64>() as f64 / groups as f64;
+    assert!(even.iter().all(|count| (0.9..=1.1).contains(&(*count as f64 / share))), "{even:?}");
+    assert!(told(&["rebalance", "--dry-run"]).contains("Nothing is to be moved"));
+    let events = told(&["events"]);
+    assert!(events.contains("slots are to be evened out, because an operator asked for it"), "{events}");
+}

@@ -202,6 +202,20 @@ mod tests {
         assert!(found == expected);
     }
 
+    #[test]
+    fn a_disk_that_opens_files_for_direct_writes_and_refuses_them_is_written_through_the_cache() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        let cached = File::options().read(true).write(true).create_new(true).open(&path).expect("creates");
+        // It answers what such file systems answer: EINVAL to all that is no number.
+        let Ok(refusing) = File::options().write(true).open("/proc/self/oom_score_adj") else { return };
+        let file = DirectFile::new(refusing, cached);
+        file.write_at(&[7; 5000], 0).expect("writes");
+        assert!(file.end.lock().direct.is_none(), "it is not tried again");
+        DiskFile::sync(&file).expect("syncs");
+        assert_eq!(std::fs::read(&path).expect("reads"), [7; 5000]);
+    }
+
     /// What the log does: zeros ahead, then batches over them, the last of which may be written again.
     #[test]
     fn zeros_ahead_and_the_same_place_again_leave_what_is_before() {
