@@ -85,6 +85,11 @@ impl Acks {
         state.front = turns;
     }
 
+    #[cfg(test)]
+    pub fn front(&self) -> Vec<ReplicaId> {
+        self.0.lock().front.clone()
+    }
+
     /// This replica does not lead any more.
     pub fn dissolve_front(&self) {
         self.0.lock().front.clear();
@@ -119,6 +124,12 @@ impl Acks {
             times.get(voters.len() / 2).copied().flatten()
         });
         quorums.min().flatten().filter(|time| *time != Boottime(u64::MAX))
+    }
+
+    /// Whether a quorum has acknowledged `leader`, who is `own`, at or after `since`. A sole voter is one by itself.
+    pub fn confirm(&self, leader: LeaderId, own: ReplicaId, membership: &StoredMembership, since: Boottime) -> bool {
+        let acked = self.quorum(leader, own, membership);
+        membership.voter_ids().eq([own.0]) || acked.is_some_and(|acked| acked >= since)
     }
 
     /// Whether a quorum has acknowledged `leader`, who is `own`, of late. A sole voter is one by itself.
@@ -159,6 +170,14 @@ mod tests {
         assert_eq!(acks(&[(2, 40), (3, 10), (5, 30)]).quorum(leader(3), OWN, &five), Some(Boottime(30)));
         assert_eq!(acks(&[(2, 40)]).quorum(leader(3), OWN, &five), None);
         assert_eq!(acks(&[(2, 40), (9, 50)]).quorum(leader(3), OWN, &five), None, "9 does not vote");
+    }
+
+    #[test]
+    fn a_read_is_confirmed_by_what_a_quorum_has_answered_since_it_began() {
+        let (three, acks) = (membership(&[&[1, 2, 3]]), acks(&[(2, 40), (3, 10)]));
+        let confirm = |leader, since| acks.confirm(leader, OWN, &three, Boottime(since));
+        assert!(confirm(leader(3), 40) && !confirm(leader(3), 41) && !confirm(leader(4), 40));
+        assert!(Acks::default().confirm(leader(3), OWN, &membership(&[&[OWN.0]]), Boottime(41)), "it is alone");
     }
 
     #[test]

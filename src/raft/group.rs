@@ -16,6 +16,7 @@ use crate::metrics::GroupMetrics;
 use crate::planted::{self, Bug};
 use crate::protocol::Protocol;
 use crate::raft::GroupLog;
+use crate::raft::acks::Acks;
 use crate::raft::batch::Origin;
 use crate::raft::chunk::{Chunk, ChunkOutcome};
 use crate::raft::leadership::won;
@@ -29,6 +30,8 @@ use crate::raft::types::{LeaderId, LogId, StoredMembership};
 use crate::slot::KeySlot;
 
 const STAMP_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Between looks for answers to heartbeats, which are on their way.
+const CONFIRMATION_POLL: Duration = Duration::from_millis(1);
 /// The longest a client waits for an outcome; then its connection is closed (rule (e)).
 pub const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -266,6 +269,7 @@ pub struct Group {
     queue: Submissions,
     transfers: mpsc::Sender<TransferRequest>,
     leads: watch::Receiver<bool>,
+    acks: Arc<Acks>,
     read_index_wait: Duration,
 }
 
@@ -277,9 +281,10 @@ impl Group {
         queue: Submissions,
         transfers: mpsc::Sender<TransferRequest>,
         leads: watch::Receiver<bool>,
+        acks: Arc<Acks>,
         read_index_wait: Duration,
     ) -> Self {
-        Self { state, raft, log, queue, transfers, leads, read_index_wait }
+        Self { state, raft, log, queue, transfers, leads, acks, read_index_wait }
     }
 
     pub fn id(&self) -> GroupId {
@@ -304,6 +309,12 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let vote = metrics.borrow_watched().vote;
         vote.committed.then_some((vote.leader_id.term, vote.leader_id.node_id))
+    }
+
+    /// Whom a leader sends entries to first.
+    #[cfg(test)]
+    pub fn front(&self) -> Vec<ReplicaId> {
+        self.acks.front()
     }
 
     /// The last entry that the replica's own snapshot covers.
@@ -384,11 +395,23 @@ impl Group {
     }
 
     /// Afterwards the local state covers everything acknowledged before the call (Raft section 6.4, ReadIndex).
+    ///
+    /// § openraft counts an answer as of the newest request that ends at the same entry, also of one that was not answered, or not even sent, yet: two answers
+    /// that sat in sockets while this leader stood still would confirm it after another was elected. What counts is what `acks.rs` has heard.
     pub async fn read_index(&self) -> Result<(), NoLeader> {
+        let asked = Boottime::now();
         let read = async {
+            let leader = won(&self.raft, self.state.found_term).ok_or(NoLeader)?;
             let linearizer =
                 self.raft.get_read_linearizer(openraft::ReadPolicy::ReadIndex).await.map_err(|_| NoLeader)?;
             linearizer.await_ready(&self.raft).await.map_err(|_| NoLeader)?;
+            let own = self.state.replica;
+            while !self.acks.confirm(leader, own, &self.state.applied().membership, asked) {
+                tokio::time::sleep(CONFIRMATION_POLL).await;
+                if won(&self.raft, self.state.found_term) != Some(leader) {
+                    return Err(NoLeader);
+                }
+            }
             Ok(())
         };
         tokio::time::timeout(self.read_index_wait, read).await.unwrap_or(Err(NoLeader))

@@ -23,6 +23,7 @@ use crate::raft::leadership::{LeaderSighting, LeadershipTask, won};
 use crate::raft::log::Disk;
 use crate::raft::machine::{GroupMachine, GroupRaft};
 use crate::raft::meta::{MetaMachine, MetaRaft, MetaState};
+use crate::raft::promise;
 use crate::raft::proposer::{Intake, Proposer};
 use crate::raft::retention::replica_directory;
 use crate::raft::snapshot::SnapshotStore;
@@ -46,6 +47,8 @@ pub struct ReplicaSeed {
     pub transport: Transport,
     pub raft_config: Arc<openraft::Config>,
     pub timers: Timers,
+    /// Other leaders' leases may last by this election timeout: see `promise.rs`.
+    pub promised: Duration,
     /// Random, drawn at process start.
     pub nonce: u64,
     pub started: tokio::time::Instant,
@@ -121,7 +124,7 @@ impl ReplicaSeed {
     /// non-empty vote it takes no part until 1.2 election timeouts after process start.
     async fn wait_out_lost_leases(&self, has_voted: bool) {
         if has_voted && !planted::is(Bug::NoWaitAfterRestart) {
-            tokio::time::sleep_until(self.started + self.timers.election_max.mul_f32(1.2)).await;
+            tokio::time::sleep_until(self.started + promise::wait_after_restart(self.promised)).await;
         }
     }
 }
@@ -195,6 +198,7 @@ impl Replica {
             queue,
             transfers,
             leads_seen,
+            acks.clone(),
             seed.timers.election_max,
         ));
         let mut tasks = JoinSet::new();

@@ -1,6 +1,5 @@
 //! What clients see of a healthy cluster.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use super::harness::{Cluster, Connection, Node, Reply, encode, eventually};
@@ -522,35 +521,4 @@ fn every_node_tells_the_lag_and_the_keys_of_all_groups() {
             },
         );
     }
-}
-
-/// Of its log, since it was started.
-fn syncs(node: &Node) -> u64 {
-    let metrics = node.ask_http("/metrics");
-    let count = metrics.lines().find_map(|line| line.strip_prefix("kvorum_log_fsync_seconds_count "));
-    count.expect("they are counted").parse().expect("a number")
-}
-
-#[test]
-fn a_follower_that_no_write_waits_for_syncs_several_together() {
-    let cluster = Cluster::start(3, &["--groups", "1"]);
-    cluster.wait_ready();
-    let leader = cluster.leader_of("k");
-    let followers: Vec<&Node> = (0..3).filter(|node| *node != leader).map(|node| &cluster.nodes[node]).collect();
-    let mut writer = cluster.nodes[leader].connect();
-    let made = RefCell::new(Vec::new());
-    eventually(
-        Duration::from_secs(20),
-        || format!("the followers' syncs in each round: {:?}", made.borrow()),
-        || {
-            let before: Vec<u64> = followers.iter().map(|node| syncs(node)).collect();
-            for _ in 0..200 {
-                writer.call(&["SET", "k", "v"]).expect("answers");
-            }
-            let round: Vec<u64> = followers.iter().zip(before).map(|(node, before)| syncs(node) - before).collect();
-            made.borrow_mut().push(round.clone());
-            let (fewer, more) = (round[0].min(round[1]), round[0].max(round[1]));
-            more >= 150 && fewer <= more * 3 / 4
-        },
-    );
 }

@@ -4,6 +4,7 @@ pub mod acknowledged;
 mod all;
 pub mod copies;
 mod equal_replicas;
+mod fronts;
 mod installs;
 mod leases;
 mod one_leader;
@@ -14,4 +15,5 @@ mod topologies;
 
 pub use all::{Invariants, Seen};
 pub use equal_replicas::compare;
+pub use fronts::fronts_are_formed;
 pub use owners::{Owners, owned_as_named};

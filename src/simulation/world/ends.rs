@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cluster::Topology;
-use crate::simulation::invariants::{Owners, Seen, acknowledged, compare, copies, owned_as_named};
+use crate::simulation::invariants::{Owners, Seen, acknowledged, compare, copies, fronts_are_formed, owned_as_named};
 use crate::simulation::world::{HEAL_MS_MAX, World};
 
 /// Between two looks at what takes longer to look at.
@@ -93,6 +93,7 @@ impl World {
                 // A move that was asked for may have begun late.
                 let topologies = self.topologies();
                 if are_level(&topologies) && topologies[0].moves().next().is_none() {
+                    seen.iter().try_for_each(fronts_are_formed)?;
                     return seen.iter().try_for_each(owned_as_named);
                 }
             }
