@@ -8,6 +8,7 @@ mod open_files;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::config::{Appendfsync, Config, ConfigTable, HostPort, LoadedConfig, Re
 use crate::keyspace::HashSecret;
 use crate::metrics::Rendered;
 use crate::raft::power_loss::{self, LOG_DIRECTORY, Resolution};
+use crate::raft::promise;
 use crate::raft::{
     self, Coordinator, Disk, FEATURE_LEVEL, FormationConfig, Fsync, LogOptions, NodeFile, NodeLog, PeerInbox, Reads,
     RealDisk, Recovered, ReplicaSeed, Replication, SnapshotTurns, Space, Start, Tcp, Timers, Transport,
@@ -394,9 +396,10 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         hints,
         questions,
         connections,
-        known: Arc::new(move |node| match inbox_known.get().and_then(Weak::upgrade) {
-            Some(replication) => replication.newest_topology().node(node).is_some(),
-            None => formed_topology.node(node).is_some(),
+        known: Arc::new(move |node| {
+            let replication = inbox_known.get().and_then(Weak::upgrade);
+            replication
+                .map_or(formed_topology.node(node).is_some(), |known| known.newest_topology().node(node).is_some())
         }),
     };
     let transport = {
@@ -409,6 +412,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         )?
     };
     let timers = timers(config);
+    let promised = promise::renew(&config.data_dir, timers.election_max)?;
     let (announced, founding) = (formation_config(config, topology.node(file.record.node)).info, topology.clone());
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
@@ -418,6 +422,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         transport: transport.clone(),
         raft_config: Arc::new(timers.raft_config()?),
         timers,
+        promised,
         nonce: random::draw_u64(),
         started,
         log_bytes_max: config.log_bytes_max.0,
@@ -425,10 +430,7 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         walls: Arc::default(),
         leaderships: Arc::default(),
         level: Arc::new(AtomicU16::new(topology.level())),
-        reads: match config.read_mode {
-            ReadMode::Lease => Reads::ByLease,
-            ReadMode::ReadIndex => Reads::ByReadIndex,
-        },
+        reads: reads(config),
         sightings,
         changes: watch::Sender::new(0),
         founding_slots: Arc::new(move |group| founding.slots_of(group).collect()),
@@ -452,7 +454,26 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
     let mut tasks = JoinSet::new();
     tasks.spawn(raft::answer_questions(replication.clone(), questions_received));
     tasks.spawn(raft::announce_address(replication.clone()));
+    tasks.spawn(keep_promise(config.data_dir.clone(), promised, timers.election_max, started));
     Ok((coordinator, replication, transport, tasks))
+}
+
+/// What was promised under a longer election timeout is over some time after the start.
+async fn keep_promise(directory: PathBuf, promised: Duration, timeout: Duration, started: Instant) {
+    if promised == timeout {
+        return;
+    }
+    tokio::time::sleep_until(started + promise::wait_after_restart(promised)).await;
+    if let Err(error) = promise::keep(&directory, timeout) {
+        tracing::warn!(%error, "the next start will wait as long as this one did before it votes");
+    }
+}
+
+fn reads(config: &Config) -> Reads {
+    match config.read_mode {
+        ReadMode::Lease => Reads::ByLease,
+        ReadMode::ReadIndex => Reads::ByReadIndex,
+    }
 }
 
 fn timers(config: &Config) -> Timers {
@@ -480,7 +501,8 @@ fn transport_config(
         hash_vector: HashSecret(topology.hash_secret()).hash(HASH_TEST_TEXT),
         parameters,
         room: log.room(),
-        settings_fingerprint: u64::from(groups.unwrap_or(0)) << 32 | u64::from(replicas),
+        settings_fingerprint: groups.unwrap_or(0) << 16 | replicas,
+        election_timeout: config.election_timeout_max(),
         silent_max: PEER_SILENT_MAX,
         disk,
     }

@@ -26,6 +26,7 @@ mod page_parts;
 mod peers;
 mod pending;
 pub mod power_loss;
+pub mod promise;
 mod proposer;
 mod replica;
 mod replication;

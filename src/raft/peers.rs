@@ -248,8 +248,9 @@ impl Replication {
         let decoded = self.check_join(op, newcomer)?;
         if let Some(held) = held {
             let held = postcard::from_bytes(held).map_err(|error| format!("refused: {error}"))?;
-            self.check_spared(&held).await?;
+            self.check_spared(&held, "this node").await?;
         }
+        self.check_holder_spared(&decoded).await?;
         match self.admit(&decoded).await {
             Some(outcome) => outcome?,
             None => self.admit_elsewhere(op, newcomer).await?,
@@ -302,7 +303,7 @@ impl Replication {
 
     /// § The copies that a node gives up may be what a group's quorum counted on, or the only ones. They are needed no more once the group
     /// commits an entry without them: whoever is of the quorum that has it has all that was committed before it.
-    async fn check_spared(&self, held: &BTreeSet<GroupId>) -> Result<(), String> {
+    async fn check_spared(&self, held: &BTreeSet<GroupId>, whose: &str) -> Result<(), String> {
         let topology = self.newest_topology();
         // Whoever asks may name anything.
         if held.iter().any(|group| *group >= topology.next_group()) {
@@ -317,8 +318,18 @@ impl Replication {
         }
         match stuck.join(", ") {
             none if none.is_empty() => Ok(()),
-            groups => Err(format!("without the copies of this node no quorum goes on in group {groups}")),
+            groups => Err(format!("without the copies of {whose} no quorum goes on in group {groups}")),
         }
+    }
+
+    /// § The member that a newcomer takes the place of is forgotten at once, with its votes and whatever it has on its disk: it may have been given up and still be
+    /// the only one that a group has.
+    async fn check_holder_spared(&self, join: &MetaOp) -> Result<(), String> {
+        let MetaOp::Join { node, info, .. } = join else { return Ok(()) };
+        let topology = self.newest_topology();
+        let Some(holder) = topology.node_at(&info.address()).filter(|holder| holder != node) else { return Ok(()) };
+        let held = topology.replicas_on(holder).map(|(group, _)| group).collect();
+        self.check_spared(&held, &format!("node {holder}, whose address this is,")).await
     }
 
     async fn commits(&self, group: GroupId) -> bool {

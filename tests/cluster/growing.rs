@@ -395,3 +395,30 @@ fn rebalance_shows_what_it_would_do_and_why_and_then_does_it() {
     let events = told(&["events"]);
     assert!(events.contains("slots are to be evened out, because an operator asked for it"), "{events}");
 }
+
+#[test]
+fn nobody_takes_the_place_of_a_lost_node_that_has_what_no_other_has() {
+    let flags = [&["--replicas", "1", "--node-down-after", "2"], &AT_EASE[..]].concat();
+    let mut cluster = Cluster::start(3, &flags);
+    let keys: Vec<String> = (0..50).map(|number| format!("k{number}")).collect();
+    let mut client = cluster.client();
+    keys.iter().for_each(|key| assert_eq!(client.call(&["SET", key, key]).expect("answers").text(), "OK"));
+    cluster.nodes[2].kill();
+    let lost = address(&cluster.nodes[2]);
+    let status = || operate(&cluster.nodes[0], &["status"]).unwrap_or_default();
+    let is_lost = || status().lines().any(|line| line.starts_with(&lost) && line.contains(" LOST "));
+    eventually(LIMIT, status, is_lost);
+    let (port, directory) = (cluster.nodes[2].port, cluster.directory().join("another"));
+    let member = address(&cluster.nodes[0]);
+    let words = ["--port", &port.to_string(), "--data-dir", &directory.display().to_string(), "--join", &member];
+    let mut stranger =
+        Node::new(port, directory, [&words[..], &flags].concat().iter().map(|word| (*word).to_owned()).collect());
+    stranger.start();
+    let waits = || stranger.log().contains("whose address this is, no quorum goes on in group");
+    eventually(LIMIT, || stranger.log(), waits);
+    stranger.kill();
+    cluster.nodes[2].start();
+    cluster.wait_ready();
+    let mut client = cluster.client();
+    keys.iter().for_each(|key| assert_eq!(client.call(&["GET", key]).expect("answers").text(), **key));
+}

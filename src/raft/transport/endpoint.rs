@@ -49,7 +49,9 @@ pub struct TransportConfig {
     /// The hash of a fixed text under the cluster's secret: equal on all nodes, or they refuse each other.
     pub hash_vector: u64,
     /// Fingerprint of the settings all nodes must share (group count and kin).
-    pub settings_fingerprint: u64,
+    pub settings_fingerprint: u32,
+    /// The longest that this node waits for a leader.
+    pub election_timeout: Duration,
     /// For the password as it is at the time.
     pub parameters: Arc<ConfigTable>,
     /// Of this node's log.
@@ -124,6 +126,7 @@ impl Transport {
             node: config.node,
             hash_vector: config.hash_vector,
             settings_fingerprint: config.settings_fingerprint,
+            election_timeout: u32::try_from(config.election_timeout.as_millis()).unwrap_or(u32::MAX),
             password_check: 0,
         };
         let shared = Arc::new(Shared {

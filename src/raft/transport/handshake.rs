@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hello    "KVPEER\r\n" 8 | version u16 | oldest u16 | cluster id 16 | node id 20 | hash of the test vector u64 |
-//!          settings fingerprint u64 | password check u64 | crc32 of all before u32                little-endian
+//!          settings fingerprint u32 | election timeout u32 (ms) | password check u64 | crc32 of all before u32                little-endian
 //! verdict  0 u8 | 0 u16        accepted
 //!          1 u8 | length u16 | text        refused, with the reason, which both sides log
 //!
@@ -46,7 +46,9 @@ pub struct Hello {
     pub cluster: ClusterId,
     pub node: NodeId,
     pub hash_vector: u64,
-    pub settings_fingerprint: u64,
+    pub settings_fingerprint: u32,
+    /// Milliseconds; the greatest.
+    pub election_timeout: u32,
     pub password_check: u64,
 }
 
@@ -60,6 +62,7 @@ impl Hello {
         out.extend_from_slice(&self.node.0);
         out.extend_from_slice(&self.hash_vector.to_le_bytes());
         out.extend_from_slice(&self.settings_fingerprint.to_le_bytes());
+        out.extend_from_slice(&self.election_timeout.to_le_bytes());
         out.extend_from_slice(&self.password_check.to_le_bytes());
         out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
         out.try_into().expect("the fields add up to HELLO_BYTES")
@@ -77,11 +80,13 @@ impl Hello {
         if crc != bytes[CHECKED_BYTES..] {
             return Err(LinkError::Damaged("checksum of the hello"));
         }
-        let (mut cluster, mut node, mut hash, mut settings, mut password) = ([0; 16], [0; 20], [0; 8], [0; 8], [0; 8]);
+        let (mut cluster, mut node, mut hash, mut password) = ([0; 16], [0; 20], [0; 8], [0; 8]);
+        let (mut settings, mut timeout) = ([0; 4], [0; 4]);
         take(&mut rest, &mut cluster);
         take(&mut rest, &mut node);
         take(&mut rest, &mut hash);
         take(&mut rest, &mut settings);
+        take(&mut rest, &mut timeout);
         take(&mut rest, &mut password);
         Ok(Self {
             version: u16::from_le_bytes(version),
@@ -89,7 +94,8 @@ impl Hello {
             cluster: ClusterId(cluster),
             node: NodeId(node),
             hash_vector: u64::from_le_bytes(hash),
-            settings_fingerprint: u64::from_le_bytes(settings),
+            settings_fingerprint: u32::from_le_bytes(settings),
+            election_timeout: u32::from_le_bytes(timeout),
             password_check: u64::from_le_bytes(password),
         })
     }
@@ -106,7 +112,17 @@ impl Hello {
             .or_else(|| differ("cluster id", self.cluster, other.cluster))
             .or_else(|| differ("hash of the test vector", self.hash_vector, other.hash_vector))
             .or_else(|| differ("settings fingerprint", self.settings_fingerprint, other.settings_fingerprint))
+            .or_else(|| self.lease_objection(other))
             .or_else(|| (self.node == other.node).then(|| format!("node {} dialled itself", self.node)))
+    }
+
+    /// § A leader's lease is half of its own election timeout, and a follower honours its own: with timeouts that are too far apart another would be elected
+    /// while the lease runs.
+    fn lease_objection(&self, other: &Self) -> Option<String> {
+        let (mine, theirs) = (u64::from(self.election_timeout), u64::from(other.election_timeout));
+        (2 * mine.max(theirs) > 3 * mine.min(theirs)).then(|| {
+            format!("election-timeout-max-ms differs by more than half: {mine} here, {theirs} there; change it in steps, node by node")
+        })
     }
 }
 
@@ -205,6 +221,7 @@ mod tests {
             node: NodeId([node; 20]),
             hash_vector: 7,
             settings_fingerprint: 8,
+            election_timeout: 400,
             password_check: 9,
         }
     }
@@ -233,6 +250,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn election_timeouts_that_no_lease_outlives_connect() {
+        for election_timeout in [267, 600] {
+            let other = Hello { election_timeout, ..hello(1) };
+            assert_eq!(meet(other, hello(2), 2).await, (String::new(), String::new()));
+        }
+    }
+
+    #[tokio::test]
     async fn every_mismatch_is_refused_with_both_values_on_both_sides() {
         let cases = [
             (Hello { cluster: ClusterId([3; 16]), ..hello(1) }, "cluster id", "01".repeat(16), "03".repeat(16)),
@@ -240,6 +265,18 @@ mod tests {
             (Hello { version: 2, oldest: 0, ..hello(1) }, "protocol version", "3 to 3".to_owned(), "0 to 2".to_owned()),
             (Hello { hash_vector: 70, ..hello(1) }, "hash of the test vector", "7".to_owned(), "70".to_owned()),
             (Hello { settings_fingerprint: 80, ..hello(1) }, "settings fingerprint", "8".to_owned(), "80".to_owned()),
+            (
+                Hello { election_timeout: 601, ..hello(1) },
+                "election-timeout-max-ms",
+                "400".to_owned(),
+                "601".to_owned(),
+            ),
+            (
+                Hello { election_timeout: 266, ..hello(1) },
+                "election-timeout-max-ms",
+                "400".to_owned(),
+                "266".to_owned(),
+            ),
             (hello(9), "unknown node", String::new(), "09".repeat(20)),
             (hello(2), "dialled itself", String::new(), "02".repeat(20)),
         ];

@@ -121,6 +121,7 @@ async fn raw(node: &Node) -> TcpStream {
         node: config.node,
         hash_vector: config.hash_vector,
         settings_fingerprint: config.settings_fingerprint,
+        election_timeout: 400,
         password_check: 0,
     };
     handshake::dial(&mut stream, &hello, node.id).await.unwrap();

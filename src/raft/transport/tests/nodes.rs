@@ -60,6 +60,7 @@ pub(super) fn config(number: u8) -> TransportConfig {
         cluster: ClusterId([7; 16]),
         hash_vector: 1,
         settings_fingerprint: 2,
+        election_timeout: Duration::from_millis(400),
         hash_secret: HashSecret([1; 4]),
         parameters: Arc::new(ConfigTable::new(&Config::default())),
         room: Arc::default(),
