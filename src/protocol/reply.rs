@@ -77,13 +77,23 @@ impl Replies {
     /// Appends what `range` comes to.
     pub fn append_to(&self, out: &mut BytesMut, range: Range<usize>) {
         out.reserve(self.filled_len(&range));
-        let mut next = range.start;
+        self.append_part(out, range, 0..usize::MAX);
+    }
+
+    /// Appends these bytes of what `range` comes to, as far as there are so many.
+    pub fn append_part(&self, out: &mut BytesMut, range: Range<usize>, part: Range<usize>) {
+        let (mut next, mut before) = (range.start, 0usize);
+        let mut append = |bytes: &[u8]| {
+            let within = |at: usize| at.saturating_sub(before).min(bytes.len());
+            out.put_slice(&bytes[within(part.start)..within(part.end)]);
+            before += bytes.len();
+        };
         for large in self.large_in(&range) {
-            out.put_slice(&self.bytes[next..large.at]);
-            out.put_slice(&large.value);
+            append(&self.bytes[next..large.at]);
+            append(&large.value);
             next = large.at;
         }
-        out.put_slice(&self.bytes[next..range.end]);
+        append(&self.bytes[next..range.end]);
     }
 
     fn large_in(&self, range: &Range<usize>) -> &[Large] {

@@ -42,6 +42,8 @@ pub struct Rest<'a> {
     /// What the connection's reply buffer held from `kept` on.
     own: Replies,
     kept: usize,
+    /// Bytes of the next reply that were appended already.
+    done: usize,
 }
 
 /// Leaves the replies, in request order, in `reply` from `mark` on, up to what is returned.
@@ -63,12 +65,12 @@ pub fn assemble<'a>(
         // With its large values, which a read that was made again may have left.
         reply.truncate(0);
         *reply.buffer_mut() = buffer;
-        return (assembled, Rest { places: &[], buffers, own: Replies::default(), kept });
+        return (assembled, Rest { places: &[], buffers, own: Replies::default(), kept, done: 0 });
     }
     let needs_own = rest.iter().any(|place| matches!(place, Place::Own { .. }));
     let own = if needs_own { reply.split_off(kept) } else { Replies::default() };
     reply.truncate(kept);
-    (assembled, Rest { places: rest, buffers, own, kept })
+    (assembled, Rest { places: rest, buffers, own, kept, done: 0 })
 }
 
 impl Rest<'_> {
@@ -76,16 +78,20 @@ impl Rest<'_> {
         self.places.is_empty()
     }
 
-    /// Appends the next reply, with its large values.
-    pub fn append_next(&mut self, out: &mut BytesMut) {
+    /// Appends the next reply, with its large values, or so many bytes of it.
+    pub fn append_next(&mut self, out: &mut BytesMut, bytes_max: usize) {
         let Some((place, rest)) = self.places.split_first() else { return };
-        self.places = rest;
-        match *place {
+        let (replies, range) = match *place {
             Place::Pending | Place::Unknown => unreachable!("cut off before"),
-            Place::Own { start, end } => self.own.append_to(out, start - self.kept..end - self.kept),
-            Place::Foreign { buffer, start, end } => {
-                self.buffers[buffer as usize].append_to(out, start as usize..end as usize);
-            }
+            Place::Own { start, end } => (&self.own, start - self.kept..end - self.kept),
+            Place::Foreign { buffer, start, end } => (&self.buffers[buffer as usize], start as usize..end as usize),
+        };
+        let length = replies.filled_len(&range);
+        let end = length.min(self.done.saturating_add(bytes_max));
+        replies.append_part(out, range, self.done..end);
+        self.done = end;
+        if end == length {
+            (self.places, self.done) = (rest, 0);
         }
     }
 }
@@ -145,12 +151,25 @@ mod tests {
     }
 
     fn check(own_bytes: &str, mark: usize, places: &[Place], buffers: &[&str], expected: (&str, Assembled)) {
+        for bytes_max in [1, usize::MAX] {
+            check_parts(own_bytes, mark, places, buffers, expected, bytes_max);
+        }
+    }
+
+    fn check_parts(
+        own_bytes: &str,
+        mark: usize,
+        places: &[Place],
+        buffers: &[&str],
+        expected: (&str, Assembled),
+        bytes_max: usize,
+    ) {
         let mut reply = Reply::new(Protocol::Resp2);
         reply.append_raw(own_bytes.as_bytes());
         let mut buffers: Vec<Replies> = buffers.iter().map(|text| BytesMut::from(text.as_bytes()).into()).collect();
         let (assembled, mut rest) = assemble(&mut reply, mark, places, &mut buffers);
         while !rest.is_empty() {
-            rest.append_next(reply.buffer_mut());
+            rest.append_next(reply.buffer_mut(), bytes_max);
         }
         assert_eq!((std::str::from_utf8(reply.buffer()).unwrap(), assembled), expected, "{places:?}");
     }
@@ -229,7 +248,7 @@ mod tests {
         assert_eq!((assembled, &reply.buffer()[..]), (Assembled::Complete, &b":7\r\n"[..]));
         let mut lengths = Vec::new();
         while !rest.is_empty() {
-            rest.append_next(reply.buffer_mut());
+            rest.append_next(reply.buffer_mut(), usize::MAX);
             lengths.push(reply.len());
         }
         let bulk = 20_000 + "$20000\r\n\r\n".len();

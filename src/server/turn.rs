@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use crate::clock::Boottime;
 use crate::command::{NodeCommand, Row, WireError};
 use crate::protocol::{Args, Requests};
-use crate::server::clients::Signal;
+use crate::server::clients::{Client, Signal};
 use crate::server::commands::{self, CommandContext};
 use crate::server::dispatch::{Dispatch, dispatch};
 use crate::server::latency::LatencyEvent;
 use crate::server::output::{Output, hung_up};
-use crate::server::places::{Assembled, Place, assemble, bytes_of};
+use crate::server::places::{Assembled, Place, Rest, assemble, bytes_of};
 use crate::server::session::{Flow, ReplyMode, Session};
 use crate::server::settle::{Patience, Routed, wait_for_route};
 use crate::server::shared::Shared;
@@ -178,9 +178,15 @@ impl Turn<'_, '_> {
         let Stretch { steps, places, buffers, .. } = &mut *self.stretch;
         places.clear();
         places.extend(steps.iter().map(|step| step.place));
-        let (assembled, rest) = assemble(&mut self.output.reply, mark, places, buffers);
+        let (assembled, mut rest) = assemble(&mut self.output.reply, mark, places, buffers);
         match self.session.reply_mode {
-            ReplyMode::On => self.output.append(rest, self.shared.parameters.tunables().client_output_limit).await?,
+            ReplyMode::On => {
+                self.output.append(&mut rest);
+                let client = &self.session.client;
+                if !rest.is_empty() && append_all(&mut self.output, rest, self.shared, client).await? == Flow::Close {
+                    return Ok((answered, Flow::Close));
+                }
+            }
             ReplyMode::Off | ReplyMode::SkipNext | ReplyMode::SkipThis => self.mute(mark),
         }
         self.stretch.buffers.clear();
@@ -369,5 +375,14 @@ fn verdict(step: &Step, failed: bool) -> Option<(&'static Row, Verdict)> {
     match &step.task {
         Task::Refused { row, .. } => row.map(|row| (row, Verdict::Rejected)),
         Task::InPlace { row, .. } | Task::Keyed { row, .. } => Some((row, ran)),
+    }
+}
+/// As the client reads. One that reads nothing must not hold up a stop for as long as it likes.
+async fn append_all(output: &mut Output<'_>, rest: Rest<'_>, shared: &Shared, client: &Client) -> io::Result<Flow> {
+    let bytes_max = shared.parameters.tunables().client_output_limit;
+    tokio::select! {
+        biased;
+        appended = output.append_all(rest, bytes_max) => appended.map(|()| Flow::Continue),
+        () = client.killed() => Ok(Flow::Close),
     }
 }

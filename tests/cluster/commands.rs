@@ -1,5 +1,6 @@
 //! What clients see of a healthy cluster.
 
+use std::io::BufRead as _;
 use std::time::Duration;
 
 use super::harness::{Cluster, Connection, Node, Reply, encode, eventually};
@@ -445,6 +446,32 @@ fn many_reads_of_large_values_need_no_more_memory_than_one_reply_and_lcs_rides_b
     assert!(refused.starts_with("ERR reply exceeds maximum allowed size"), "{refused:.100}");
     assert_eq!(connection.receive().expect("answers"), Reply::Integer(4));
     assert_eq!(connection.receive().expect("answers").text(), "xxyx");
+}
+
+/// Megabytes.
+fn resident(node: &Node) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
+    line.split_whitespace().nth(1).expect("a number").parse::<usize>().expect("a number") / 1024
+}
+
+#[test]
+fn clients_that_do_not_read_a_large_value_hold_no_copy_of_it_beyond_their_limit() {
+    let cluster = Cluster::start(1, &["--client-output-limit", "1mb"]);
+    let node = &cluster.nodes[0];
+    node.connect().call(&["SET", "large", &"x".repeat(40 << 20)]).expect("answers");
+    let before = resident(node);
+    let mut clients: Vec<Connection> = (0..20).map(|_| node.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(&["GET", "large"]).expect("sends"));
+    // Each has got a part, and what the sockets hold.
+    clients.iter_mut().for_each(|client| {
+        client.reader().fill_buf().expect("reads");
+    });
+    assert!(resident(node) < before + 200, "{} MB, {before} before", resident(node));
+    for client in &mut clients {
+        assert_eq!(client.receive().expect("answers").text().len(), 40 << 20);
+    }
+    assert_eq!(node.connect().call(&["PING"]).expect("answers").text(), "PONG");
 }
 
 #[test]
