@@ -2,10 +2,12 @@
 
 use crate::cluster::GroupId;
 use crate::config::ReadMode;
+use crate::raft::Held;
+use crate::simulation::client::take;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::PARK_MS_MAX;
-use crate::simulation::world::{World, run};
-use crate::slot::KeySlot;
+use crate::simulation::world::{Answer, World, run};
+use crate::slot::{KeySlot, Slot};
 
 const ROUNDS: u64 = 20;
 /// About what a move takes.
@@ -13,6 +15,10 @@ const MOVE_MS: u64 = 40;
 /// What a leader may still answer by when it has lost its followers.
 const LEASE_MS: u64 = 200;
 const WAIT_MS_MAX: u64 = 10_000;
+/// From when a slot's data has begun to come to when the slot is frozen, about.
+const STAGED_MS: u64 = 10;
+/// Of 20 moves each.
+const FLUSH_SEEDS: u64 = 5;
 
 /// Reads by ReadIndex, so that something may happen between that of one group and that of the next.
 const fn one_node(disturb: fn(&mut World) -> Result<(), String>) -> Scenario {
@@ -62,6 +68,95 @@ fn flush(world: &mut World, round: u64) -> Result<(), String> {
         "" => Ok(()),
         _ => Err(format!("{key} is there after FLUSHALL")),
     }
+}
+
+/// Whoever counts on meanwhile, in either group and in the slot on its way, finds one moment at which the keys went, and none if nothing happened.
+#[test]
+fn no_key_is_emptied_twice_by_one_flushall() {
+    for seed in 1..=FLUSH_SEEDS {
+        run(seed, one_node(|world| during_moves(world, flush_once))).unwrap();
+    }
+}
+
+/// A client that increments one key, again and again.
+struct Counter {
+    key: String,
+    last: i64,
+    /// How often the key was found to be gone.
+    emptied: usize,
+    call: Option<Answer>,
+}
+
+impl Counter {
+    fn new(key: String) -> Self {
+        Self { key, last: 0, emptied: 0, call: None }
+    }
+
+    /// `begin`: whether it makes a new call once it has its answer.
+    fn step(&mut self, world: &mut World, begin: bool) {
+        if let Some(replies) = self.call.as_ref().and_then(|call| call.lock().take()) {
+            self.call = None;
+            if let Some(Ok(count)) = replies.map(|replies| take(&mut &replies[..])) {
+                let count = count.parse().expect("a number");
+                self.emptied += usize::from(count <= self.last);
+                self.last = count;
+            }
+        }
+        if begin && self.call.is_none() {
+            self.call = Some(world.send(0, &[b"INCR", self.key.as_bytes()]));
+        }
+    }
+}
+
+fn flush_once(world: &mut World, round: u64) -> Result<(), String> {
+    let moving = KeySlot::of_key(key_of(round).as_bytes()).slot();
+    let keys = [key_at_rest(world, GroupId(1), moving), key_at_rest(world, GroupId(2), moving)];
+    let mut counters =
+        keys.into_iter().chain([format!("{{{}}}n", key_of(round))]).map(Counter::new).collect::<Vec<_>>();
+    let mut flush_at = None;
+    let mut flushed: Option<Answer> = None;
+    loop {
+        let is_over = flushed.as_ref().is_some_and(|flushed| flushed.lock().is_some());
+        counters.iter_mut().for_each(|counter| counter.step(world, !is_over));
+        if is_over && counters.iter().all(|counter| counter.call.is_none()) {
+            break;
+        }
+        let have_counted = counters.iter().all(|counter| counter.last > 0);
+        if have_counted
+            && flush_at.is_none()
+            && (world.held(moving).iter().any(|held| *held != Held::Owned) || world.moves() == 0)
+        {
+            flush_at = Some(world.now_ms + world.chance.below(STAGED_MS));
+        }
+        if flush_at.is_some_and(|at| world.now_ms >= at) && flushed.is_none() {
+            flushed = Some(world.send(0, &[b"FLUSHALL"]));
+        }
+        world.step(false)?;
+    }
+    let reply = flushed.and_then(|flushed| flushed.lock().take()).flatten();
+    let times = match reply.as_ref().map(|reply| reply.starts_with(b"+OK")) {
+        Some(true) => 1..=1,
+        Some(false) => 0..=0,
+        None => 0..=1,
+    };
+    for counter in &mut counters {
+        // It may not have counted since.
+        counter.step(world, true);
+        world.idle_until(WAIT_MS_MAX, |_| counter.call.as_ref().is_none_or(|call| call.lock().is_some()))?;
+        counter.step(world, false);
+        if !times.contains(&counter.emptied) {
+            return Err(format!("one FLUSHALL, {reply:?}, has emptied {} {} times", counter.key, counter.emptied));
+        }
+    }
+    Ok(())
+}
+
+fn key_at_rest(world: &World, group: GroupId, moving: Slot) -> String {
+    let is_found = |key: &String| {
+        let slot = KeySlot::of_key(key.as_bytes()).slot();
+        slot != moving && world.owner(slot) == Some(group)
+    };
+    (0..).map(|number| format!("count{number}")).find(is_found).expect("each group has slots")
 }
 
 fn count(world: &mut World, round: u64) -> Result<(), String> {

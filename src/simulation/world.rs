@@ -22,6 +22,8 @@ use crate::simulation::network::Network;
 use crate::simulation::node::{Machine, REMOVED};
 use crate::simulation::scenario::Scenario;
 
+pub use deeds::Answer;
+
 const CLIENTS: usize = 8;
 /// Within this a cluster without faults serves.
 const HEAL_MS_MAX: u64 = 60_000;

@@ -2,6 +2,7 @@
 //!
 //! § None of them says "expired" by a clock: a key past due is shown until the log has deleted it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::protocol::{Args, Protocol, Reply};
 use crate::raft::{Chunk, ChunkOutcome, Group};
 use crate::random;
 use crate::server::commands::CommandContext;
-use crate::server::commands::led::{ReadAllError, led_groups, read_all, read_led};
+use crate::server::commands::led::{ReadAllError, read_all, read_led, settled_groups};
 use crate::server::commands::scan::{SLICE_KEYS, read_slice};
 use crate::server::session::Flow;
 use crate::server::shared::Shared;
@@ -161,56 +162,83 @@ enum Flush {
     Unknown,
 }
 
-/// Empties every group led here, all of them again while one refuses or a slot changes places.
+/// Empties every group led here, each of them once: those whose op did nothing get another.
+///
+/// § A group that is emptied is written to again at once, and a second op would take with it what was acknowledged since: per key there is one moment at
+/// which it goes. So whether a slot has changed its group must be known before an op is submitted, and is: with nothing unsettled and
+/// no departure, one that moves is frozen, and adopted by a group of this node, by ops that are queued behind.
 async fn flush_led(shared: &Shared, protocol: Protocol) -> Flush {
     let give_up = Instant::now() + shared.config.park_time_max();
-    let mut emptied = false;
-    // § An error says that nothing happened: once a group is emptied there can be none.
-    let refused = |emptied: bool, error| if emptied { Flush::Unknown } else { Flush::Refused(error) };
-    let mut groups = match led_groups(shared).await {
-        Ok(groups) => groups,
-        Err(error) => return Flush::Refused(error),
-    };
-    let first: Vec<GroupId> = groups.iter().map(|group| group.id()).collect();
+    // Of each group, how many slots had left it when the first was to be emptied.
+    let mut departed: BTreeMap<GroupId, u64> = BTreeMap::new();
+    let mut emptied: BTreeSet<GroupId> = BTreeSet::new();
     loop {
-        // § As any write is; see `dispatch.rs`.
-        if groups.iter().any(|group| group.refuses_writes()) {
-            return refused(emptied, WireError::DiskFull);
-        }
-        let departures = departures(&groups);
-        let submitted = groups.iter().map(|group| {
-            let mut chunk = Chunk::new(protocol);
-            chunk.push_flush();
-            group.submit(chunk)
-        });
-        let mut again = false;
-        for outcome in join_all(submitted).await {
-            match outcome {
-                // § The empty reply: a slot waited for a move's outcome, and nothing was emptied.
-                ChunkOutcome::Replied { ends, .. } if ends.last() == Some(&0) => again = true,
-                ChunkOutcome::Replied { .. } => emptied = true,
-                ChunkOutcome::Reroute => again = true,
-                ChunkOutcome::Unknown => return Flush::Unknown,
-            }
-        }
-        // § A slot that was not emptied where it was may have come to a group that was emptied without it.
-        if !again && departures == self::departures(&groups) {
-            return Flush::Done;
-        }
-        groups = match led_groups(shared).await {
+        // § An error says that nothing happened: once a group is emptied there can be none.
+        let refused = |error| if emptied.is_empty() { Flush::Refused(error) } else { Flush::Unknown };
+        let groups = match settled_groups(shared, give_up).await {
             Ok(groups) => groups,
-            Err(error) => return refused(emptied, error),
+            Err(error) => return refused(error),
         };
         // A group that is led elsewhere by now may hold what was not emptied, and OK would claim it.
         let is_led = |id: &GroupId| groups.iter().any(|group| group.id() == *id);
-        if !first.iter().all(is_led) {
-            return refused(emptied, WireError::LeadershipMoved);
+        if !departed.keys().all(is_led) {
+            return refused(WireError::LeadershipMoved);
+        }
+        let stayed = |group: &Group| departed.get(&group.id()).is_none_or(|departed| *departed == group.departures());
+        // § A slot that was not emptied where it was may be in a group that was emptied without it, or on another node; one that was may
+        // be in a group that is to be emptied.
+        if !emptied.is_empty() && !groups.iter().all(|group| stayed(group)) {
+            return Flush::Unknown;
+        }
+        // § As any write is; see `dispatch.rs`.
+        if groups.iter().any(|group| group.refuses_writes()) {
+            return refused(WireError::DiskFull);
+        }
+        if emptied.is_empty() {
+            departed = groups.iter().map(|group| (group.id(), group.departures())).collect();
+        }
+        let is_left = |group: &&Arc<Group>| departed.contains_key(&group.id()) && !emptied.contains(&group.id());
+        let submitted = groups.iter().filter(is_left).map(|group| empty(group, protocol));
+        for (group, outcome) in join_all(submitted).await {
+            match outcome {
+                // § A slot may have left before the op.
+                Emptied::Now { departures } if departed.get(&group) != Some(&departures) => return Flush::Unknown,
+                Emptied::Now { .. } => drop(emptied.insert(group)),
+                Emptied::Not => (),
+                Emptied::Unknown => return Flush::Unknown,
+            }
+        }
+        if departed.len() == emptied.len() {
+            return Flush::Done;
         }
         if Instant::now() >= give_up {
-            return refused(emptied, WireError::ClusterDown);
+            return if emptied.is_empty() { Flush::Refused(WireError::ClusterDown) } else { Flush::Unknown };
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// What an op that was to empty a group came to.
+enum Emptied {
+    /// `departures`: of slots, until about then.
+    Now {
+        departures: u64,
+    },
+    Not,
+    Unknown,
+}
+
+async fn empty(group: &Group, protocol: Protocol) -> (GroupId, Emptied) {
+    let mut chunk = Chunk::new(protocol);
+    chunk.push_flush();
+    let outcome = match group.submit(chunk).await {
+        // § The empty reply: a slot waited for a move's outcome, and nothing was emptied.
+        ChunkOutcome::Replied { ends, .. } if ends.last() == Some(&0) => Emptied::Not,
+        ChunkOutcome::Replied { .. } => Emptied::Now { departures: group.departures() },
+        ChunkOutcome::Reroute => Emptied::Not,
+        ChunkOutcome::Unknown => Emptied::Unknown,
+    };
+    (group.id(), outcome)
 }
 
 #[cfg(test)]

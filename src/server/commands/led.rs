@@ -33,11 +33,7 @@ pub async fn route_in_time(key_slot: KeySlot, shared: &Shared) -> Result<Option<
 
 /// The groups that this node leads, in the order of their ids. Waits until every group with a replica here has a leader,
 /// within bounds.
-pub async fn led_groups(shared: &Shared) -> Result<Vec<Arc<Group>>, WireError> {
-    led_groups_until(shared, Instant::now() + shared.config.park_time_max()).await
-}
-
-async fn led_groups_until(shared: &Shared, give_up: Instant) -> Result<Vec<Arc<Group>>, WireError> {
+async fn led_groups(shared: &Shared, give_up: Instant) -> Result<Vec<Arc<Group>>, WireError> {
     let replication = &shared.replication;
     let mut led = Vec::new();
     // § By the topology: a replica that is still starting is not among the groups yet, and its keys would be missing. A group without slots, and
@@ -53,6 +49,20 @@ async fn led_groups_until(shared: &Shared, give_up: Instant) -> Result<Vec<Arc<G
     Ok(led)
 }
 
+/// The groups that this node leads, at a moment when no slot of any of them waits for a move's outcome.
+pub async fn settled_groups(shared: &Shared, give_up: Instant) -> Result<Vec<Arc<Group>>, WireError> {
+    loop {
+        let groups = led_groups(shared, give_up).await?;
+        if groups.iter().all(|group| group.slot_version().is_some()) {
+            return Ok(groups);
+        }
+        if Instant::now() >= give_up {
+            return Err(WireError::ClusterDown);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Runs `read` on the groups that this node leads, again while one of them loses its leader, within bounds.
 pub async fn read_all<T, F>(shared: &Shared, read: impl Fn(Vec<Arc<Group>>) -> F) -> Result<T, WireError>
 where
@@ -61,7 +71,7 @@ where
     let give_up = Instant::now() + shared.config.park_time_max();
     loop {
         let mut changes = shared.replication.changes();
-        match read(led_groups_until(shared, give_up).await?).await {
+        match read(led_groups(shared, give_up).await?).await {
             Ok(value) => return Ok(value),
             Err(ReadAllError::Refused(error)) => return Err(error),
             Err(ReadAllError::NoLeader) if Instant::now() >= give_up => return Err(WireError::ClusterDown),

@@ -18,6 +18,10 @@ use crate::simulation::world::{HEAL_MS_MAX, Later, SETTLING_MS, World};
 use crate::slot::{KeySlot, SLOT_COUNT, Slot};
 
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// Empty until the call has ended; then the replies, or `None` of a connection that was closed.
+pub type Answer = Arc<Mutex<Option<Option<BytesMut>>>>;
+
 impl World {
     /// An empty machine is told to join.
     pub fn join(&mut self, node: usize) {
@@ -222,8 +226,8 @@ impl World {
         Err(format!("{} is not done any more", String::from_utf8_lossy(&words.join(&b' '))))
     }
 
-    /// Where the replies will be, if the node is up: `None` in it if it closes the connection.
-    fn send(&mut self, node: usize, words: &[&[u8]]) -> Arc<Mutex<Option<Option<BytesMut>>>> {
+    /// Where the replies will be, if the node is up.
+    pub fn send(&mut self, node: usize, words: &[&[u8]]) -> Answer {
         let answer = Arc::new(Mutex::new(None));
         if let Some(shared) = self.machines[node].shared() {
             let (slot, mut bytes) = (answer.clone(), Vec::new());
