@@ -19,6 +19,8 @@ const WAIT_MS_MAX: u64 = 10_000;
 const STAGED_MS: u64 = 10;
 /// Of 20 moves each.
 const FLUSH_SEEDS: u64 = 5;
+/// Longer than a client waits for an outcome.
+const OUTCOME_MS_MAX: u64 = 5_500;
 
 /// Reads by ReadIndex, so that something may happen between that of one group and that of the next.
 const fn one_node(disturb: fn(&mut World) -> Result<(), String>) -> Scenario {
@@ -273,11 +275,47 @@ fn count_keys(world: &mut World) -> Result<(), String> {
 
 fn get_key(world: &mut World) -> Result<(), String> {
     let leader = isolated_leader(world)?;
-    let owner = |world: &World, key: &str| world.owner(KeySlot::of_key(key.as_bytes()).slot());
-    let key = (0..ROUNDS).map(key_of).find(|key| owner(world, key) == Some(GroupId(1))).unwrap_or_default();
+    let key = keys_of_first(world).next().unwrap_or_default();
     let reply = world.call(leader, &[b"GET", key.as_bytes()], PARK_MS_MAX + PARK_MS_MAX / 10)?;
     if !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-CLUSTERDOWN")) {
         return Err(format!("GET without a majority: {reply:?}"));
+    }
+    Ok(())
+}
+
+fn keys_of_first(world: &World) -> impl Iterator<Item = String> {
+    (0..ROUNDS).map(key_of).filter(|key| world.owner(KeySlot::of_key(key.as_bytes()).slot()) == Some(GroupId(1)))
+}
+
+/// § Rule (e) of `raft/pending.rs`: neither OK nor an error would be true.
+#[test]
+fn a_write_whose_outcome_is_unknown_ends_in_time_with_its_connection_and_is_there_once_or_not_at_all() {
+    for seed in 1..=3 {
+        run(seed, without_majority(write_cut_off)).unwrap();
+    }
+}
+
+fn write_cut_off(world: &mut World) -> Result<(), String> {
+    world.idle_until(WAIT_MS_MAX, |world| world.leader(GroupId(1)).is_some())?;
+    let leader = world.leader(GroupId(1)).unwrap_or(0);
+    let keys: Vec<String> = keys_of_first(world).take(2).collect();
+    let [set, counted] = &keys[..] else { return Err("two keys of the first group are wanted".to_owned()) };
+    world.isolate(leader);
+    // While its lease lasts it has no reason to refuse them.
+    let calls =
+        [world.send(leader, &[b"SET", set.as_bytes(), b"v"]), world.send(leader, &[b"INCR", counted.as_bytes()])];
+    if !world.idle_until(OUTCOME_MS_MAX, |_| calls.iter().all(|call| call.lock().is_some()))? {
+        return Err(format!("a write has no end after {OUTCOME_MS_MAX} ms"));
+    }
+    if let Some(reply) = calls.iter().find_map(|call| call.lock().take().flatten()) {
+        return Err(format!("a write whose outcome is unknown is answered: {reply:?}"));
+    }
+    world.network.mend();
+    let found = [world.read(set)?, world.read(counted)?];
+    for (found, once) in found.iter().zip(["v", "1"]) {
+        if !found.is_empty() && found != once {
+            return Err(format!("a write whose outcome was unknown has left {found}"));
+        }
     }
     Ok(())
 }
