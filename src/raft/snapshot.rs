@@ -412,6 +412,24 @@ mod tests {
         assert_eq!(files, [snapshot.snapshot.path], "no leftovers");
     }
 
+    /// § The kernel reports a failed sync once: a later one that succeeds says nothing of what the first was for.
+    #[tokio::test(start_paused = true)]
+    async fn a_build_fails_with_the_sync_of_its_directory_also_for_want_of_space() {
+        let (whole, failing) = (MemoryDisk::default(), MemoryDisk::default());
+        Replica::on(Arc::new(whole.clone()), "k", 50).snapshot().await;
+        let replica = Replica::on(Arc::new(failing.clone()), "k", 50);
+        // The last operation of the first build: there is no older snapshot to remove.
+        failing.fail_at(whole.operations(), Fault::Error(io::ErrorKind::StorageFull));
+        let built = replica.store.builder(replica.state.clone(), replica.log.clone()).build_snapshot().await;
+        assert_eq!(failing.operations(), whole.operations(), "it was not tried again");
+        assert_eq!(built.expect_err("not durable").kind(), io::ErrorKind::StorageFull);
+        let files = failing.list(&replica.directory.path().join("groups")).expect("lists");
+        assert!(
+            files.iter().any(|path| path.extension().is_some_and(|extension| extension == "kvs")),
+            "renamed before"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_waits_for_its_turn_and_gives_it_back_however_it_ends() {
         let disk = MemoryDisk::default();

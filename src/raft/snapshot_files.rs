@@ -88,19 +88,20 @@ impl SnapshotFiles {
     }
 
     /// Renames a finished and fsynced file into place, unless a newer snapshot is there. A directory that cannot take it for want of space is waited for:
-    /// an error would stop the node.
+    /// an error would stop the node. § That of the directory's sync does, whatever it is: asked again, the kernel may say that all is well.
     pub async fn publish(&self, meta: SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
         loop {
             let (files, meta, temporary) = (self.clone(), meta.clone(), temporary.to_owned());
             // Not on the group's thread, which has others to serve.
-            match blocking(move || files.try_publish(&meta, &temporary)).await.map_err(PublishError::Io)? {
-                Err(PublishError::Io(error)) if is_full(&error) => tokio::time::sleep(FULL_PAUSE).await,
-                published => return published,
+            match blocking(move || files.try_publish(&meta, &temporary)).await.map_err(PublishError::Io)?? {
+                Some(published) => return Ok(published),
+                None => tokio::time::sleep(FULL_PAUSE).await,
             }
         }
     }
 
-    fn try_publish(&self, meta: &SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
+    /// `None`: the directory has no space for it yet, and nothing has happened.
+    fn try_publish(&self, meta: &SnapshotMeta, temporary: &Path) -> Result<Option<GroupSnapshot>, PublishError> {
         let mut current = self.current.lock();
         if let Some((newer, snapshot)) = current.as_ref().filter(|(newer, _)| newer.last_log_id > meta.last_log_id) {
             let _ = self.disk.remove(temporary);
@@ -111,7 +112,12 @@ impl SnapshotFiles {
         }
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.directory.join(format!("snapshot-{index:020}.kvs"));
-        let len = self.move_durably(temporary, &path).map_err(PublishError::Io)?;
+        match self.disk.rename(temporary, &path) {
+            Err(error) if is_full(&error) => return Ok(None),
+            renamed => renamed.map_err(PublishError::Io)?,
+        }
+        let synced = self.disk.sync_directory(&self.directory).and_then(|()| self.disk.open(&path)?.length());
+        let len = synced.map_err(PublishError::Io)?;
         let snapshot = SnapshotFile { path: path.clone(), len };
         if let Some((_, old)) = current.replace((meta.clone(), snapshot.clone()))
             && old.path != path
@@ -119,16 +125,6 @@ impl SnapshotFiles {
             // A leftover costs disk space only, and the next start prefers the newer file.
             let _ = self.disk.remove(&old.path);
         }
-        Ok(GroupSnapshot { meta: meta.clone(), snapshot })
-    }
-
-    fn move_durably(&self, from: &Path, to: &Path) -> io::Result<u64> {
-        match self.disk.rename(from, to) {
-            // It was, the time before.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.disk.open(to).is_ok() => (),
-            renamed => renamed?,
-        }
-        self.disk.sync_directory(&self.directory)?;
-        self.disk.open(to)?.length()
+        Ok(Some(GroupSnapshot { meta: meta.clone(), snapshot }))
     }
 }
