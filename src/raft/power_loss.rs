@@ -1,5 +1,5 @@
-//! A start after which entries that this node acknowledged may be gone: the kernel was restarted while the log was not synced before each
-//! acknowledgement (`appendfsync` everysec or no) and had not been stopped cleanly.
+//! A start after which entries that this node acknowledged may be gone: the log was not synced before each acknowledgement (`appendfsync` everysec or
+//! no), and either the kernel was restarted and the log had not been stopped cleanly, or a sync of it failed (`log/failed_sync.rs`).
 //!
 //! § Such a node must not come back as the replicas it was: a quorum that counted on its copy would be none. It joins anew, with new
 //! replica ids, through a quorum of nodes that are whole; what it had is set aside and brought back by the others. Each group that it has
@@ -40,7 +40,7 @@ pub const LOG_DIRECTORY: &str = "log";
 /// All that a node has.
 const MOVED: [&str; 3] = ["groups", LOG_DIRECTORY, node_file::FILE_NAME];
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
-const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure and waits for the others to take it in; \
+const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure, or by its disk's, and waits for the others to take it in; \
      if they cannot, see `kvorum cluster accept-loss --help`";
 
 /// What is to become of the data.
@@ -119,7 +119,7 @@ async fn wait(
             }
         }
         reporter.note(&format!(
-            "acknowledged writes may be missing here after a power failure; not taken in anew ({}). If the others are up and that stays so, a quorum \
+            "acknowledged writes may be missing here after a power failure or one of the disk; not taken in anew ({}). If the others are up and that stays so, a quorum \
              has lost what is missing or is gone: run `kvorum cluster accept-loss --data-dir {}`, on as few nodes as make a quorum",
             reasons.join("; "),
             directory.display()
@@ -136,8 +136,8 @@ pub fn held(recovered: &Recovered) -> BTreeSet<GroupId> {
 }
 
 fn report_text(recovered: &Recovered) -> String {
-    let mut text = "This machine was restarted while the node ran with appendfsync everysec or no and had not been stopped. Writes \
-        that it acknowledged before may be missing here: about the last second's with everysec, about the last half minute's with no. \
+    let mut text = "This machine was restarted while the node ran with appendfsync everysec or no and had not been stopped, or its disk failed \
+        to sync the log in such a mode. Writes that it acknowledged before may be missing here: about the last second's with everysec, about the last half minute's with no. \
         What is here:"
         .to_owned();
     for ((group, replica), last) in &recovered.replicas {

@@ -133,11 +133,12 @@ impl Machine {
         let options = LogOptions {
             fsync: self.scenario.fsync,
             segment_bytes: SEGMENT_BYTES,
-            accept_loss: std::mem::take(&mut self.accept_loss),
+            accept_loss: self.accept_loss,
             // So little that a follower that was away is fed from the disk.
             memory_bytes: 16 << 10,
         };
         let (log, recovered, writer) = self.log.open(options).map_err(|error| error.to_string())?;
+        self.accept_loss = false;
         if recovered.power_loss_suspected {
             self.forming = Some(Forming::new(self, file, power_loss::held(&recovered)));
             return Ok(());

@@ -215,7 +215,11 @@ impl World {
             }
             match self.scenario.fsync {
                 Fsync::Always => self.lose_power(node),
-                Fsync::EverySec | Fsync::No => self.kill(node),
+                Fsync::EverySec | Fsync::No => {
+                    // It joins anew if the others have everything. Else its operator lets it go on, which loses nothing: only the process has ended.
+                    self.machines[node].accept_loss = !self.can_spare_one();
+                    self.kill(node);
+                }
             }
             self.later(50, 1000, Later::Start(node));
         }

@@ -19,8 +19,9 @@ pub enum LogError {
     #[error("too many files are open: cannot {action} {}: {source}", path.display())]
     Crowded { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "the disk does not keep what is written: cannot sync {}: {source}. Nothing that was acknowledged is lost. Check the disk (dmesg), then \
-         start the node again; if its log is damaged it will say so",
+        "the disk does not keep what is written: cannot sync {}: {source}. With appendfsync always nothing that was acknowledged is lost; with \
+         everysec or no the newest of it may be, and the next start takes that for a power failure. Check the disk (dmesg), then start the \
+         node again; if its log is damaged it will say so",
         path.display()
     )]
     Unsynced { path: PathBuf, source: io::Error },

@@ -13,12 +13,14 @@
 //! | `recover` | reading the segments at start: torn tail or corruption |
 //! | `disk` | the file operations, also of snapshots, which tests replace (`memory_disk`) |
 //! | `node_log` | opening, the handles, closing |
+//! | `failed_sync` | the mark that a sync failed, where it was not waited for |
 //! | `error` | what can go wrong |
 
 mod background_sync;
 mod direct;
 mod disk;
 mod error;
+mod failed_sync;
 mod format;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -17,6 +17,7 @@ use crate::planted::{self, Bug};
 use crate::raft::directory::create_directory;
 use crate::raft::log::disk::{Disk, RealDisk};
 use crate::raft::log::error::LogError;
+use crate::raft::log::failed_sync;
 use crate::raft::log::format::{LogKey, Record, StartMark};
 use crate::raft::log::queue::{Item, Queue};
 use crate::raft::log::recover::{DroppedTail, Replayed, replay};
@@ -72,8 +73,8 @@ pub struct Recovered {
     /// The replicas that have a log here, with its last entry.
     pub replicas: BTreeMap<(GroupId, ReplicaId), Option<LogId>>,
     pub dropped_tail: Option<DroppedTail>,
-    /// § The log was not synced before each acknowledgement, it was not stopped cleanly, and the kernel has been started since: entries
-    /// these replicas acknowledged may be gone. It stays so at every later start until the loss is accepted.
+    /// § The log was not synced before each acknowledgement, and either it was not stopped cleanly and the kernel has been started since, or a
+    /// sync failed: entries these replicas acknowledged may be gone. It stays so at every later start until the loss is accepted.
     pub power_loss_suspected: bool,
 }
 
@@ -138,12 +139,20 @@ impl NodeLog {
         boot_id: Vec<u8>,
         lock: Option<File>,
     ) -> Result<(Self, Recovered, Writer), LogError> {
-        let Replayed { mut tails, end, dropped, start, clean } = replay(&*disk, directory, options.memory_bytes)?;
-        let power_loss_suspected = !options.accept_loss
-            && start.is_some_and(|last| {
-                let same_boot = last.boot_id == boot_id && !boot_id.is_empty();
-                last.loss_suspected || !(last.synced || clean || same_boot)
-            });
+        let failed = |error| LogError::io("look for the mark of a failed sync in", directory, error);
+        let sync_failed = failed_sync::is_marked(&*disk, directory).map_err(failed)?;
+        let replayed = replay(&*disk, directory, options.memory_bytes).inspect_err(|error| {
+            // § What was found may have been in the kernel's memory only, and is not there the next time.
+            if options.fsync != Fsync::Always && matches!(error, LogError::Unsynced { .. }) {
+                failed_sync::mark(&*disk, directory);
+            }
+        });
+        let Replayed { mut tails, end, dropped, start, clean } = replayed?;
+        let cut_short = start.is_some_and(|last| {
+            let same_boot = last.boot_id == boot_id && !boot_id.is_empty();
+            last.loss_suspected || !(last.synced || clean || same_boot)
+        });
+        let power_loss_suspected = !options.accept_loss && (cut_short || sync_failed);
         let recovered = Recovered {
             replicas: tails.iter().map(|(key, tail)| (*key, tail.last())).collect(),
             dropped_tail: dropped,
@@ -157,11 +166,16 @@ impl NodeLog {
         let tails = Arc::new(Mutex::new(tails));
         let synced = options.fsync == Fsync::Always;
         let start = StartMark { synced, loss_suspected: power_loss_suspected, boot_id };
-        let segments = Segments::new(disk, directory, options, start, end)?;
+        let segments = Segments::new(disk.clone(), directory, options, start, end)?;
         let (old_contents, room) = (segments.old_contents(), segments.room());
         let queue = Arc::new(Queue::new());
         let (failed, failure) = watch::channel(None);
         let writer = Writer::new(segments, options.fsync, queue.clone(), tails.clone(), failed, marks)?;
+        // § Now that the log itself says that no loss is suspected.
+        if sync_failed && !power_loss_suspected {
+            let failed = |error| LogError::io("remove the mark of a failed sync from", directory, error);
+            failed_sync::clear(&*disk, directory).map_err(failed)?;
+        }
         let closer = Closer { queue: queue.clone(), thread: Mutex::default(), _lock: lock };
         let log = Self {
             tails,

@@ -333,7 +333,10 @@ impl Replay {
         }
         for segment in &self.replayed.end.segments {
             let synced = disk.open(&segment.path).and_then(|file| file.cut(segment.bytes));
-            synced.map_err(|error| LogError::io("sync", &segment.path, error))?;
+            synced.map_err(|error| match LogError::io("sync", &segment.path, error) {
+                LogError::Io { path, source, .. } => LogError::Unsynced { path, source },
+                error => error,
+            })?;
         }
         disk.sync_directory(directory).map_err(|error| LogError::io("sync", directory, error))?;
         Ok(self.replayed)

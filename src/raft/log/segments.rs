@@ -21,6 +21,7 @@ use crate::raft::log::background_sync::{BackgroundSync, Synced};
 use crate::raft::log::direct::BLOCK_BYTES;
 use crate::raft::log::disk::{Disk, DiskFile};
 use crate::raft::log::error::LogError;
+use crate::raft::log::failed_sync;
 use crate::raft::log::format::{
     BATCH_HEADER_BYTES, BatchHeader, LogKey, Record, Salt, StartMark, put_record, seal, segment_header,
 };
@@ -349,6 +350,18 @@ impl Segments {
         self.durable_lsn = self.lsn;
         self.dirty_since = None;
         Ok(())
+    }
+
+    /// The log ends with this error. § Where what was acknowledged was not synced, a sync that failed is noted for the next start; also one in the background that
+    /// nobody has asked for yet.
+    pub fn note_end(&mut self, error: &LogError) {
+        if self.options.fsync == Fsync::Always {
+            return;
+        }
+        let finished = self.background.as_mut().map_or(Ok(None), BackgroundSync::finish);
+        if finished.is_err() || matches!(error, LogError::Unsynced { .. }) {
+            failed_sync::mark(&*self.disk, &self.directory);
+        }
     }
 
     /// How long the writer may wait for work before `sync_in_turn` has something to do.

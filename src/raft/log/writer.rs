@@ -125,7 +125,11 @@ impl Writer {
     fn end(&mut self, served: Result<(), LogError>) {
         let error = match served {
             Ok(()) => Arc::new(LogError::Closed),
-            Err(error) => self.report(error),
+            Err(error) => {
+                // § Before anybody hears of it, and the process ends.
+                self.segments.note_end(&error);
+                self.report(error)
+            }
         };
         for waiter in self.waiters.drain(..) {
             waiter.complete(Err(error.to_io()));
