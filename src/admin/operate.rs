@@ -120,8 +120,8 @@ pub fn rebalance(members: &Members, dry_run: bool) -> Result<String, String> {
     if plan.paused {
         text.push_str(&format!("{PAUSED}\n"));
     }
-    if dry_run && plan.held_slots > 0 {
-        text.push_str(&format!("{}; this plan is what that does.\n", held(plan.held_slots)));
+    if let Some(held) = held(plan.held_slots, &plan.held_empty).filter(|_| dry_run) {
+        text.push_str(&format!("{held}; this plan is what that does.\n"));
     }
     if dry_run || (plan.steps.is_empty() && !plan.is_under_way()) {
         return Ok(text);
@@ -352,7 +352,7 @@ mod tests {
     fn a_plan_is_a_numbered_list_with_reasons() {
         let step = PlannedStep { what: "a replica moves".to_owned(), why: "it is dark".to_owned() };
         let steps = vec![step.clone(), step];
-        let plan = Plan { paused: false, held_slots: 0, moving_slots: 0, moving_groups: 0, steps };
+        let plan = Plan { paused: false, held_slots: 0, held_empty: vec![], moving_slots: 0, moving_groups: 0, steps };
         assert_eq!(plan_text(&plan).lines().last(), Some("   2. a replica moves, because it is dark"));
         let late = Plan { moving_slots: 7, ..plan.clone() };
         assert_eq!(plan_text(&late).lines().last(), Some("2 step(s) to come; 7 slot(s) are on their way."));

@@ -70,9 +70,9 @@ pub fn table(status: &ClusterStatus) -> String {
         line(format_args!(""));
         line(format_args!("{PAUSED}"));
     }
-    if status.held_slots > 0 {
+    if let Some(held) = held(status.held_slots, &status.held_empty) {
         line(format_args!(""));
-        line(format_args!("{}", held(status.held_slots)));
+        line(format_args!("{held}"));
     }
     text
 }
@@ -80,9 +80,15 @@ pub fn table(status: &ClusterStatus) -> String {
 /// Nothing that is planned, asked for or needed begins.
 pub const PAUSED: &str = "REBALANCING IS PAUSED: no replica is rebuilt, no node is drained, no slot moves by itself, until `kvorum cluster resume-rebalance`";
 
-/// That an operator's moves bind the scheduler, and what ends that.
-pub fn held(slots: usize) -> String {
-    format!("{slots} slot(s) stay where an operator has moved them, until `kvorum cluster rebalance` is run")
+/// That an operator's moves bind the scheduler, and what ends that. `None`: they do not.
+pub fn held(slots: usize, empty: &[u32]) -> Option<String> {
+    let placed = (slots > 0).then(|| format!("{slots} slot(s) stay where an operator has moved them"));
+    let emptied = (!empty.is_empty()).then(|| {
+        let names: Vec<String> = empty.iter().map(u32::to_string).collect();
+        format!("group(s) {} get no slots, since an operator has moved them all away", names.join(", "))
+    });
+    let all: Vec<String> = placed.into_iter().chain(emptied).collect();
+    (!all.is_empty()).then(|| format!("{}, until `kvorum cluster rebalance` is run", all.join("; ")))
 }
 
 fn word(state: NodeState) -> &'static str {
@@ -290,6 +296,7 @@ pub(super) fn example() -> ClusterStatus {
             .map(|slot| MoveStatus { id: slot.into(), slot, from: 1, to: 2, state: MoveProgress::Waiting })
             .collect(),
         held_slots: 7,
+        held_empty: vec![],
         paused: false,
     }
 }
@@ -324,6 +331,14 @@ a move from group 1 is tried again: group 2 has no leader now
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
         };
         assert_eq!(squeezed(&shown), squeezed(expected), "\n{shown}");
+    }
+
+    #[test]
+    fn a_group_that_is_held_empty_is_told_of_also_when_no_slot_is_held() {
+        let status = ClusterStatus { held_slots: 0, held_empty: vec![1, 3], ..example() };
+        let last = "group(s) 1, 3 get no slots, since an operator has moved them all away, until `kvorum cluster rebalance` is run";
+        assert_eq!(table(&status).lines().last(), Some(last));
+        assert_eq!(held(0, &[]), None);
     }
 
     #[test]

@@ -249,10 +249,20 @@ impl Topology {
         self.wished_groups().map_or(0, |wished| wished.saturating_sub(lost + self.groups.len()))
     }
 
-    /// Groups that there are too many: the newest, whose slots go to the others.
+    /// Groups that there are too many: those that have no slots, then the newest, whose slots go to the others.
+    ///
+    /// § One that is being emptied stays the one that leaves: without its last slot it comes before those that have some.
     pub fn leaving_groups(&self) -> BTreeSet<GroupId> {
         let many = self.wished_groups().map_or(0, |wished| self.groups.len().saturating_sub(wished));
-        self.groups.keys().rev().take(many).copied().collect()
+        if many == 0 {
+            return BTreeSet::new();
+        }
+        // What is still on its way to a group would have to leave it again; what is on its way from one, it has.
+        let to = self.moves().filter(|(_, moved)| moved.is_open()).map(|(_, moved)| moved.to);
+        let filled: BTreeSet<GroupId> = self.slots.iter().copied().chain(to).collect();
+        let mut groups: Vec<GroupId> = self.groups.keys().rev().copied().collect();
+        groups.sort_by_key(|group| filled.contains(group));
+        groups.into_iter().take(many).collect()
     }
 
     /// Groups that an operator has moved slots to or from, with the slots that he has put there; until he has them evened out.
@@ -272,6 +282,13 @@ impl Topology {
     /// An operator has moved the last of its slots away, as before the node that leads it is removed.
     pub fn is_emptied_by_hand(&self, group: GroupId) -> bool {
         self.placed_by_hand.contains_key(&group) && !self.slots.contains(&group)
+    }
+
+    /// Those of them that get no slots by themselves; one that is to be dissolved needs none.
+    pub fn groups_held_empty(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let leaving = self.leaving_groups();
+        let is_empty = move |group: &GroupId| self.is_emptied_by_hand(*group) && !leaving.contains(group);
+        self.groups.keys().copied().filter(is_empty)
     }
 
     /// The slot has changed hands.

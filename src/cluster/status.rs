@@ -19,6 +19,9 @@ pub struct ClusterStatus {
     /// Slots that stay where an operator has moved them.
     #[serde(default)]
     pub held_slots: usize,
+    /// Groups that get no slots, since an operator has moved theirs away.
+    #[serde(default)]
+    pub held_empty: Vec<u32>,
     /// Rebalancing is paused by an operator.
     #[serde(default)]
     pub paused: bool,

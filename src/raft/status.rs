@@ -81,6 +81,7 @@ impl Replication {
             groups: groups.collect(),
             moves: topology.moves().map(move_status).collect(),
             held_slots: topology.held_count(),
+            held_empty: topology.groups_held_empty().map(|group| group.0).collect(),
             paused: topology.is_paused(),
         }
     }

@@ -42,6 +42,9 @@ pub struct Plan {
     /// Slots that stay where an operator has placed them until he has them evened out, as the steps do.
     #[serde(default)]
     pub held_slots: usize,
+    /// Groups that get no slots until then, since he has moved theirs away.
+    #[serde(default)]
+    pub held_empty: Vec<u32>,
     /// Slots, and groups with replicas, that are on their way already.
     #[serde(default)]
     pub moving_slots: usize,

@@ -271,6 +271,55 @@ fn a_node_that_joins_gets_a_group_with_its_share_of_slots_and_gives_them_back_wh
     assert_eq!(topology.replicas_on(node(4)).count(), 0);
 }
 
+/// As Redis's tools retire a node: its slots away, then the node.
+#[test]
+fn a_node_that_was_emptied_by_hand_takes_its_group_along_and_what_it_gave_away_stays() {
+    let mut topology = fixture_topology(4, 0, 3);
+    let (first, to) = (topology.next_move(), GroupId(4));
+    let slots: BTreeSet<_> = topology.slots_of(GroupId(1)).collect();
+    assert_eq!(topology.preferred_node(GroupId(1)), Some(node(1)));
+    let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: String::new(), by_hand: true };
+    apply(&mut topology, op);
+    finish(&mut topology);
+    assert!(topology.groups_held_empty().eq([GroupId(1)]));
+    drain(&mut topology, 1, None);
+    assert_eq!(topology.leaving_groups(), [GroupId(1)].into());
+    assert_eq!(topology.groups_held_empty().next(), None, "it is to be dissolved");
+    carry_out(&mut topology);
+    assert!(topology.groups().keys().copied().eq([2, 3, 4].map(GroupId)));
+    assert_eq!(topology.placed_by_hand(), &[(to, slots)].into());
+    assert_eq!(leaders(&topology), [1, 1, 1]);
+    assert_eq!(topology.replicas_on(node(1)).count(), 0);
+}
+
+#[test]
+fn the_group_that_is_to_be_dissolved_is_the_same_until_it_is() {
+    let mut topology = fixture_topology(4, 0, 3);
+    // On its way to group 1, so that group is not empty.
+    let mine: BTreeSet<_> = topology.slots_of(GroupId(1)).collect();
+    for (to, slots) in [(2, mine.clone()), (1, mine.into_iter().take(1).collect())] {
+        let (first, to) = (topology.next_move(), GroupId(to));
+        apply(&mut topology, MetaOp::StartMoves { first, to, slots, why: String::new(), by_hand: true });
+        if to == GroupId(2) {
+            finish(&mut topology);
+        }
+    }
+    drain(&mut topology, 2, None);
+    assert_eq!(topology.leaving_groups(), [GroupId(4)].into());
+    finish(&mut topology);
+    while let Some(op) = next_slots(&topology, &SlotWeights::equal(), &BTreeSet::new()) {
+        apply(&mut topology, op);
+        let ids: Vec<_> = topology.moves().map(|(id, _)| id).collect();
+        for op in ids.iter().map(|id| MetaOp::CommitMove { id: *id }) {
+            apply(&mut topology, op);
+            assert_eq!(topology.leaving_groups(), [GroupId(4)].into());
+        }
+        finish(&mut topology);
+    }
+    assert_eq!(topology.leaving_groups(), [GroupId(4)].into());
+    assert!(!topology.is_in_use(GroupId(4)));
+}
+
 #[test]
 fn a_group_that_lost_its_initializer_before_it_had_a_leader_is_made_anew() {
     let mut topology = fixture_topology(3, 0, 3);

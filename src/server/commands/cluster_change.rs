@@ -205,6 +205,7 @@ async fn plan(replication: &Arc<Replication>) -> Result<Vec<u8>, String> {
         rebalance::Plan {
             paused: topology.is_paused(),
             held_slots: topology.held_count(),
+            held_empty: topology.groups_held_empty().map(|group| group.0).collect(),
             moving_slots: topology.moves().count(),
             moving_groups: situation.busy_groups(),
             steps: rebalance::whole_plan(&situation, &weights),
