@@ -144,6 +144,11 @@ impl Situation<'_> {
         self.topology.is_given_up(node)
     }
 
+    /// A copy that has not arrived there will not for long.
+    fn is_barred(&self, node: NodeId) -> bool {
+        self.is_lost(node) || self.full.contains(&node)
+    }
+
     fn fit_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.topology.nodes().keys().copied().filter(|node| self.is_fit(*node))
     }
@@ -219,7 +224,7 @@ impl Situation<'_> {
         })
     }
 
-    /// A replica moves to a node that will not have it: lost, or to leave. If the one that was to go still votes, on a node that is there, it
+    /// A replica moves to a node that will not have it: lost, without space, or to leave. If the one that was to go still votes, on a node that is there, it
     /// stays: nothing has to be copied, and there may be no other node.
     fn take_back(&self) -> Option<MetaOp> {
         let moving = self.topology.groups().iter().filter(|(group, _)| self.moving.contains(group));
@@ -236,15 +241,19 @@ impl Situation<'_> {
         let leaves = |home: NodeId| self.topology.draining(home).is_some();
         let waited_for = info.replicas.iter().filter(|(replica, _)| !voters.contains(replica));
         let (instead, to) =
-            waited_for.map(|(replica, to)| (*replica, *to)).find(|(_, to)| self.is_lost(*to) || leaves(*to))?;
+            waited_for.map(|(replica, to)| (*replica, *to)).find(|(_, to)| self.is_barred(*to) || leaves(*to))?;
         let voting = info.departing.iter().filter(|(replica, _)| voters.contains(replica));
         let there = voting.filter(|(_, home)| !self.absent.contains(home));
         let (replica, home) = there.map(|(replica, home)| (*replica, *home)).min_by_key(|(_, home)| leaves(*home))?;
-        // One that leaves stays only where the group would wait for a lost node otherwise.
-        if leaves(home) && (!self.is_lost(to) || self.new_home(info, Some(to)).is_some()) {
+        // One that leaves stays only where the group would wait for one that is lost or full otherwise.
+        if leaves(home) && (!self.is_barred(to) || self.new_home(info, Some(to)).is_some()) {
             return None;
         }
-        let what = if self.is_lost(to) { "has been away for too long" } else { "is to leave" };
+        let what = match (self.is_lost(to), self.is_barred(to)) {
+            (true, _) => "has been away for too long",
+            (false, true) => "has no space for it",
+            (false, false) => "is to leave",
+        };
         Some((replica, instead, format!("{} {what}, and {} has the data", self.name(to), self.name(home))))
     }
 
@@ -260,12 +269,13 @@ impl Situation<'_> {
         })
     }
 
-    /// Groups of which members are being changed, but for those that only wait for nodes that are lost: they may do so for long, and hold nobody up.
+    /// Groups of which members are being changed, but for those that only wait for nodes that are lost or full: they may do so for long, and hold
+    /// nobody up.
     pub fn busy_groups(&self) -> usize {
         let waits = |group: &GroupId| {
             let Some((info, voters)) = self.topology.group(*group).zip(self.voters.get(group)) else { return false };
             let mut awaited = info.replicas.iter().filter(|(replica, _)| !voters.contains(replica)).peekable();
-            !voters.is_empty() && awaited.peek().is_some() && awaited.all(|(_, home)| self.is_lost(*home))
+            !voters.is_empty() && awaited.peek().is_some() && awaited.all(|(_, home)| self.is_barred(*home))
         };
         self.moving.iter().filter(|group| !waits(group)).count()
     }
@@ -274,24 +284,27 @@ impl Situation<'_> {
         self.busy_groups() > 0
     }
 
-    /// Replicas on nodes that have been away for too long, also those that were only just to move there.
+    /// Replicas on nodes that have been away for too long, also those that were only just to move there, or to a node without space for them.
     fn rebuild(&self) -> Option<MetaOp> {
-        let begun = |(group, info): &(&GroupId, &GroupInfo)| {
-            self.moving.contains(group) && info.replicas.values().any(|home| self.is_lost(*home))
-        };
         let groups = self.topology.groups();
-        // One group at a time, but the one that is moving must not wait for a node that is lost.
-        let of_moving = groups.iter().filter(begun);
+        // One group at a time, but the one that is moving must not wait for a node that will not have it.
+        let of_moving = groups.iter().filter(|(group, _)| self.moving.contains(group));
         let of_settled = groups.iter().filter(|(group, _)| !self.is_busy() && self.settled.contains(group));
         of_moving.chain(of_settled).find_map(|(group, info)| {
-            let (replica, home) = info.replicas.iter().find(|(_, home)| self.is_lost(**home))?;
+            let voters = self.voters.get(group).filter(|voters| !voters.is_empty() && self.moving.contains(group));
+            let awaited = |replica: &ReplicaId| voters.is_some_and(|voters| !voters.contains(replica));
+            let is_stuck = |(replica, home): &(&ReplicaId, &NodeId)| {
+                self.is_lost(**home) || awaited(replica) && self.is_barred(**home)
+            };
+            let (replica, home) = info.replicas.iter().find(is_stuck)?;
             let new = self.new_home(info, Some(*home))?;
-            let why = match self.topology.draining(*home) {
-                Some(Draining { successor: Some(new) }) => {
+            let why = match (self.is_lost(*home), self.topology.draining(*home)) {
+                (false, _) => format!("{} has no space for it", self.name(*home)),
+                (true, Some(Draining { successor: Some(new) })) => {
                     format!("{} is to be replaced by {}", self.name(*home), self.name(new))
                 }
-                Some(Draining { successor: None }) => format!("{} leaves the cluster", self.name(*home)),
-                None => format!("{} has been away for too long", self.name(*home)),
+                (true, Some(Draining { successor: None })) => format!("{} leaves the cluster", self.name(*home)),
+                (true, None) => format!("{} has been away for too long", self.name(*home)),
             };
             Some(self.place(*group, Some(*replica), Some(new), why))
         })

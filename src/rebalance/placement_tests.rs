@@ -233,6 +233,68 @@ fn a_group_that_waits_for_a_lost_node_holds_nobody_up() {
     assert_ne!(group, waiting);
 }
 
+/// A group of four whose replica was to move from node 4 to node 1, and the voters it has.
+fn waiting_group(topology: &mut Topology) -> (GroupId, BTreeMap<GroupId, BTreeSet<ReplicaId>>) {
+    let (waiting, info) = (topology.groups().iter())
+        .find(|(_, info)| !info.homes().any(|home| home == node(1)))
+        .map(|(group, info)| (*group, info.clone()))
+        .expect("three of four have a group");
+    let remove = info.replicas.iter().find(|(_, home)| **home == node(4)).map(|(id, _)| *id);
+    let (epoch, why) = (topology.epoch(), String::new());
+    apply(topology, MetaOp::Place { epoch, group: waiting, remove, add: Some(node(1)), why });
+    (waiting, [(waiting, info.replicas.into_keys().collect())].into())
+}
+
+fn while_waiting<'a>(
+    topology: &'a Topology,
+    voters: &BTreeMap<GroupId, BTreeSet<ReplicaId>>,
+    full: &[u8],
+) -> Situation<'a> {
+    let mut now = at_rest(topology);
+    now.moving = voters.keys().copied().collect();
+    now.settled.retain(|group| !voters.contains_key(group));
+    Situation { voters: voters.clone(), full: full.iter().copied().map(node).collect(), ..now }
+}
+
+#[test]
+fn a_group_that_waits_for_a_full_node_holds_nobody_up() {
+    let mut topology = fixture_topology(4, 4, 3);
+    let (waiting, voters) = waiting_group(&mut topology);
+    give_up(&mut topology, 4);
+    while let Some(op @ MetaOp::Prefer { .. }) = next_placement(&while_waiting(&topology, &voters, &[1])) {
+        apply(&mut topology, op);
+    }
+    assert!(while_waiting(&topology, &voters, &[]).is_busy(), "it is on its way");
+    assert_eq!(next_placement(&while_waiting(&topology, &voters, &[])), None);
+    let op = next_placement(&while_waiting(&topology, &voters, &[1]));
+    let Some(MetaOp::Place { group, .. }) = op else { panic!("others wait as well: {op:?}") };
+    assert_ne!(group, waiting);
+}
+
+#[test]
+fn a_replica_whose_new_home_is_full_stays_where_it_was_or_goes_elsewhere() {
+    let mut topology = fixture_topology(4, 4, 3);
+    let (waiting, voters) = waiting_group(&mut topology);
+    let op = next_placement(&while_waiting(&topology, &voters, &[1]));
+    let Some(op @ MetaOp::Keep { group, .. }) = op else { panic!("it waits for space: {op:?}") };
+    assert_eq!(group, waiting);
+    apply(&mut topology, op);
+    let info = topology.group(waiting).unwrap();
+    assert!(info.replicas.keys().eq(&voters[&waiting]), "{info:?}");
+    // The one that was to go leaves the cluster, and another node has space.
+    let mut topology = fixture_topology(4, 4, 3);
+    let (waiting, voters) = waiting_group(&mut topology);
+    join(&mut topology, 5);
+    drain(&mut topology, 4, None);
+    let leads_away = |topology: &Topology| next_placement(&while_waiting(topology, &voters, &[1]));
+    while let Some(op @ MetaOp::Prefer { .. }) = leads_away(&topology) {
+        apply(&mut topology, op);
+    }
+    let op = leads_away(&topology);
+    let Some(MetaOp::Place { group, remove: Some(_), add, ref why, .. }) = op else { panic!("it waits: {op:?}") };
+    assert_eq!((group, add, why.as_str()), (waiting, Some(node(5)), "127.0.0.1:7001 has no space for it"));
+}
+
 #[test]
 fn no_group_is_made_for_a_node_that_is_given_up_nor_with_too_few_replicas() {
     let mut topology = fixture_topology(3, 0, 3);
