@@ -53,6 +53,8 @@ pub enum DiskSpace {
     Low,
     /// The log gets no more.
     Ended,
+    /// As much as it should have, but a replica that it is to get does not fit. It leads and writes as others do.
+    Tight,
 }
 
 /// What a node tells its peers, at every change and now and then.

@@ -69,7 +69,7 @@ pub enum NodeState {
     Up,
     /// No connection to it stands.
     Down,
-    /// Connected, and its disk is full, or nearly so.
+    /// Connected, and its disk is full, or nearly so, or has no space for a replica that it is to get.
     Full,
     /// Known to the cluster but not yet a member of the meta group.
     Joining,

@@ -73,8 +73,9 @@ impl Replication {
         reachable: &BTreeSet<NodeId>,
     ) -> Result<(), String> {
         let trouble = |other: NodeId| {
-            let short = if other == self.node() { self.space().is_short() } else { self.space().is_short_at(other) };
-            match (reachable.contains(&other), topology.is_given_up(other), short) {
+            let own = other == self.node();
+            let full = if own { self.space().is_crammed() } else { self.space().is_crammed_at(other) };
+            match (reachable.contains(&other), topology.is_given_up(other), full) {
                 (false, ..) => Some("is not connected"),
                 (true, true, _) => Some("has only just come back"),
                 (true, false, true) => Some("has no disk space left"),

@@ -77,8 +77,8 @@ pub use space::{Space, watch_space};
 pub use status::LedGroup;
 pub use succession::Heir;
 pub use transport::{
-    ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal, Tcp,
-    Transport, TransportConfig, Wire,
+    ASK_BYTES_MAX, AskReply, CallError, GroupNetwork, PeerNetwork, PeerState, RaftPort, Receiver, Refusal,
+    SnapshotPlace, Tcp, Transport, TransportConfig, Wire,
 };
 #[cfg(test)]
 pub use transport::{Copied, Listener, Stream, WrittenFrames};

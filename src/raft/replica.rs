@@ -33,7 +33,7 @@ use crate::raft::succession::Leaderships;
 use crate::raft::types::Member;
 use crate::raft::upkeep::{FoundingSlots, Upkeep};
 use crate::raft::walls::Walls;
-use crate::raft::{GroupLog, NodeLog, SnapshotTurns, Transport};
+use crate::raft::{GroupLog, NodeLog, SnapshotPlace, SnapshotTurns, Transport};
 
 const TRANSFERS_MAX: usize = 8;
 
@@ -120,6 +120,10 @@ impl ReplicaSeed {
         replica_directory(&self.data_directory, group, replica)
     }
 
+    fn place(&self, directory: PathBuf) -> SnapshotPlace {
+        SnapshotPlace { disk: self.disk.clone(), directory, space: self.space.clone() }
+    }
+
     /// § A restarted voter reloads its vote with a zero lease: it could vote at once and break a lease that still runs. With any
     /// non-empty vote it takes no part until 1.2 election timeouts after process start.
     async fn wait_out_lost_leases(&self, has_voted: bool) {
@@ -171,7 +175,7 @@ impl Replica {
         {
             // Its requests are served on the runtime it lives on.
             let _on_runtime = runtime.enter();
-            seed.transport.register(group, replica, raft.clone(), received);
+            seed.transport.register(group, replica, raft.clone(), seed.place(received));
         }
         initialize(&raft, replica, &founding).await?;
         Ok(Self::run(seed, runtime, state, raft, log, acks, floor))
@@ -351,7 +355,7 @@ impl MetaReplica {
         {
             // Its requests are served on the runtime it lives on.
             let _on_runtime = runtime.enter();
-            seed.transport.register(group, replica, raft.clone(), received);
+            seed.transport.register(group, replica, raft.clone(), seed.place(received));
         }
         if let Some(founding) = founding {
             initialize(&raft, replica, &founding).await?;

@@ -1,7 +1,8 @@
 //! Space on the disks: which nodes are short of it, and what that means for a group.
 //!
 //! A node is short when its disk has less free space than `disk-free-min`, or when its log got no more (`log/segments.rs`). It says so with
-//! its hints. It hands its leaderships over to nodes that are not (`rebalance/driver.rs`) and follows as long as its log can take entries.
+//! its hints, and so does one that has no space for a snapshot that it is sent: such a one is *tight*, gets no further replicas, and leads and
+//! writes as before. A short one hands its leaderships over to nodes that are not (`rebalance/driver.rs`) and follows as long as its log can take entries.
 //! A leader refuses its clients' writes when a majority of the voters is short: what they have left is for what must be written.
 //! § It does so too, before anything is proposed, when those that can still write are no majority: what it took could not be committed, and
 //! nobody could be told what became of it. Reads, votes and heartbeats go on, and all of it ends with the shortage.
@@ -14,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::cluster::{DiskSpace, NodeId, ReplicaId};
+use crate::cluster::{DiskSpace, GroupId, NodeId, ReplicaId};
 use crate::metrics::NodeMetrics;
 use crate::raft::blocking::blocking;
 use crate::raft::log::{Disk, RealDisk, Room, is_crowded};
@@ -25,19 +27,38 @@ use crate::raft::types::StoredMembership;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What a snapshot that found no space needs more than it got, at least, before it is written again.
 const RETRY_BYTES_MIN: u64 = 4 << 20;
+/// A snapshot that did not fit is sent again twice a second.
+const REFUSAL_SAID_INTERVAL: Duration = Duration::from_secs(60);
+/// One that is not sent any more is looked for elsewhere; after this long a smaller one may be tried.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub struct Space {
     room: Arc<Room>,
     /// The disk has less free space than it should have.
     low: AtomicBool,
+    /// Snapshots that did not fit.
+    refused: Mutex<BTreeMap<GroupId, Refused>>,
     /// Peers that are connected.
     peers: Mutex<BTreeMap<NodeId, DiskSpace>>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    bytes: u64,
+    at: Instant,
+    said: Instant,
+}
+
+impl Refused {
+    fn holds(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < REFUSAL_HOLDS
+    }
+}
+
 impl Space {
     pub fn new(room: Arc<Room>) -> Self {
-        Self { room, low: AtomicBool::new(false), peers: Mutex::default() }
+        Self { room, low: AtomicBool::new(false), refused: Mutex::default(), peers: Mutex::default() }
     }
 
     pub fn room(&self) -> Arc<Room> {
@@ -46,15 +67,38 @@ impl Space {
 
     /// On this node's disk.
     pub fn own(&self) -> DiskSpace {
+        let now = Instant::now();
         match (self.room.has_ended(), self.low.load(Ordering::Acquire)) {
             (true, _) => DiskSpace::Ended,
             (false, true) => DiskSpace::Low,
+            (false, false) if self.refused.lock().values().any(|refused| refused.holds(now)) => DiskSpace::Tight,
             (false, false) => DiskSpace::Enough,
         }
     }
 
+    /// What is written here may find no space.
     pub fn is_short(&self) -> bool {
+        is_short(self.own())
+    }
+
+    /// Short, or tight: it is to get no replicas.
+    pub fn is_crammed(&self) -> bool {
         self.own() != DiskSpace::Enough
+    }
+
+    /// A snapshot of the group, `bytes` long, does not fit into what the disk has. True if that is to be said now.
+    pub fn refuse_snapshot(&self, group: GroupId, bytes: u64, now: Instant) -> bool {
+        let mut refused = self.refused.lock();
+        let said = refused.get(&group).map(|refused| refused.said);
+        let says = said.is_none_or(|said| now.saturating_duration_since(said) >= REFUSAL_SAID_INTERVAL);
+        let said = said.filter(|_| !says).unwrap_or(now);
+        refused.insert(group, Refused { bytes, at: now, said });
+        says
+    }
+
+    /// One of the group's begins to be received.
+    pub fn take_snapshot(&self, group: GroupId) {
+        self.refused.lock().remove(&group);
     }
 
     pub fn learn(&self, peer: NodeId, space: DiskSpace) {
@@ -66,12 +110,17 @@ impl Space {
         self.peers.lock().remove(&peer);
     }
 
-    /// Whether the peer has said that it has space.
+    /// Whether the peer has said that it has space to write.
     pub fn is_at(&self, peer: NodeId) -> bool {
-        self.peers.lock().get(&peer) == Some(&DiskSpace::Enough)
+        self.peers.lock().get(&peer).is_some_and(|space| !is_short(*space))
     }
 
     pub fn is_short_at(&self, peer: NodeId) -> bool {
+        self.peers.lock().get(&peer).is_some_and(|space| is_short(*space))
+    }
+
+    /// See `is_crammed`.
+    pub fn is_crammed_at(&self, peer: NodeId) -> bool {
         self.peers.lock().get(&peer).is_some_and(|space| *space != DiskSpace::Enough)
     }
 
@@ -111,6 +160,15 @@ impl Space {
     fn take_note(&self, free: u64, least: u64) {
         let enough = if self.low.load(Ordering::Acquire) { least.saturating_add(least / 4) } else { least };
         self.low.store(free < enough, Ordering::Release);
+        let now = Instant::now();
+        self.refused.lock().retain(|_, refused| refused.bytes > free && refused.holds(now));
+    }
+}
+
+fn is_short(space: DiskSpace) -> bool {
+    match space {
+        DiskSpace::Low | DiskSpace::Ended => true,
+        DiskSpace::Enough | DiskSpace::Tight => false,
     }
 }
 
@@ -141,7 +199,7 @@ pub async fn watch_space(space: Arc<Space>, directory: PathBuf, least: u64) {
                 tracing::info!(%directory, free, "the disk has space again");
             }
         }
-        gauge.set(f64::from(u8::from(short)));
+        gauge.set(f64::from(u8::from(space.is_crammed())));
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
@@ -177,7 +235,7 @@ pub async fn wait_for_more(files: &SnapshotFiles, path: &Path, wanted: impl Fn()
 
 #[cfg(test)]
 mod tests {
-    use super::DiskSpace::{Ended, Enough, Low};
+    use super::DiskSpace::{Ended, Enough, Low, Tight};
     use super::*;
     use crate::raft::types::tests::membership;
 
@@ -215,6 +273,43 @@ mod tests {
         assert!(space.is_short(), "not enough more");
         space.take_note(125, 100);
         assert!(!space.is_short());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_without_space_for_a_snapshot_is_tight_until_it_has_it_or_nobody_sends_it_any_more() {
+        let space = Space::new(Arc::default());
+        let refuse = |group, bytes| space.refuse_snapshot(GroupId(group), bytes, Instant::now());
+        assert!(refuse(1, 500) && !refuse(1, 500) && refuse(2, 400), "said once for each group");
+        assert_eq!((space.own(), space.is_crammed(), space.is_short()), (Tight, true, false));
+        assert_eq!(space.of_group(OWN, &membership(&[&[1]])), Enough, "what is written finds a place");
+        tokio::time::advance(REFUSAL_SAID_INTERVAL - Duration::from_millis(1)).await;
+        assert!(!refuse(1, 500));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(refuse(1, 500) && !refuse(1, 500));
+        space.take_note(400, 100);
+        assert_eq!(space.own(), Tight, "the other fits");
+        space.take_note(500, 100);
+        assert_eq!(space.own(), Enough);
+        refuse(1, 600);
+        space.take_snapshot(GroupId(1));
+        assert_eq!(space.own(), Enough, "there is space after all");
+        refuse(1, 600);
+        space.take_note(99, 100);
+        assert_eq!(space.own(), Low);
+        space.take_note(125, 100);
+        assert_eq!(space.own(), Tight);
+        tokio::time::advance(REFUSAL_HOLDS).await;
+        assert_eq!(space.own(), Enough);
+    }
+
+    #[test]
+    fn a_peer_that_is_tight_writes_and_leads_and_gets_no_replicas() {
+        let space = Space::new(Arc::default());
+        [2, 3].into_iter().for_each(|peer| space.learn(node(peer), Tight));
+        assert_eq!(space.of_group(OWN, &membership(&[&[1, 2, 3]])), Enough);
+        assert!(space.is_at(node(2)) && !space.is_short_at(node(2)) && space.is_crammed_at(node(2)));
+        space.learn(node(2), Low);
+        assert!(!space.is_at(node(2)) && space.is_crammed_at(node(2)));
     }
 
     #[test]

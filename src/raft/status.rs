@@ -130,7 +130,7 @@ impl Replication {
         };
         let state = |node: NodeId| {
             let own = node == self.node();
-            let full = if own { self.space().is_short() } else { self.space().is_short_at(node) };
+            let full = if own { self.space().is_crammed() } else { self.space().is_crammed_at(node) };
             match (own || connected.contains(&node), full) {
                 (false, _) if topology.is_given_up(node) => NodeState::Lost,
                 (false, _) => NodeState::Down,

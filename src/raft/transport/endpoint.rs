@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -229,29 +228,17 @@ impl Transport {
 
     /// Lets a replica take part: from now on frames that name exactly this id reach it. Call it on the runtime the replica
     /// lives on, once it may vote (§ a restarted voter stays silent for a while). Received snapshots are written to
-    /// `snapshot_directory`, which must exist and be on the file system they are renamed on.
-    pub fn register<SM>(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-        raft: Raft<TypeConfig, SM>,
-        snapshot_directory: PathBuf,
-    ) where
+    /// the directory of `snapshots`, which must exist and be on the file system they are renamed on.
+    pub fn register<SM>(&self, group: GroupId, replica: ReplicaId, raft: Raft<TypeConfig, SM>, snapshots: SnapshotPlace)
+    where
         SM: RaftStateMachine<TypeConfig, SnapshotData = SnapshotFile>,
     {
-        self.register_port(group, replica, Arc::new(raft), snapshot_directory);
+        self.register_port(group, replica, Arc::new(raft), snapshots);
     }
 
     /// The same for anything that answers like a replica.
-    pub fn register_port(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-        port: Arc<dyn RaftPort>,
-        snapshot_directory: PathBuf,
-    ) {
-        let place = SnapshotPlace { disk: Arc::clone(&self.shared.disk), directory: snapshot_directory };
-        self.shared.registry.register(group, replica, port, place);
+    pub fn register_port(&self, group: GroupId, replica: ReplicaId, port: Arc<dyn RaftPort>, snapshots: SnapshotPlace) {
+        self.shared.registry.register(group, replica, port, snapshots);
     }
 
     pub fn deregister(&self, group: GroupId, replica: ReplicaId) {

@@ -47,7 +47,7 @@ pub use endpoint::{ASK_BYTES_MAX, PeerState, Transport, TransportConfig};
 pub use errors::{CallError, Refusal};
 pub use inbound::{AskReply, Receiver};
 pub use network::{GroupNetwork, PeerNetwork};
-pub use registry::RaftPort;
+pub use registry::{RaftPort, SnapshotPlace};
 #[cfg(test)]
 pub use wire::{Listener, Stream};
 pub use wire::{Tcp, Wire};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::codec::{self, SnapshotBegin, SnapshotChunk, SnapshotEnd};
 use super::errors::Refusal;
@@ -50,7 +51,7 @@ impl Transfer {
         let path = registered.snapshots.directory.join(name);
         let path = RemoveOnDrop(registered.snapshots.disk.clone(), path);
         tasks.spawn_on(&runtime, async move {
-            let incoming = Incoming { registered, begin, steps, link, path };
+            let incoming = Incoming { registered, begin, steps, link, path, free: None };
             incoming.run(request).await;
         });
         Self { id, steps: sender }
@@ -84,16 +85,19 @@ struct Incoming {
     steps: mpsc::Receiver<Step>,
     link: Arc<Link>,
     path: RemoveOnDrop,
+    /// Space that the disk had at the beginning, as far as it is known.
+    free: Option<u64>,
 }
 
 impl Incoming {
     async fn run(mut self, request: u64) {
         // Not begun: it would take what space there is, to be given up, again and again.
         let (disk, directory) = (self.path.0.clone(), self.registered.snapshots.directory.clone());
-        let free = blocking(move || disk.free_bytes(&directory)).await.flatten();
-        if free.is_ok_and(|free| free < self.begin.len) {
+        self.free = blocking(move || disk.free_bytes(&directory)).await.flatten().ok();
+        if self.free.is_some_and(|free| free < self.begin.len) {
             return self.fail(request, None, Refusal::NoSpace);
         }
+        self.registered.snapshots.space.take_snapshot(self.registered.group);
         let (disk, path) = (self.path.0.clone(), self.path.1.clone());
         let file = match blocking(move || disk.create(&path)).await.flatten() {
             Ok(file) => file,
@@ -152,9 +156,15 @@ impl Incoming {
     fn fail(&self, request: u64, error: Option<&std::io::Error>, refusal: Refusal) {
         let path = &self.path.1;
         let refusal = if error.is_some_and(is_full) { Refusal::NoSpace } else { refusal };
-        // The sender tries again twice a second, for as long as the disk is full, which has been said.
+        let (group, len) = (self.registered.group, self.begin.len);
         if refusal != Refusal::NoSpace {
-            tracing::warn!(group = %self.registered.group, path = %path.display(), ?error, %refusal, "a snapshot could not be received");
+            tracing::warn!(%group, path = %path.display(), ?error, %refusal, "a snapshot could not be received");
+        } else if self.registered.snapshots.space.refuse_snapshot(group, len, Instant::now()) {
+            let free = self.free;
+            tracing::warn!(
+                %group, path = %path.display(), len, free,
+                "a snapshot does not fit the disk: the group has no replica here until there is room for it, or another node takes it"
+            );
         }
         self.link.refuse(request, refusal);
     }

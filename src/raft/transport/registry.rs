@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::codec::{AppendRequest, AppendResult};
 use crate::cluster::{GroupId, ReplicaId};
 use crate::raft::log::Disk;
+use crate::raft::space::Space;
 use crate::raft::{SnapshotFile, SnapshotMeta, TypeConfig, Vote};
 
 /// What the transport asks of a Raft instance, whatever its state machine is.
@@ -87,6 +88,8 @@ where
 pub struct SnapshotPlace {
     pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
+    /// Is told of those that do not fit.
+    pub space: Arc<Space>,
 }
 
 /// A replica that takes part.

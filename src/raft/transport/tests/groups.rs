@@ -38,7 +38,7 @@ async fn replica(node: &Node, id: u64) -> Replica {
     let network = node.transport.network(GROUP, Arc::default(), watch::channel(0).1);
     let config = Arc::new(config.validate().unwrap());
     let raft = Raft::new(id, config, network, MemoryLog::default(), machine.clone()).await.unwrap();
-    node.transport.register(GROUP, ReplicaId(id), raft.clone(), directory.path().to_owned());
+    node.transport.register(GROUP, ReplicaId(id), raft.clone(), place(directory.path()));
     Replica { id, raft, machine, directory }
 }
 

@@ -36,7 +36,7 @@ struct FakeReplica {
 impl FakeReplica {
     fn register(node: &Node) -> Self {
         let fake = Self { calls: Arc::default(), gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) };
-        node.transport.register_port(GROUP, REPLICA, Arc::new(fake.clone()), std::env::temp_dir());
+        node.transport.register_port(GROUP, REPLICA, Arc::new(fake.clone()), place(&std::env::temp_dir()));
         fake
     }
 
@@ -434,7 +434,7 @@ async fn a_damaged_or_broken_off_snapshot_is_not_installed_and_leaves_no_file() 
     let nodes = connected_nodes(2).await;
     let directory = tempfile::tempdir().unwrap();
     let fake = FakeReplica { calls: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
-    nodes[1].transport.register_port(GROUP, REPLICA, Arc::new(fake.clone()), directory.path().to_owned());
+    nodes[1].transport.register_port(GROUP, REPLICA, Arc::new(fake.clone()), place(directory.path()));
     let network = client(&nodes[0], &nodes[1], REPLICA.0).await;
     let call = |kind, body| {
         let reply = network.request(kind, body).unwrap();
@@ -464,6 +464,26 @@ async fn a_damaged_or_broken_off_snapshot_is_not_installed_and_leaves_no_file() 
     nodes[0].transport.shutdown().await;
     until("no file is left", || files() == 0).await;
     assert_eq!(fake.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_does_not_fit_is_refused_and_the_node_is_full_until_one_does() {
+    let nodes = connected_nodes(2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let fake = FakeReplica { calls: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
+    let snapshots = place(directory.path());
+    let space = snapshots.space.clone();
+    nodes[1].transport.register_port(GROUP, REPLICA, Arc::new(fake), snapshots);
+    let network = client(&nodes[0], &nodes[1], REPLICA.0).await;
+    let begin = |transfer, len| {
+        let begin = SnapshotBegin { transfer, len, vote: vote(), meta: SnapshotMeta::default() };
+        network.request(Kind::SnapshotBegin, begin.encode().into()).unwrap()
+    };
+    assert!(!space.is_crammed());
+    assert_eq!(begin(1, u64::MAX).await.unwrap_err(), CallError::Refused(Refusal::NoSpace));
+    assert!(space.is_crammed() && !space.is_short());
+    begin(2, 4).await.unwrap();
+    assert!(!space.is_crammed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

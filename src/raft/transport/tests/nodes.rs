@@ -1,5 +1,6 @@
 //! Nodes with a transport and nothing behind it, for the tests of this folder.
 
+use std::path::Path;
 pub(super) use std::sync::Arc;
 pub(super) use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ pub(super) use parking_lot::Mutex;
 pub(super) use crate::cluster::{ClusterId, NodeId};
 use crate::config::{Config, ConfigTable};
 use crate::keyspace::HashSecret;
-use crate::raft::RealDisk;
 pub(super) use crate::raft::transport::{AskReply, Receiver, Transport, TransportConfig};
+use crate::raft::{RealDisk, SnapshotPlace, Space};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -67,6 +68,11 @@ pub(super) fn config(number: u8) -> TransportConfig {
         silent_max: Duration::from_secs(5),
         disk: Arc::new(RealDisk),
     }
+}
+
+pub(super) fn place(directory: &Path) -> SnapshotPlace {
+    let space = Arc::new(Space::new(Arc::default()));
+    SnapshotPlace { disk: Arc::new(RealDisk), directory: directory.to_owned(), space }
 }
 
 pub(super) fn start_with(config: TransportConfig, seen: Seen) -> Node {
