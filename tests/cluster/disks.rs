@@ -1,5 +1,6 @@
 //! Small disks that tests fill.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,6 +27,11 @@ impl Disk {
         let mut file = std::fs::File::create(self.place.join(BALLAST)).expect("a file of no length");
         let full = std::io::copy(&mut std::io::repeat(b'.'), &mut file).expect_err("no disk is endless");
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    pub fn fill_with(&self, bytes: u64) {
+        let mut file = std::fs::File::create(self.place.join(BALLAST)).expect("a file of no length");
+        std::io::copy(&mut std::io::repeat(b'.').take(bytes), &mut file).expect("there is room");
     }
 
     pub fn free(&self) {

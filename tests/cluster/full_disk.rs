@@ -162,6 +162,37 @@ fn with_every_disk_full_reads_go_on_and_writes_are_refused_until_there_is_space(
     assert!(!cluster.nodes.iter_mut().any(Node::has_ended), "nothing was restarted");
 }
 
+#[test]
+fn a_replica_that_does_not_fit_its_new_disk_stays_where_it_was_until_it_does() {
+    let flags = [FLAGS, &["--disk-free-min", "1mb", "--groups", "1"]].concat();
+    let mut cluster = Cluster::start(3, &flags);
+    let (member, leaving) = (cluster.nodes[0].address().to_string(), cluster.nodes[2].address().to_string());
+    let added = cluster.add(&[&flags[..], &["--join", &member]].concat());
+    let Some(disk) = Disk::mount(&cluster.nodes[added].directory, "120m") else {
+        println!("skipped: mounting is not allowed here");
+        return;
+    };
+    disk.fill_with(95 << 20);
+    let mut client = cluster.client();
+    for key in 0..80 {
+        let value = "x".repeat(500_000);
+        assert_eq!(client.call(&["SET", &format!("key:{key}"), &value]).expect("answers").text(), "OK");
+    }
+    cluster.nodes[added].start();
+    let status = || cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let told = || format!("{}\n{}", status(), cluster.nodes[added].log());
+    let has_joined = || states(&cluster.nodes[0]).iter().filter(|state| *state == "up").count() == 4;
+    eventually(WAIT, || format!("the node joins: {}", told()), has_joined);
+    assert_eq!(cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "REMOVE", &leaving]).text(), "OK");
+    // Its replica is not on its way any more, nor is it anywhere else.
+    let stays = || states(&cluster.nodes[0]).contains(&"full".to_owned()) && !status().contains("\"leaving\":true");
+    eventually(WAIT, || format!("the replica stays: {}", told()), stays);
+    assert_eq!(cluster.nodes[added].log().matches("does not fit the disk").count(), 1, "{}", told());
+    assert_eq!(states(&cluster.nodes[0]).len(), 4);
+    disk.free();
+    eventually(WAIT, || format!("the replica moves: {}", told()), || states(&cluster.nodes[0]).len() == 3);
+}
+
 /// § Its removal would have to be logged: where nothing can be, a client is told so, and the reserve is kept for votes.
 #[test]
 fn on_a_full_disk_a_read_that_finds_a_key_past_due_is_refused() {
