@@ -67,11 +67,11 @@ enum Refusal {
 }
 
 impl Replication {
-    /// Starts moves of those of `slots` that `to` does not own, with ids from the one on that it returns. An error says why none was started.
+    /// Starts moves of those of `slots` that `to` does not own, with ids from the one on that it returns. An error says why none was started. The
+    /// scheduler's moves of them are given up: an operator who waited for those would find the next ones under way.
     pub async fn start_moves(&self, to: GroupId, slots: BTreeSet<Slot>, why: &str) -> Result<MoveId, String> {
         let mut topologies = self.newest_topologies();
         for tries_left in (0..START_TRIES_MAX).rev() {
-            self.wait_cleaned_up(&slots).await;
             let topology = self.newest_topology();
             if topology.leaving_groups().contains(&to) {
                 // What an operator would put there would be taken away again at once.
@@ -79,7 +79,13 @@ impl Replication {
                     "group {to} is to be dissolved, as there are more groups than nodes: see kvorum cluster status"
                 ));
             }
-            let first = topology.next_move();
+            // If there is another operator's among them, or no such group, the answer to what is proposed says so, and the scheduler goes on.
+            let is_in_way = |moved: &Move| moved.is_open() && slots.contains(&moved.slot);
+            if topology.group(to).is_some() && !topology.moves().any(|(_, moved)| is_in_way(moved) && moved.by_hand) {
+                self.cancel_moves(|moved| is_in_way(moved) && !moved.by_hand).await?;
+            }
+            self.wait_cleaned_up(&slots).await;
+            let first = self.newest_topology().next_move();
             let op = MetaOp::StartMoves { first, to, slots: slots.clone(), why: why.to_owned(), by_hand: true };
             let proposed = self.propose_anywhere(&op).await;
             // Who asks this node next is to find them under way; after an error too they may be, or others.
@@ -110,7 +116,7 @@ impl Replication {
 
     /// Moves `slots` to `to`, and returns when the topology known here has them there. Slots that are there, or on their way, are none the worse for it.
     ///
-    /// Errors: one of them is on its way elsewhere, was given up, or takes longer than `wait_max`, and then it goes on.
+    /// Errors: an operator has one of them on its way elsewhere, it was given up, or takes longer than `wait_max`, and then it goes on.
     pub async fn move_slots(
         &self,
         to: GroupId,
@@ -119,9 +125,8 @@ impl Replication {
         wait_max: Duration,
     ) -> Result<(), String> {
         let topology = self.newest_topology();
-        let elsewhere =
-            topology.moves().find(|(_, moved)| slots.contains(&moved.slot) && moved.is_open() && moved.to != to);
-        if let Some((_, moved)) = elsewhere {
+        let is_elsewhere = |moved: &Move| slots.contains(&moved.slot) && moved.is_open() && moved.to != to;
+        if let Some((_, moved)) = topology.moves().find(|(_, moved)| is_elsewhere(moved) && moved.by_hand) {
             return Err(format!("slot {} is on its way to group {}", moved.slot, moved.to));
         }
         if slots.iter().any(|slot| topology.destination_of(*slot) != to) {

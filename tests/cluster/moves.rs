@@ -134,6 +134,50 @@ fn leaders_killed_while_slots_move_cost_no_key_and_no_error() {
     check_each_once(&cluster, written.iter().map(|written| written.keys.len()).sum());
 }
 
+/// Slots that wait to be moved, and the groups they are to go to, oldest first.
+fn waiting(cluster: &Cluster) -> Vec<(String, String)> {
+    let status = cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
+    let moves = status.split("\"slot\":").skip(1).filter_map(|text| {
+        let (slot, text) = text.split_once(",\"from\":")?;
+        let (to, rest) = text.split_once(",\"to\":")?.1.split_once(',')?;
+        rest.starts_with("\"state\":\"waiting\"").then(|| (slot.to_owned(), to.to_owned()))
+    });
+    moves.collect()
+}
+
+#[test]
+fn an_operators_move_overtakes_the_schedulers_and_no_other_operators() {
+    let cluster = Cluster::start(3, &["--move-rate-max", "1mb"]);
+    let keys: Vec<String> = (0..80).map(|number| format!("k:{number}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    start_move(&cluster, &slots_of(&cluster, &keys), "2");
+    wait_moved(&cluster, &keys, "2");
+    let (mut client, large) = (cluster.client(), "x".repeat(500_000));
+    for key in &keys {
+        assert_eq!(client.call(&["SET", key, &large]).unwrap().text(), "OK");
+    }
+    let slots: Vec<String> = keys.iter().map(|key| slots_of(&cluster, &[*key])).collect();
+    // The others get slots of group 2 now, which takes a while; and of a batch the last comes last.
+    assert_eq!(cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "EVEN"]).text(), "OK");
+    let mut found = None;
+    let seek = || {
+        let last = waiting(&cluster).into_iter().rev().find(|(slot, _)| slots.contains(slot));
+        found =
+            last.map(|(slot, to)| (keys[slots.iter().position(|known| *known == slot).expect("it is one")], slot, to));
+        found.is_some()
+    };
+    eventually(MOVES_WAIT, || "the scheduler moves slots".to_owned(), seek);
+    let (key, slot, to) = found.expect("it was found");
+    let other = if to == "1" { "3" } else { "1" };
+    let asked = |to: &str| cluster.nodes[1].ask(&["CLUSTER", "KVORUM", "MOVE", &slot, to]).text();
+    assert_eq!(asked(other), "OK", "at once");
+    let refused = asked(&to);
+    assert!(refused.contains("is moving already"), "{refused}");
+    let there = || (0..3).all(|node| place(&cluster, node, key).is_some_and(|(_, owner)| owner == other));
+    eventually(MOVES_WAIT, || format!("slot {slot} is in group {other}"), there);
+    assert_eq!(client.call(&["GET", key]).unwrap().text(), large);
+}
+
 /// What the node sends until it holds `text`.
 fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = String::new();
