@@ -402,18 +402,15 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
                 .map_or(formed_topology.node(node).is_some(), |known| known.newest_topology().node(node).is_some())
         }),
     };
+    let peers = transport_config(config, parameters.clone(), &log, &file, &topology, disk.clone());
     let transport = {
         // Beside the groups of the first worker: with one worker a commit then crosses no thread but the log's.
         let _on_worker = runtimes[0].enter();
-        Transport::start(
-            wire,
-            transport_config(config, parameters.clone(), &log, &file, &topology, disk.clone()),
-            Arc::new(inbox),
-        )?
+        Transport::start(wire, peers, Arc::new(inbox))?
     };
     let timers = timers(config);
     let promised = promise::renew(&config.data_dir, timers.election_max)?;
-    let (announced, founding) = (formation_config(config, topology.node(file.record.node)).info, topology.clone());
+    let founding = topology.clone();
     let seed = ReplicaSeed {
         data_directory: config.data_dir.clone(),
         space: Arc::new(Space::new(log.room())),
@@ -437,8 +434,8 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         failed,
     };
     let start = Start {
+        announced: formation_config(config, topology.node(file.record.node)).info,
         file,
-        announced,
         topology,
         seed,
         transport: transport.clone(),

@@ -263,30 +263,17 @@ pub struct TransferRequest {
 
 #[derive(Debug)]
 pub struct Group {
-    state: Arc<GroupState>,
-    raft: GroupRaft,
-    log: GroupLog,
-    queue: Submissions,
-    transfers: mpsc::Sender<TransferRequest>,
-    leads: watch::Receiver<bool>,
-    acks: Arc<Acks>,
-    read_index_wait: Duration,
+    pub(super) state: Arc<GroupState>,
+    pub(super) raft: GroupRaft,
+    pub(super) log: GroupLog,
+    pub(super) queue: Submissions,
+    pub(super) transfers: mpsc::Sender<TransferRequest>,
+    pub(super) leads: watch::Receiver<bool>,
+    pub(super) acks: Arc<Acks>,
+    pub(super) read_index_wait: Duration,
 }
 
 impl Group {
-    pub fn new(
-        state: Arc<GroupState>,
-        raft: GroupRaft,
-        log: GroupLog,
-        queue: Submissions,
-        transfers: mpsc::Sender<TransferRequest>,
-        leads: watch::Receiver<bool>,
-        acks: Arc<Acks>,
-        read_index_wait: Duration,
-    ) -> Self {
-        Self { state, raft, log, queue, transfers, leads, acks, read_index_wait }
-    }
-
     pub fn id(&self) -> GroupId {
         self.state.id
     }

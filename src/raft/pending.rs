@@ -24,7 +24,7 @@ pub struct PendingEntry {
     pub seq: u64,
     pub submissions: Vec<Submission>,
     /// In the proposer's window; freed with the entry.
-    pub place: Place,
+    pub _place: Place,
     /// For the commit latency.
     pub proposed: std::time::Instant,
 }
@@ -131,7 +131,7 @@ mod tests {
             leader: leader(term),
             seq,
             submissions,
-            place,
+            _place: place,
             proposed: std::time::Instant::now(),
         });
         receiver

@@ -218,7 +218,7 @@ impl Proposer {
         let batch = encode(&header, &mut submissions);
         self.state.metrics.batch_bytes.record(batch.0.len() as f64);
         let (place, proposed) = (leadership.window.enter(), std::time::Instant::now());
-        self.state.pending.push(PendingEntry { leader, seq, submissions, place, proposed });
+        self.state.pending.push(PendingEntry { leader, seq, submissions, _place: place, proposed });
         let state = self.state.clone();
         let completion = Completion::new(move |result: openraft::raft::ClientWriteResult<_>| match result {
             // Rule (b) has answered already, at apply.

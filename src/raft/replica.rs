@@ -195,16 +195,16 @@ impl Replica {
         let (transfers, transfer_requests) = mpsc::channel(TRANSFERS_MAX);
         let (intake, intake_seen) = watch::channel(Intake::Closed);
         let (leads, leads_seen) = watch::channel(false);
-        let handle = Arc::new(Group::new(
-            state.clone(),
-            raft.clone(),
-            log.clone(),
+        let handle = Arc::new(Group {
+            state: state.clone(),
+            raft: raft.clone(),
+            log: log.clone(),
             queue,
             transfers,
-            leads_seen,
-            acks.clone(),
-            seed.timers.election_max,
-        ));
+            leads: leads_seen,
+            acks: acks.clone(),
+            read_index_wait: seed.timers.election_max,
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn_on(Proposer::new(state.clone(), raft.clone(), queued, intake_seen).run(), runtime);
         let leadership = LeadershipTask {

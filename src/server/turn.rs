@@ -183,7 +183,7 @@ impl Turn<'_, '_> {
             ReplyMode::On => {
                 self.output.append(&mut rest);
                 let client = &self.session.client;
-                if !rest.is_empty() && append_all(&mut self.output, rest, self.shared, client).await? == Flow::Close {
+                if !rest.is_empty() && append_all(self.output, rest, self.shared, client).await? == Flow::Close {
                     return Ok((answered, Flow::Close));
                 }
             }
