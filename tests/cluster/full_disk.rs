@@ -1,6 +1,7 @@
 //! Full disks: reads go on, writes are done or refused, nothing acknowledged is lost, and no node has to be restarted.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use super::disks::Disk;
@@ -162,6 +163,16 @@ fn with_every_disk_full_reads_go_on_and_writes_are_refused_until_there_is_space(
     assert!(!cluster.nodes.iter_mut().any(Node::has_ended), "nothing was restarted");
 }
 
+/// The bytes of the node's snapshot of group 1.
+fn snapshot_bytes(node: &Node) -> u64 {
+    let below = |place: &Path| std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
+    let replicas = below(&node.directory.join("groups"));
+    let own = replicas.filter(|place| place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("1-")));
+    let files = own.flat_map(|place| below(&place).collect::<Vec<_>>());
+    let published = files.filter(|path| path.extension().is_some_and(|extension| extension == "kvs"));
+    published.filter_map(|path| Some(path.metadata().ok()?.len())).max().unwrap_or(0)
+}
+
 #[test]
 fn a_replica_that_does_not_fit_its_new_disk_stays_where_it_was_until_it_does() {
     let flags = [FLAGS, &["--disk-free-min", "1mb", "--groups", "1"]].concat();
@@ -178,6 +189,9 @@ fn a_replica_that_does_not_fit_its_new_disk_stays_where_it_was_until_it_does() {
         let value = "x".repeat(500_000);
         assert_eq!(client.call(&["SET", &format!("key:{key}"), &value]).expect("answers").text(), "OK");
     }
+    // Whoever leads sends its snapshot, and an old one would fit.
+    let sizes = || cluster.nodes.iter().take(3).map(snapshot_bytes).collect::<Vec<_>>();
+    eventually(WAIT, || format!("snapshots are made: {:?}", sizes()), || sizes().iter().all(|bytes| *bytes > 30 << 20));
     cluster.nodes[added].start();
     let status = || cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
     let told = || format!("{}\n{}", status(), cluster.nodes[added].log());
