@@ -178,6 +178,34 @@ fn a_node_that_leads_no_group_is_given_no_slots() {
     assert!(matches!(slots.node(slots.source).ask(&["GET", "{t}0"]), Reply::Bulk(_)));
 }
 
+#[test]
+fn a_node_that_has_only_just_joined_is_given_slots_as_soon_as_it_leads_a_group() {
+    let mut cluster = Cluster::start(3, &AT_EASE);
+    let member = format!("127.0.0.1:{}", cluster.nodes[0].port);
+    let joined = cluster.add(&[&["--join", &member], &AT_EASE[..]].concat());
+    cluster.nodes[joined].start();
+    let holder = cluster.leader_of("k");
+    let source = &cluster.nodes[holder];
+    let address = format!(" 127.0.0.1:{}@", cluster.nodes[joined].port);
+    let shown = || source.ask(&["CLUSTER", "NODES"]).text();
+    eventually(LIMIT, shown, || shown().contains(&address));
+    let line = shown().lines().find(|line| line.contains(&address)).expect("it is there").to_owned();
+    let id = line.split(' ').next().expect("it begins with the id").to_owned();
+    let key_slot = source.ask(&["CLUSTER", "KEYSLOT", "k"]).text();
+    // As redis-cli --cluster reshard does right after add-node.
+    for (node, action) in [(joined, "IMPORTING"), (holder, "MIGRATING"), (joined, "NODE")] {
+        let mut connection = cluster.nodes[node].connect();
+        connection.set_timeout(LIMIT);
+        let named = if action == "IMPORTING" { source.ask(&["CLUSTER", "MYID"]).text() } else { id.clone() };
+        let told = connection.call(&["CLUSTER", "SETSLOT", &key_slot, action, &named]).expect("answers").text();
+        // Whoever has it by now is not the one that was planned with.
+        let is_other = action == "MIGRATING" && told.starts_with("ERR I'm not the owner of hash slot");
+        assert!(told == "OK" || is_other, "{action}: {told}");
+    }
+    let group = || source.ask(&["CLUSTER", "HASHSLOT", "k"]).items()[3].text();
+    eventually(LIMIT, || format!("k is in group {}", group()), || group() == "4");
+}
+
 /// The answer of CLUSTER GETSLOTMIGRATIONS, or of CLUSTER MIGRATION STATUS: each job as pairs of a name and a value.
 fn jobs(node: &Node, words: &[&str]) -> Vec<Vec<(String, String)>> {
     let reply = node.ask(&[&["CLUSTER"], words].concat());

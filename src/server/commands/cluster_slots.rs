@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{Move, MoveId, NodeId, Topology};
+use crate::cluster::{GroupId, Move, MoveId, NodeId, Topology};
 use crate::command::{ClusterSlots, WireError, integer_argument};
 use crate::protocol::Args;
 use crate::raft::{Group, Held, Replication};
@@ -23,6 +23,9 @@ use crate::slot::{KeySlot, Slot};
 
 /// How moves are told of that a command of an operator started.
 pub const BY_OPERATOR: &str = "an operator asked for it";
+/// How long a node that is to lead a group is waited for, and how often it is looked for.
+const RECEIVER_WAIT_MAX: Duration = Duration::from_secs(30);
+const RECEIVER_POLL: Duration = Duration::from_millis(100);
 /// A slot of many gigabytes at a low `--move-rate-max` takes minutes, and redis-cli waits for as long as it takes.
 const MOVE_WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -70,11 +73,12 @@ async fn set_slot(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(
     match (args[3].to_ascii_lowercase().as_slice(), args.len()) {
         (b"importing", 5) => {
             node(WireError::NodeNotKnown)?;
-            check_receiver(key_slot.slot(), shared.replication.node(), &topology, &shared.replication)?;
+            receiver(key_slot.slot(), shared.replication.node(), &shared.replication).await?;
         }
         (b"migrating", 5) => {
             let target = node(WireError::NodeNotKnown)?;
-            check_receiver(key_slot.slot(), target, &topology, &shared.replication)?;
+            receiver(key_slot.slot(), target, &shared.replication).await?;
+            let topology = shared.replication.newest_topology();
             match check_source(key_slot, target, &topology, &shared.replication)? {
                 Some(group) => shared.slot_intents.note(key_slot, stay(&group, key_slot.slot()), Instant::now()),
                 None => shared.slot_intents.forget(key_slot),
@@ -83,7 +87,7 @@ async fn set_slot(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(
         (b"stable", 4) => shared.slot_intents.forget(key_slot),
         (b"node", 5) => {
             let target = node(WireError::UnknownNode)?;
-            let given = give(key_slot.slot(), target, &topology, &shared.replication).await;
+            let given = give(key_slot.slot(), target, &shared.replication).await;
             shared.slot_intents.forget(key_slot);
             if let Err(reason) = given? {
                 context.reply.error(&format!("ERR {}", reason.replace(['\r', '\n'], " ")));
@@ -96,9 +100,23 @@ async fn set_slot(args: &Args<'_>, context: &mut CommandContext<'_>) -> Result<(
     Ok(())
 }
 
-/// A tool is told before it begins that the node cannot take the slot.
-fn check_receiver(slot: Slot, node: NodeId, topology: &Topology, replication: &Replication) -> Result<(), WireError> {
-    topology.receivers([slot], node, &replication.hints()).map(|_| ()).ok_or(WireError::LeadsNothing(node))
+/// The group that the node leads and that gets the slot. A tool is told before it begins that there is none; for a node that has only just joined one is on
+/// its way, since a tool that adds a node may give it slots at once.
+async fn receiver(slot: Slot, node: NodeId, replication: &Replication) -> Result<GroupId, WireError> {
+    let give_up = Instant::now() + RECEIVER_WAIT_MAX;
+    loop {
+        let topology = replication.newest_topology();
+        if let Some(receivers) = topology.receivers([slot], node, &replication.hints()) {
+            return Ok(*receivers.keys().next().expect("one slot has one receiver"));
+        }
+        let is_to_lead = topology.missing_groups() > 0
+            || topology.groups().keys().any(|group| topology.preferred_node(*group) == Some(node));
+        let stays = topology.staying().any(|staying| staying == node) && !topology.is_given_up(node);
+        if !(is_to_lead && stays) || topology.is_paused() || Instant::now() > give_up {
+            return Err(WireError::LeadsNothing(node));
+        }
+        tokio::time::sleep(RECEIVER_POLL).await;
+    }
 }
 
 /// The group here that has the slot. `None`: it has left this node already, when others of its block were moved. They may have gone to another node than
@@ -140,13 +158,7 @@ pub fn is_announced(key_slot: KeySlot, context: &CommandContext<'_>) -> bool {
 }
 
 /// Moves the slot to a group that the node leads, unless it is there. Any node can be asked, and several can be at once.
-async fn give(
-    slot: Slot,
-    node: NodeId,
-    topology: &Topology,
-    replication: &Replication,
-) -> Result<Result<(), String>, WireError> {
-    let receivers = topology.receivers([slot], node, &replication.hints()).ok_or(WireError::LeadsNothing(node))?;
-    let (to, slots) = receivers.into_iter().next().expect("one slot has one receiver");
-    Ok(replication.move_slots(to, &slots, BY_OPERATOR, MOVE_WAIT_MAX).await)
+async fn give(slot: Slot, node: NodeId, replication: &Replication) -> Result<Result<(), String>, WireError> {
+    let to = receiver(slot, node, replication).await?;
+    Ok(replication.move_slots(to, &[slot].into(), BY_OPERATOR, MOVE_WAIT_MAX).await)
 }
