@@ -82,10 +82,14 @@
 //!   be checked at apply, since replay meets buckets that a snapshot has at a later position. The source's leader compares the keys before it commits.
 //! * Slots weigh by number, bytes and sampled requests in equal parts (`rebalance/slots.rs`), and move for evenness only when it has been wanting for a minute, or at
 //!   once for a new group: requests come in waves.
-//! * The feature level selects nothing yet, as there is one (`raft/batch.rs`); nor is there a second protocol version (`raft/transport/handshake.rs`). No upgrade between two releases was tried.
+//! * The feature level selects nothing yet, as there is one (`raft/batch.rs`); nor is there a second protocol version (`raft/transport/handshake.rs`). No upgrade between two releases was tried: there is none yet, and
+//!   nodes of before 2026-11-22 do not understand this one's hello. `tests/clients/run --previous BINARY` tries one.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
-//! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact.
+//! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact; so does a
+//!   read by ReadIndex.
+//! * Half of the leader's own election timeout is a lease only if followers have about the same: the handshake compares them, and a restarted node keeps to the
+//!   longest that it was run with (`raft/promise.rs`).
 //! * The proposer has a timer after all: a small entry waits for the one in flight, and up to 1 ms for the clients that one answered
 //!   (`raft/cohort.rs`): 33 instead of 44 us per SET at P=1, and 5.2 instead of 6.1 at P=16.
 //! * An append that carries only a commit index waits up to 5 ms for entries to travel with (`raft/transport/pace.rs`): 3 us less per SET at P=1.

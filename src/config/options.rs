@@ -128,7 +128,8 @@ pub struct Config {
     #[arg(long, default_value_t = 200, value_name = "MS", value_parser = value_parser!(u64).range(10..=300_000),
           help_heading = "Cluster")]
     pub election_timeout_min_ms: u64,
-    /// Milliseconds of silence from a leader before an election; its lease lasts half of it.
+    /// Milliseconds of silence from a leader before an election; its lease lasts half of it. Nodes whose values are more than half apart refuse
+    /// each other.
     #[arg(long, default_value_t = 400, value_name = "MS", value_parser = value_parser!(u64).range(20..=600_000),
           help_heading = "Cluster")]
     pub election_timeout_max_ms: u64,
