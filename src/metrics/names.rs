@@ -71,7 +71,11 @@ static METRICS: &[(&str, Described, &str)] = &[
     (UNKNOWN_OUTCOMES, Counter, "Writes whose outcome could not be told; their connections were closed."),
     (MEMORY_RESIDENT_BYTES, Gauge, "Resident memory of the process."),
     (MEMORY_KEYSPACE_BYTES, Gauge, "Memory of keys and values of all groups on this node."),
-    (DISK_FULL, Gauge, "1 while this node is short of disk space; see disk-free-min."),
+    (
+        DISK_FULL,
+        Gauge,
+        "1 while this node is short of disk space (see disk-free-min), or has none for a replica that it is to get.",
+    ),
     (CPU_SECONDS, Gauge, "User and system time of the process."),
     (UPTIME_SECONDS, Gauge, "Seconds since the process started."),
     (TOPOLOGY_EPOCH, Gauge, "Epoch of the topology this node knows."),

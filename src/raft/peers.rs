@@ -329,7 +329,8 @@ impl Replication {
         let topology = self.newest_topology();
         let Some(holder) = topology.node_at(&info.address()).filter(|holder| holder != node) else { return Ok(()) };
         let held = topology.replicas_on(holder).map(|(group, _)| group).collect();
-        self.check_spared(&held, &format!("node {holder}, whose address this is,")).await
+        let spared = self.check_spared(&held, &format!("node {holder}, whose address this is,")).await;
+        spared.map_err(|reason| format!("{reason}; bring it back, or join at another address"))
     }
 
     async fn commits(&self, group: GroupId) -> bool {

@@ -10,16 +10,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::raft::directory::sync_directory;
+use crate::raft::space::is_full;
 
 const FILE_NAME: &str = "election-timeout-ms";
 
 /// The longer of this timeout and what was promised before; durable.
 pub fn renew(directory: &Path, timeout: Duration) -> io::Result<Duration> {
-    let before = read(directory)?.unwrap_or_default();
-    if before < timeout {
-        keep(directory, timeout)?;
+    let before = read(directory)?;
+    if before.unwrap_or_default() < timeout {
+        match keep(directory, timeout) {
+            // Nothing was promised by another; a node must come up on a full disk, too.
+            Err(error) if before.is_none() && is_full(&error) => {
+                tracing::warn!(%error, "the election timeout cannot be kept: after a start with a shorter one this node may vote too soon");
+            }
+            kept => kept?,
+        }
     }
-    Ok(before.max(timeout))
+    Ok(before.unwrap_or_default().max(timeout))
 }
 
 /// Longer than any lease that counts on an answer of this node from before it was started.
@@ -29,6 +36,12 @@ pub fn wait_after_restart(promised: Duration) -> Duration {
 
 /// From now on no more than this is promised.
 pub fn keep(directory: &Path, timeout: Duration) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.join(FILE_NAME).display()));
+    write(directory, timeout).map_err(named)
+}
+
+fn write(directory: &Path, timeout: Duration) -> io::Result<()> {
     let temporary = directory.join(format!("{FILE_NAME}.new"));
     let mut file = File::create(&temporary)?;
     writeln!(file, "{}", timeout.as_millis())?;

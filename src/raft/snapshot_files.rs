@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::alias::SnapshotOf;
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::raft::SnapshotFile;
 use crate::raft::blocking;
-use crate::raft::log::Disk;
+use crate::raft::log::{Disk, is_crowded};
 use crate::raft::space::is_full;
 use crate::raft::types::{SnapshotMeta, TypeConfig};
 
@@ -90,18 +90,28 @@ impl SnapshotFiles {
     /// Renames a finished and fsynced file into place, unless a newer snapshot is there. A directory that cannot take it for want of space is waited for:
     /// an error would stop the node. § That of the directory's sync does, whatever it is: asked again, the kernel may say that all is well.
     pub async fn publish(&self, meta: SnapshotMeta, temporary: &Path) -> Result<GroupSnapshot, PublishError> {
+        let is_renamed = Arc::new(AtomicBool::new(false));
         loop {
             let (files, meta, temporary) = (self.clone(), meta.clone(), temporary.to_owned());
+            let is_renamed = is_renamed.clone();
             // Not on the group's thread, which has others to serve.
-            match blocking(move || files.try_publish(&meta, &temporary)).await.map_err(PublishError::Io)?? {
+            match blocking(move || files.try_publish(&meta, &temporary, &is_renamed))
+                .await
+                .map_err(PublishError::Io)??
+            {
                 Some(published) => return Ok(published),
                 None => tokio::time::sleep(FULL_PAUSE).await,
             }
         }
     }
 
-    /// `None`: the directory has no space for it yet, and nothing has happened.
-    fn try_publish(&self, meta: &SnapshotMeta, temporary: &Path) -> Result<Option<GroupSnapshot>, PublishError> {
+    /// `None`: the directory has no space for it yet, or no file can be opened.
+    fn try_publish(
+        &self,
+        meta: &SnapshotMeta,
+        temporary: &Path,
+        is_renamed: &AtomicBool,
+    ) -> Result<Option<GroupSnapshot>, PublishError> {
         let mut current = self.current.lock();
         if let Some((newer, snapshot)) = current.as_ref().filter(|(newer, _)| newer.last_log_id > meta.last_log_id) {
             let _ = self.disk.remove(temporary);
@@ -112,12 +122,19 @@ impl SnapshotFiles {
         }
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.directory.join(format!("snapshot-{index:020}.kvs"));
-        match self.disk.rename(temporary, &path) {
-            Err(error) if is_full(&error) => return Ok(None),
-            renamed => renamed.map_err(PublishError::Io)?,
+        if !is_renamed.load(Ordering::Relaxed) {
+            match self.disk.rename(temporary, &path) {
+                Err(error) if is_full(&error) => return Ok(None),
+                renamed => renamed.map_err(PublishError::Io)?,
+            }
+            is_renamed.store(true, Ordering::Relaxed);
         }
         let synced = self.disk.sync_directory(&self.directory).and_then(|()| self.disk.open(&path)?.length());
-        let len = synced.map_err(PublishError::Io)?;
+        let len = match synced {
+            // No descriptor to sync it by: it was not asked for.
+            Err(error) if is_crowded(&error) => return Ok(None),
+            synced => synced.map_err(PublishError::Io)?,
+        };
         let snapshot = SnapshotFile { path: path.clone(), len };
         if let Some((_, old)) = current.replace((meta.clone(), snapshot.clone()))
             && old.path != path

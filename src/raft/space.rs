@@ -86,6 +86,11 @@ impl Space {
         self.own() != DiskSpace::Enough
     }
 
+    /// No replica that is sent here arrives.
+    pub fn takes_nothing(&self) -> bool {
+        takes_nothing(self.own())
+    }
+
     /// A snapshot of the group, `bytes` long, does not fit into what the disk has. True if that is to be said now.
     pub fn refuse_snapshot(&self, group: GroupId, bytes: u64, now: Instant) -> bool {
         let mut refused = self.refused.lock();
@@ -96,7 +101,7 @@ impl Space {
         says
     }
 
-    /// One of the group's begins to be received.
+    /// One of the group's has been received.
     pub fn take_snapshot(&self, group: GroupId) {
         self.refused.lock().remove(&group);
     }
@@ -122,6 +127,10 @@ impl Space {
     /// See `is_crammed`.
     pub fn is_crammed_at(&self, peer: NodeId) -> bool {
         self.peers.lock().get(&peer).is_some_and(|space| *space != DiskSpace::Enough)
+    }
+
+    pub fn takes_nothing_at(&self, peer: NodeId) -> bool {
+        self.peers.lock().get(&peer).is_some_and(|space| takes_nothing(*space))
     }
 
     /// What the group of this replica, which leads it, can do. In a joint membership each of the two sets needs a majority. Voters nobody hears
@@ -169,6 +178,13 @@ fn is_short(space: DiskSpace) -> bool {
     match space {
         DiskSpace::Low | DiskSpace::Ended => true,
         DiskSpace::Enough | DiskSpace::Tight => false,
+    }
+}
+
+fn takes_nothing(space: DiskSpace) -> bool {
+    match space {
+        DiskSpace::Tight | DiskSpace::Ended => true,
+        DiskSpace::Enough | DiskSpace::Low => false,
     }
 }
 
@@ -308,8 +324,13 @@ mod tests {
         [2, 3].into_iter().for_each(|peer| space.learn(node(peer), Tight));
         assert_eq!(space.of_group(OWN, &membership(&[&[1, 2, 3]])), Enough);
         assert!(space.is_at(node(2)) && !space.is_short_at(node(2)) && space.is_crammed_at(node(2)));
+        assert!(space.takes_nothing_at(node(2)));
         space.learn(node(2), Low);
         assert!(!space.is_at(node(2)) && space.is_crammed_at(node(2)));
+        assert!(
+            !space.takes_nothing_at(node(2)),
+            "what was begun there is finished, or it would begin again when there is a little more space"
+        );
     }
 
     #[test]

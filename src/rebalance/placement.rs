@@ -23,6 +23,8 @@ pub struct Situation<'a> {
     pub absent: BTreeSet<NodeId>,
     /// Short of disk space.
     pub full: BTreeSet<NodeId>,
+    /// Those of them that have refused a copy for want of space, or can write nothing.
+    pub tight: BTreeSet<NodeId>,
     /// Groups whose leader says that it has exactly the members that are wished.
     pub settled: BTreeSet<GroupId>,
     /// Groups whose leader says that it has others. (A group without a leader is in neither.)
@@ -96,6 +98,7 @@ pub fn whole_plan(now: &Situation<'_>, slots: &SlotWeights) -> Vec<PlannedStep> 
             topology: &topology,
             absent: now.absent.clone(),
             full: now.full.clone(),
+            tight: now.tight.clone(),
             settled: topology.groups().keys().copied().collect(),
             moving: BTreeSet::new(),
             voters: BTreeMap::new(),
@@ -144,9 +147,10 @@ impl Situation<'_> {
         self.topology.is_given_up(node)
     }
 
-    /// A copy that has not arrived there will not for long.
+    /// A copy that has not arrived there will not for long. Not any node that is short: the copy itself may make it so, and given up it would be sent
+    /// again as soon as its space is back.
     fn is_barred(&self, node: NodeId) -> bool {
-        self.is_lost(node) || self.full.contains(&node)
+        self.is_lost(node) || self.tight.contains(&node)
     }
 
     fn fit_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
@@ -275,7 +279,9 @@ impl Situation<'_> {
         let waits = |group: &GroupId| {
             let Some((info, voters)) = self.topology.group(*group).zip(self.voters.get(group)) else { return false };
             let mut awaited = info.replicas.iter().filter(|(replica, _)| !voters.contains(replica)).peekable();
-            !voters.is_empty() && awaited.peek().is_some() && awaited.all(|(_, home)| self.is_barred(*home))
+            !voters.is_empty()
+                && awaited.peek().is_some()
+                && awaited.all(|(_, home)| self.is_lost(*home) || self.full.contains(home))
         };
         self.moving.iter().filter(|group| !waits(group)).count()
     }

@@ -27,6 +27,7 @@ fn at_rest(topology: &Topology) -> Situation<'_> {
         topology,
         absent: topology.nodes().keys().copied().filter(|node| topology.is_given_up(*node)).collect(),
         full: BTreeSet::new(),
+        tight: BTreeSet::new(),
         settled: topology.groups().keys().copied().collect(),
         moving: BTreeSet::new(),
         voters: BTreeMap::new(),
@@ -253,7 +254,8 @@ fn while_waiting<'a>(
     let mut now = at_rest(topology);
     now.moving = voters.keys().copied().collect();
     now.settled.retain(|group| !voters.contains_key(group));
-    Situation { voters: voters.clone(), full: full.iter().copied().map(node).collect(), ..now }
+    let full: BTreeSet<NodeId> = full.iter().copied().map(node).collect();
+    Situation { voters: voters.clone(), tight: full.clone(), full, ..now }
 }
 
 #[test]
@@ -281,6 +283,11 @@ fn a_replica_whose_new_home_is_full_stays_where_it_was_or_goes_elsewhere() {
     apply(&mut topology, op);
     let info = topology.group(waiting).unwrap();
     assert!(info.replicas.keys().eq(&voters[&waiting]), "{info:?}");
+    // The copy that is on its way makes the node short of space.
+    let mut topology = fixture_topology(4, 4, 3);
+    let (_, voters) = waiting_group(&mut topology);
+    let short = Situation { tight: BTreeSet::new(), ..while_waiting(&topology, &voters, &[1]) };
+    assert_eq!(next_placement(&short), None, "it would be sent again and again");
     // The one that was to go leaves the cluster, and another node has space.
     let mut topology = fixture_topology(4, 4, 3);
     let (waiting, voters) = waiting_group(&mut topology);

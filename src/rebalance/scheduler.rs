@@ -118,10 +118,9 @@ pub fn situation<'a>(
 ) -> Situation<'a> {
     let connected = replication.reachable();
     let nodes = || topology.nodes().keys().copied();
-    let is_full = |node: NodeId| {
-        let (own, space) = (node == replication.node(), replication.space());
-        if own { space.is_crammed() } else { space.is_crammed_at(node) }
-    };
+    let (own, space) = (replication.node(), replication.space());
+    let is_full = |node: NodeId| if node == own { space.is_crammed() } else { space.is_crammed_at(node) };
+    let is_tight = |node: NodeId| if node == own { space.takes_nothing() } else { space.takes_nothing_at(node) };
     let answered = topology.groups().iter().filter_map(|(group, info)| Some((group, info, led.get(group)?)));
     let (settled, moving): (Vec<_>, Vec<_>) = answered
         .map(|(group, info, led)| (*group, info.departing.is_empty() && led.members.iter().eq(info.replicas.keys())))
@@ -131,6 +130,7 @@ pub fn situation<'a>(
         topology,
         absent: nodes().filter(|node| !connected.contains(node)).collect(),
         full: nodes().filter(|node| is_full(*node)).collect(),
+        tight: nodes().filter(|node| is_tight(*node)).collect(),
         voters: led.iter().map(|(group, led)| (*group, led.voters.clone())).collect(),
         settled: ids(settled),
         moving: ids(moving),

@@ -8,6 +8,8 @@ use super::disks::Disk;
 use super::harness::{Cluster, ClusterClient, Node, Reply, eventually};
 
 const WAIT: Duration = Duration::from_secs(30);
+/// For a replica to move, on any machine.
+const MOVE_WAIT: Duration = Duration::from_secs(240);
 const SIZE: &str = "48m";
 const FLAGS: &[&str] = &["--log-segment-bytes", "1mb", "--log-bytes-max", "2mb"];
 const REFUSED: &str = "MISCONF Errors writing to the AOF file: No space left on device";
@@ -191,20 +193,24 @@ fn a_replica_that_does_not_fit_its_new_disk_stays_where_it_was_until_it_does() {
     }
     // Whoever leads sends its snapshot, and an old one would fit.
     let sizes = || cluster.nodes.iter().take(3).map(snapshot_bytes).collect::<Vec<_>>();
-    eventually(WAIT, || format!("snapshots are made: {:?}", sizes()), || sizes().iter().all(|bytes| *bytes > 30 << 20));
+    eventually(
+        MOVE_WAIT,
+        || format!("snapshots are made: {:?}", sizes()),
+        || sizes().iter().all(|bytes| *bytes > 30 << 20),
+    );
     cluster.nodes[added].start();
     let status = || cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
     let told = || format!("{}\n{}", status(), cluster.nodes[added].log());
     let has_joined = || states(&cluster.nodes[0]).iter().filter(|state| *state == "up").count() == 4;
-    eventually(WAIT, || format!("the node joins: {}", told()), has_joined);
+    eventually(MOVE_WAIT, || format!("the node joins: {}", told()), has_joined);
     assert_eq!(cluster.nodes[0].ask(&["CLUSTER", "KVORUM", "REMOVE", &leaving]).text(), "OK");
     // Its replica is not on its way any more, nor is it anywhere else.
     let stays = || states(&cluster.nodes[0]).contains(&"full".to_owned()) && !status().contains("\"leaving\":true");
-    eventually(WAIT, || format!("the replica stays: {}", told()), stays);
+    eventually(MOVE_WAIT, || format!("the replica stays: {}", told()), stays);
     assert_eq!(cluster.nodes[added].log().matches("does not fit the disk").count(), 1, "{}", told());
     assert_eq!(states(&cluster.nodes[0]).len(), 4);
     disk.free();
-    eventually(WAIT, || format!("the replica moves: {}", told()), || states(&cluster.nodes[0]).len() == 3);
+    eventually(MOVE_WAIT, || format!("the replica moves: {}", told()), || states(&cluster.nodes[0]).len() == 3);
 }
 
 /// § Its removal would have to be logged: where nothing can be, a client is told so, and the reserve is kept for votes.

@@ -152,7 +152,7 @@ fn an_operators_move_overtakes_the_schedulers_and_no_other_operators() {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     start_move(&cluster, &slots_of(&cluster, &keys), "2");
     wait_moved(&cluster, &keys, "2");
-    let (mut client, large) = (cluster.client(), "x".repeat(500_000));
+    let (mut client, large) = (cluster.client(), "x".repeat(250_000));
     for key in &keys {
         assert_eq!(client.call(&["SET", key, &large]).unwrap().text(), "OK");
     }

@@ -189,6 +189,8 @@ fn a_node_that_has_only_just_joined_is_given_slots_as_soon_as_it_leads_a_group()
     let address = format!(" 127.0.0.1:{}@", cluster.nodes[joined].port);
     let shown = || source.ask(&["CLUSTER", "NODES"]).text();
     eventually(LIMIT, shown, || shown().contains(&address));
+    let node = &cluster.nodes[joined];
+    eventually(LIMIT, || node.log(), || node.is_ready());
     let line = shown().lines().find(|line| line.contains(&address)).expect("it is there").to_owned();
     let id = line.split(' ').next().expect("it begins with the id").to_owned();
     let key_slot = source.ask(&["CLUSTER", "KEYSLOT", "k"]).text();

@@ -16,6 +16,7 @@ use super::registry::Registered;
 use super::tasks::Tasks;
 use crate::raft::SnapshotFile;
 use crate::raft::blocking::blocking;
+use crate::raft::log::is_crowded;
 use crate::raft::log::{Disk, DiskFile};
 use crate::raft::snapshot_io::write_in_steps;
 use crate::raft::space::is_full;
@@ -97,7 +98,6 @@ impl Incoming {
         if self.free.is_some_and(|free| free < self.begin.len) {
             return self.fail(request, None, Refusal::NoSpace);
         }
-        self.registered.snapshots.space.take_snapshot(self.registered.group);
         let (disk, path) = (self.path.0.clone(), self.path.1.clone());
         let file = match blocking(move || disk.create(&path)).await.flatten() {
             Ok(file) => file,
@@ -135,6 +135,7 @@ impl Incoming {
                     if let Err(error) = blocking(move || synced.sync()).await.flatten() {
                         return self.fail(request, Some(&error), Refusal::Storage);
                     }
+                    self.registered.snapshots.space.take_snapshot(self.registered.group);
                     return self.install(request).await;
                 }
                 Ok(None) | Err(_) => {
@@ -157,9 +158,12 @@ impl Incoming {
         let path = &self.path.1;
         let refusal = if error.is_some_and(is_full) { Refusal::NoSpace } else { refusal };
         let (group, len) = (self.registered.group, self.begin.len);
+        // What did not fit although there was room for it at the beginning needs more than that.
+        let needed = self.free.filter(|free| *free >= len).map_or(len, |free| free.saturating_add(free / 4));
+        let is_crowded = error.is_some_and(is_crowded);
         if refusal != Refusal::NoSpace {
             tracing::warn!(%group, path = %path.display(), ?error, %refusal, "a snapshot could not be received");
-        } else if self.registered.snapshots.space.refuse_snapshot(group, len, Instant::now()) {
+        } else if !is_crowded && self.registered.snapshots.space.refuse_snapshot(group, needed, Instant::now()) {
             let free = self.free;
             tracing::warn!(
                 %group, path = %path.display(), len, free,

@@ -24,7 +24,7 @@ use crate::slot::{KeySlot, Slot};
 /// How moves are told of that a command of an operator started.
 pub const BY_OPERATOR: &str = "an operator asked for it";
 /// How long a node that is to lead a group is waited for, and how often it is looked for.
-const RECEIVER_WAIT_MAX: Duration = Duration::from_secs(30);
+const RECEIVER_WAIT_MAX: Duration = Duration::from_secs(60);
 const RECEIVER_POLL: Duration = Duration::from_millis(100);
 /// A slot of many gigabytes at a low `--move-rate-max` takes minutes, and redis-cli waits for as long as it takes.
 const MOVE_WAIT_MAX: Duration = Duration::from_secs(3600);

@@ -483,7 +483,12 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_node_is_full_until_one_
     assert_eq!(begin(1, u64::MAX).await.unwrap_err(), CallError::Refused(Refusal::NoSpace));
     assert!(space.is_crammed() && !space.is_short());
     begin(2, 4).await.unwrap();
-    assert!(!space.is_crammed());
+    assert!(space.is_crammed(), "it has not arrived yet");
+    let chunk = SnapshotChunk { transfer: 2, offset: 0, bytes: Bytes::from_static(b"abcd") }.encode();
+    network.request(Kind::SnapshotChunk, chunk).unwrap().await.unwrap();
+    let end = SnapshotEnd { transfer: 2, crc32: crc32fast::hash(b"abcd") }.encode();
+    let _installed = network.request(Kind::SnapshotEnd, end.into()).unwrap();
+    until("there is space after all", || !space.is_crammed()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
