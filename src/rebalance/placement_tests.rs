@@ -285,9 +285,12 @@ fn a_replica_whose_new_home_is_full_stays_where_it_was_or_goes_elsewhere() {
     assert!(info.replicas.keys().eq(&voters[&waiting]), "{info:?}");
     // The copy that is on its way makes the node short of space.
     let mut topology = fixture_topology(4, 4, 3);
-    let (_, voters) = waiting_group(&mut topology);
+    let (waiting, voters) = waiting_group(&mut topology);
     let short = Situation { tight: BTreeSet::new(), ..while_waiting(&topology, &voters, &[1]) };
-    assert_eq!(next_placement(&short), None, "it would be sent again and again");
+    let op = next_placement(&short);
+    let is_of_waiting =
+        matches!(&op, Some(MetaOp::Keep { group, .. } | MetaOp::Place { group, .. }) if *group == waiting);
+    assert!(!is_of_waiting, "it would be sent again and again: {op:?}");
     // The one that was to go leaves the cluster, and another node has space.
     let mut topology = fixture_topology(4, 4, 3);
     let (waiting, voters) = waiting_group(&mut topology);
