@@ -83,7 +83,7 @@
 //! * Slots weigh by number, bytes and sampled requests in equal parts (`rebalance/slots.rs`), and move for evenness only when it has been wanting for a minute, or at
 //!   once for a new group: requests come in waves.
 //! * The feature level selects nothing yet, as there is one (`raft/batch.rs`); nor is there a second protocol version (`raft/transport/handshake.rs`). No upgrade between two releases was tried: there is none yet, and
-//!   nodes of before 2026-11-22 do not understand this one's hello. `tests/clients/run --previous BINARY` tries one.
+//!   peers speak version 4 alone. `tests/clients/run --previous BINARY` tries one.
 //! * Sub-tables are vectors sorted by hash, not hash tables (`keyspace/table.rs`): SCAN and splits need the order.
 //! * Forming nodes pull: the founding plan travels in the answers to probes on the client port (`raft/formation.rs`).
 //! * The lease counts acknowledgements where requests are sent (`raft/acks.rs`), since openraft's own count can be later than a follower's last contact; so does a

@@ -396,10 +396,9 @@ pub async fn start_replication(config: &Config, ground: Ground) -> Result<Runnin
         hints,
         questions,
         connections,
-        known: Arc::new(move |node| {
-            let replication = inbox_known.get().and_then(Weak::upgrade);
-            replication
-                .map_or(formed_topology.node(node).is_some(), |known| known.newest_topology().node(node).is_some())
+        known: Arc::new(move |node| match inbox_known.get().and_then(Weak::upgrade) {
+            Some(replication) => replication.newest_topology().node(node).is_some(),
+            None => formed_topology.node(node).is_some(),
         }),
     };
     let peers = transport_config(config, parameters.clone(), &log, &file, &topology, disk.clone());
@@ -461,7 +460,7 @@ async fn keep_promise(directory: PathBuf, promised: Duration, timeout: Duration,
         return;
     }
     tokio::time::sleep_until(started + promise::wait_after_restart(promised)).await;
-    if let Err(error) = promise::keep(&directory, timeout) {
+    if let Err(error) = raft::blocking(move || promise::keep(&directory, timeout)).await.flatten() {
         tracing::warn!(%error, "the next start will wait as long as this one did before it votes");
     }
 }

@@ -140,9 +140,8 @@ impl Acks {
         membership: &StoredMembership,
         within: Duration,
     ) -> bool {
-        let acked = self.quorum(leader, own, membership);
-        membership.voter_ids().eq([own.0])
-            || acked.is_some_and(|acked| Boottime::now().saturating_since(acked) < within)
+        let since = Boottime::now().0.saturating_sub(within.as_nanos() as u64);
+        self.confirm(leader, own, membership, Boottime(since))
     }
 }
 

@@ -40,7 +40,7 @@ pub const LOG_DIRECTORY: &str = "log";
 /// All that a node has.
 const MOVED: [&str; 3] = ["groups", LOG_DIRECTORY, node_file::FILE_NAME];
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
-const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure, or by its disk's, and waits for the others to take it in; \
+const WAITING_TEXT: &str = "CLUSTERDOWN this node may have lost acknowledged writes in a power failure or a failed sync, and waits for the others to take it in; \
      if they cannot, see `kvorum cluster accept-loss --help`";
 
 /// What is to become of the data.

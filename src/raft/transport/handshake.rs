@@ -26,9 +26,9 @@ use crate::cluster::{ClusterId, NodeId};
 
 pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Raised whenever frames or bodies change their form.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// The oldest that this release speaks, too.
-pub const PROTOCOL_OLDEST: u16 = 3;
+pub const PROTOCOL_OLDEST: u16 = 4;
 
 const MAGIC: &[u8; 8] = b"KVPEER\r\n";
 const HELLO_BYTES: usize = 8 + 2 + 2 + 16 + 20 + 8 + 8 + 8 + 4;
@@ -261,8 +261,8 @@ mod tests {
     async fn every_mismatch_is_refused_with_both_values_on_both_sides() {
         let cases = [
             (Hello { cluster: ClusterId([3; 16]), ..hello(1) }, "cluster id", "01".repeat(16), "03".repeat(16)),
-            (Hello { version: 9, oldest: 8, ..hello(1) }, "protocol version", "3 to 3".to_owned(), "8 to 9".to_owned()),
-            (Hello { version: 2, oldest: 0, ..hello(1) }, "protocol version", "3 to 3".to_owned(), "0 to 2".to_owned()),
+            (Hello { version: 9, oldest: 8, ..hello(1) }, "protocol version", "4 to 4".to_owned(), "8 to 9".to_owned()),
+            (Hello { version: 2, oldest: 0, ..hello(1) }, "protocol version", "4 to 4".to_owned(), "0 to 2".to_owned()),
             (Hello { hash_vector: 70, ..hello(1) }, "hash of the test vector", "7".to_owned(), "70".to_owned()),
             (Hello { settings_fingerprint: 80, ..hello(1) }, "settings fingerprint", "8".to_owned(), "80".to_owned()),
             (
