@@ -7,7 +7,7 @@ use crate::simulation::world::{Later, World};
 const GAP_MS_MAX: u64 = 2500;
 /// Half of what lies between the starts of two moves of slots, on average.
 const MOVE_GAP_MS: u64 = 150;
-/// Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, a short run has to do.
+/// Without tokio's seed, as in a plain `cargo test`, a short run has to do.
 const MS: u64 = if cfg!(tokio_unstable) { 20_000 } else { 5_000 };
 
 /// One fault after the other, and some beside each other.

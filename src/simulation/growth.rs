@@ -9,7 +9,7 @@ use crate::simulation::world::{Later, World};
 pub const GROWTH: Scenario =
     Scenario { name: "growth", disturb: growth, spares: 2, node_down_after: 4, ..Scenario::drawn() };
 
-/// Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, a short run has to do.
+/// Without tokio's seed, as in a plain `cargo test`, a short run has to do.
 const ROUNDS: u64 = if cfg!(tokio_unstable) { 5 } else { 2 };
 const SETTLE_MS_MAX: u64 = 60_000;
 

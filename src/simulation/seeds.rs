@@ -13,8 +13,9 @@ use crate::simulation::scripts::SCRIPTS;
 #[cfg(tokio_unstable)]
 use crate::simulation::total::add;
 use crate::simulation::total::{check, print};
+use crate::simulation::world::Report;
 
-/// Run every time. Without tokio's seed and the simulation's build profile, as in a plain `cargo test`, one is
+/// Run every time. Without tokio's seed, as in a plain `cargo test`, one is
 /// enough to see that it works. Ten have every kind of `Scenario::of_seed`; fresh ones find more than further fixed ones.
 const FIXED_SEEDS: u64 = if cfg!(tokio_unstable) { 10 } else { 1 };
 
@@ -32,21 +33,44 @@ fn run_seed(seed: u64) {
 /// is not known, and a failing one is to be looked at again.
 #[cfg(tokio_unstable)]
 fn run_seed(seed: u64) {
-    let output = start(seed).wait_with_output().expect("it ends");
-    let text = String::from_utf8_lossy(&output.stdout);
-    match text.lines().find_map(|line| line.strip_prefix(REPORT)) {
-        Some(report) if output.status.success() => add(&serde_json::from_str(report).expect("a report")),
-        _ => panic!("{text}{}\nagain: tests/simulate --seed {seed}", String::from_utf8_lossy(&output.stderr)),
+    let [output, errors] = start(seed).wait_with_output().map(|it| [it.stdout, it.stderr]).expect("it ends");
+    match report_of(&output) {
+        Some(report) => add(&report),
+        None => panic!("{}{}", String::from_utf8_lossy(&output), String::from_utf8_lossy(&errors)),
     }
 }
 
 #[cfg(tokio_unstable)]
 fn start(seed: u64) -> std::process::Child {
+    let mut alone = alone("seeds::no_seed_breaks_an_invariant", seed);
+    alone.env_remove("KVORUM_SIMULATION_SCRIPT").spawn().expect("runs")
+}
+
+/// One test of the simulation in a process of its own, for one seed.
+#[cfg(tokio_unstable)]
+pub fn alone(test: &str, seed: u64) -> Command {
     let mut alone = Command::new(std::env::current_exe().expect("this program"));
-    alone.args(["--exact", "simulation::seeds::no_seed_breaks_an_invariant", "--nocapture"]);
-    alone.env("KVORUM_SIMULATION_SEED", seed.to_string()).env_remove("KVORUM_SIMULATION_SCRIPT");
-    alone.env(QUIET, "1");
-    alone.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs")
+    alone.args(["--exact", &format!("simulation::{test}"), "--nocapture"]);
+    alone.env("KVORUM_SIMULATION_SEED", seed.to_string()).env(QUIET, "1");
+    alone.stdout(Stdio::piped()).stderr(Stdio::piped());
+    alone
+}
+
+/// What a process that ran one seed to its end has printed of it.
+#[cfg(tokio_unstable)]
+pub fn report_of(output: &[u8]) -> Option<Report> {
+    let text = String::from_utf8_lossy(output);
+    let report = text.lines().find_map(|line| line.strip_prefix(REPORT))?;
+    Some(serde_json::from_str(report).expect("a report"))
+}
+
+pub fn print_report(report: &Report) {
+    println!("\n{REPORT}{}", serde_json::to_string(report).expect("numbers"));
+}
+
+/// The seed that this process is for, if it is for one.
+pub fn seed_asked_for() -> Option<u64> {
+    number("KVORUM_SIMULATION_SEED")
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -63,7 +87,7 @@ pub fn is_fixed(seed: u64, scenario: Scenario) -> bool {
 /// `tests/simulate` sets `KVORUM_SIMULATION_SEED` for that seed alone, of the script that `KVORUM_SIMULATION_SCRIPT` names if one is.
 #[test]
 fn no_seed_breaks_an_invariant() {
-    if let Some(seed) = number("KVORUM_SIMULATION_SEED") {
+    if let Some(seed) = seed_asked_for() {
         if std::env::var_os(QUIET).is_none() {
             let Config { log_level, log_format, .. } = Config::default();
             admin::init_logging(log_level, log_format);
@@ -72,7 +96,7 @@ fn no_seed_breaks_an_invariant() {
         let named = SCRIPTS.into_iter().find(|scenario| scenario.name == script);
         assert!(named.is_some() || script.is_empty(), "no script is named {script}");
         let report = check(seed, named.unwrap_or(Scenario::of_seed(seed)));
-        return println!("\n{REPORT}{}", serde_json::to_string(&report).expect("numbers"));
+        return print_report(&report);
     }
     (1..=FIXED_SEEDS).for_each(run_seed);
     print();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::harness::{Cluster, ClusterClient, Connection, Reply, eventually};
+use crate::host::VIOLATION;
 
 const CLIENTS: usize = 8;
 
@@ -67,7 +68,7 @@ pub fn check_nothing_lost(cluster: &Cluster, all: &[Written]) {
             };
             assert!(
                 found == *acknowledged || unknown.contains(&found),
-                "{key} is {found}, acknowledged was {acknowledged}, unknown {unknown:?}"
+                "{VIOLATION}{key} is {found}, acknowledged was {acknowledged}, unknown {unknown:?}"
             );
         }
     }
@@ -243,7 +244,7 @@ fn a_leader_paused_past_its_lease_serves_no_stale_read_when_it_wakes() {
     cluster.nodes[paused].signal("CONT");
     // An error or a closed connection is fine, the old value is not.
     if let Ok(reply) = before.receive() {
-        assert_ne!(reply, Reply::Bulk(b"old".to_vec()), "a stale read");
+        assert_ne!(reply, Reply::Bulk(b"old".to_vec()), "{VIOLATION}a stale read");
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::harness::{Cluster, ClusterClient, Connection, Node, Reply, eventually};
+use crate::host::VIOLATION;
 
 const CLIENTS: usize = 6;
 
@@ -63,12 +64,12 @@ impl Told {
     fn check(&self, client: &mut ClusterClient) {
         let text = client.call(&["GET", &self.key]).expect("answers").text();
         let found: Vec<u64> = text.split_terminator(',').map(|token| token.parse().expect("a token")).collect();
-        assert!(found.is_sorted() && found.windows(2).all(|pair| pair[0] < pair[1]), "{}: {text}", self.key);
+        assert!(found.is_sorted() && found.windows(2).all(|pair| pair[0] < pair[1]), "{VIOLATION}{}: {text}", self.key);
         let found: BTreeSet<u64> = found.into_iter().collect();
         let lost: Vec<_> = self.acknowledged.iter().filter(|token| !found.contains(token)).collect();
-        assert!(lost.is_empty(), "{}: acknowledged and lost: {lost:?}", self.key);
+        assert!(lost.is_empty(), "{VIOLATION}{}: acknowledged and lost: {lost:?}", self.key);
         let undead: Vec<_> = self.refused.intersection(&found).collect();
-        assert!(undead.is_empty(), "{}: refused and done: {undead:?}", self.key);
+        assert!(undead.is_empty(), "{VIOLATION}{}: refused and done: {undead:?}", self.key);
     }
 }
 

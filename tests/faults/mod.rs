@@ -4,7 +4,6 @@ mod aftermath;
 mod clients;
 mod failover;
 mod history;
-mod host;
 mod linearizable;
 mod linearizable_tests;
 mod members;

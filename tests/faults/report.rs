@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::clients::CLIENTS;
 use super::history::{Answer, Call, Op, Outcome};
-use super::host::STOLEN_PERCENT_MAX;
 use super::linearizable::Failure;
 use super::moves::Moves;
 use super::schedule::Fault;
+use crate::host::{STOLEN_PERCENT_MAX, VIOLATION};
 
 /// More unknown outcomes would leave too much that nobody can be blamed for.
 const UNKNOWN_PERCENT_MAX: usize = 5;
@@ -171,7 +171,8 @@ impl Report {
     pub fn objections(&self) -> Vec<String> {
         let sum = |count: fn(&Row) -> usize| self.rows.values().map(count).sum::<usize>();
         let (all, unknown) = (sum(|row| row.ok + row.refused + row.unknown), sum(|row| row.unknown));
-        let mut objections: Vec<String> = self.violations.iter().take(VIOLATIONS_SHOWN).cloned().collect();
+        let mut objections: Vec<String> =
+            self.violations.iter().take(VIOLATIONS_SHOWN).map(|text| format!("{VIOLATION}{text}")).collect();
         objections.extend(self.troubles.iter().cloned());
         objections.extend(self.unanswered());
         if unknown * 100 > all * UNKNOWN_PERCENT_MAX {
@@ -288,7 +289,7 @@ fn a_run_counts_only_if_enough_was_tried_and_little_is_unknown() {
     report.add(Fault::KillAll, &[], Moves::default(), 0);
     assert_eq!(report.objections(), ["KillAll: only 0 answers"]);
     report.add_failure(Fault::KillAll, "key", Failure::Violation("text".to_owned()));
-    assert_eq!(report.objections()[0], "KillAll, key: not linearizable\ntext");
+    assert_eq!(report.objections()[0], "VIOLATION: KillAll, key: not linearizable\ntext");
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::aftermath;
 use super::clients::{CLIENTS, Clients, HotKeys};
 use super::history::{Call, Outcome};
-use super::host::Host;
 use super::linearizable::Checker;
 use super::members::{self, Members};
 use super::moves::{Mover, Moves};
@@ -18,6 +17,7 @@ use super::nodes::{FOUNDERS, Nodes};
 use super::random::Random;
 use super::report::Report;
 use super::schedule::{Fault, SNAPSHOT_INSTALLED, Schedule};
+use crate::host::Host;
 
 const DEFAULT_SECONDS: u64 = 27;
 /// A Redis Cluster has lost a write long before.
