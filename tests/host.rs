@@ -1,7 +1,7 @@
 //! How much of the processor was not to be had: on a virtual machine the host may take it away for seconds, and then nobody keeps any time.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Before what may never be, however little of the processor was to be had: `.ci/run` gives no test that says so a second chance.
 pub const VIOLATION: &str = "VIOLATION: ";
@@ -31,17 +31,48 @@ impl Host {
         Self { used: user + nice + system + irq + softirq, stolen }
     }
 
-    /// How long `limit` is, begun at `before`, when what the host took is not counted.
-    pub fn stretch(before: &Self, limit: Duration) -> Duration {
-        let left = 100 - Self::look().stolen_percent(before).min(99) as u32;
-        limit * (100 / left).min(LONGER_MAX)
-    }
-
     /// Of what all processes together wanted since `before`.
     pub fn stolen_percent(&self, before: &Self) -> u64 {
         let (used, stolen) = (self.used - before.used, self.stolen - before.stolen);
         stolen * 100 / (used + stolen).max(1)
     }
+}
+
+/// Time, of which what the host takes of the processor is not counted against the nodes.
+pub struct Stopwatch {
+    started: Instant,
+    host: Host,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self { started: Instant::now(), host: Host::look() }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn is_over(&self, limit: Duration) -> bool {
+        let elapsed = self.elapsed();
+        // Most waits end before anyone has to ask.
+        elapsed >= limit && elapsed >= self.stretched(limit)
+    }
+
+    /// What something may take that would take less than `limit` on a machine of its own.
+    pub fn stretched(&self, limit: Duration) -> Duration {
+        limit * longer(Host::look().stolen_percent(&self.host))
+    }
+}
+
+/// How many times as long everything takes.
+fn longer(stolen_percent: u64) -> u32 {
+    (100_u64.div_ceil(100 - stolen_percent.min(99)) as u32).min(LONGER_MAX)
+}
+
+#[test]
+fn what_the_host_takes_makes_waits_longer_and_not_endless() {
+    assert_eq!([0, 10, 50, 67, 75, 100].map(longer), [1, 2, 2, 4, 4, LONGER_MAX]);
 }
 
 #[test]

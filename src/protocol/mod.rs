@@ -10,5 +10,5 @@ mod request;
 pub use args::{ArgRange, Args, OwnedArgs};
 pub use client::{FRAME_BYTES_MAX, FRAME_DEPTH_MAX, Frame, FrameError, decode_frame, encode_command};
 pub use limits::{LINE_BYTES_MAX, ProtocolError, ReadLimits};
-pub use reply::{Protocol, REPLY_BYTES_MAX, Replies, Reply};
+pub use reply::{Cursor, Protocol, REPLY_BYTES_MAX, Replies, Reply};
 pub use request::{RequestReader, Requests};

@@ -49,6 +49,14 @@ pub struct Replies {
     large: Vec<Large>,
 }
 
+/// How far replies were appended: where in their buffer, how many large values lie before, and how much of the next of them is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    at: usize,
+    large: usize,
+    of_value: usize,
+}
+
 impl From<BytesMut> for Replies {
     fn from(bytes: BytesMut) -> Self {
         Self { bytes, large: Vec::new() }
@@ -69,37 +77,49 @@ impl Replies {
         self.large.is_empty().then(|| std::mem::take(&mut self.bytes))
     }
 
-    /// Bytes that `range` comes to when it is filled in.
-    pub fn filled_len(&self, range: &Range<usize>) -> usize {
-        range.len() + self.large_in(range).iter().map(|large| large.value.len()).sum::<usize>()
-    }
-
     /// Appends what `range` comes to.
     pub fn append_to(&self, out: &mut BytesMut, range: Range<usize>) {
-        out.reserve(self.filled_len(&range));
-        self.append_part(out, range, 0..usize::MAX);
+        out.reserve(range.len() + self.large_in(&range).iter().map(|large| large.value.len()).sum::<usize>());
+        let is_all = self.append_some(out, &mut self.cursor(range.start), range.end, usize::MAX);
+        debug_assert!(is_all);
     }
 
-    /// Appends these bytes of what `range` comes to, as far as there are so many.
-    pub fn append_part(&self, out: &mut BytesMut, range: Range<usize>, part: Range<usize>) {
-        let (mut next, mut before) = (range.start, 0usize);
-        let mut append = |bytes: &[u8]| {
-            let within = |at: usize| at.saturating_sub(before).min(bytes.len());
-            out.put_slice(&bytes[within(part.start)..within(part.end)]);
-            before += bytes.len();
-        };
-        for large in self.large_in(&range) {
-            append(&self.bytes[next..large.at]);
-            append(&large.value);
-            next = large.at;
+    /// From where a reply that begins at `start` is appended.
+    pub fn cursor(&self, start: usize) -> Cursor {
+        Cursor { at: start, large: self.large_before(start), of_value: 0 }
+    }
+
+    /// Appends so many of the bytes from `cursor` on, large values filled in, and moves it behind them. True if it has come to `end`.
+    pub fn append_some(&self, out: &mut BytesMut, cursor: &mut Cursor, end: usize, bytes_max: usize) -> bool {
+        let mut room = bytes_max;
+        loop {
+            let large = self.large.get(cursor.large).filter(|large| large.at < end);
+            let stop = large.map_or(end, |large| large.at);
+            cursor.at += put_some(out, &self.bytes[cursor.at..stop], &mut room);
+            let Some(Large { value, .. }) = large.filter(|_| cursor.at == stop) else { return cursor.at == end };
+            cursor.of_value += put_some(out, &value[cursor.of_value..], &mut room);
+            if cursor.of_value < value.len() {
+                return false;
+            }
+            (cursor.large, cursor.of_value) = (cursor.large + 1, 0);
         }
-        append(&self.bytes[next..range.end]);
+    }
+
+    fn large_before(&self, at: usize) -> usize {
+        self.large.partition_point(|large| large.at < at)
     }
 
     fn large_in(&self, range: &Range<usize>) -> &[Large] {
-        let position = |at: usize| self.large.partition_point(|large| large.at < at);
-        &self.large[position(range.start)..position(range.end)]
+        &self.large[self.large_before(range.start)..self.large_before(range.end)]
     }
+}
+
+/// The number of bytes that there was room for.
+fn put_some(out: &mut BytesMut, bytes: &[u8], room: &mut usize) -> usize {
+    let count = bytes.len().min(*room);
+    out.put_slice(&bytes[..count]);
+    *room -= count;
+    count
 }
 
 impl Reply {

@@ -347,13 +347,15 @@ fn large_shared_bulks_are_filled_in_where_they_belong() {
     let end = reply.len();
     let parts = reply.take_replies();
     let mut out = BytesMut::new();
-    for range in [0..first, first..second, second..end] {
-        let length = parts.filled_len(&range);
-        let before = out.len();
-        parts.append_to(&mut out, range);
-        assert_eq!(out.len() - before, length);
-    }
+    [0..first, first..second, second..end].into_iter().for_each(|range| parts.append_to(&mut out, range));
     assert_eq!(out, expected);
+    for bytes_max in [1, 7, LARGE_BYTES_MIN] {
+        let (mut some, mut cursor) = (BytesMut::new(), parts.cursor(0));
+        while !parts.append_some(&mut some, &mut cursor, end, bytes_max) {
+            assert_eq!(some.len() % bytes_max, 0);
+        }
+        assert_eq!(some, expected, "{bytes_max} bytes at a time");
+    }
     write(&mut reply);
     reply.fill_in();
     assert_eq!((reply.total_len(), reply.buffer()), (expected.len(), &BytesMut::from(&expected[..])));

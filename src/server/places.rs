@@ -7,7 +7,7 @@
 
 use bytes::BytesMut;
 
-use crate::protocol::{Replies, Reply};
+use crate::protocol::{Cursor, Replies, Reply};
 
 /// From this size on a chunk's buffer is sent as it is instead of being copied.
 const ADOPTED_BYTES_MIN: usize = 16 << 10;
@@ -42,8 +42,8 @@ pub struct Rest<'a> {
     /// What the connection's reply buffer held from `kept` on.
     own: Replies,
     kept: usize,
-    /// Bytes of the next reply that were appended already.
-    done: usize,
+    /// Where the next reply goes on, if a part of it was appended already.
+    cursor: Option<Cursor>,
 }
 
 /// Leaves the replies, in request order, in `reply` from `mark` on, up to what is returned.
@@ -65,12 +65,12 @@ pub fn assemble<'a>(
         // With its large values, which a read that was made again may have left.
         reply.truncate(0);
         *reply.buffer_mut() = buffer;
-        return (assembled, Rest { places: &[], buffers, own: Replies::default(), kept, done: 0 });
+        return (assembled, Rest { places: &[], buffers, own: Replies::default(), kept, cursor: None });
     }
     let needs_own = rest.iter().any(|place| matches!(place, Place::Own { .. }));
     let own = if needs_own { reply.split_off(kept) } else { Replies::default() };
     reply.truncate(kept);
-    (assembled, Rest { places: rest, buffers, own, kept, done: 0 })
+    (assembled, Rest { places: rest, buffers, own, kept, cursor: None })
 }
 
 impl Rest<'_> {
@@ -86,12 +86,11 @@ impl Rest<'_> {
             Place::Own { start, end } => (&self.own, start - self.kept..end - self.kept),
             Place::Foreign { buffer, start, end } => (&self.buffers[buffer as usize], start as usize..end as usize),
         };
-        let length = replies.filled_len(&range);
-        let end = length.min(self.done.saturating_add(bytes_max));
-        replies.append_part(out, range, self.done..end);
-        self.done = end;
-        if end == length {
-            (self.places, self.done) = (rest, 0);
+        let mut cursor = self.cursor.unwrap_or_else(|| replies.cursor(range.start));
+        if replies.append_some(out, &mut cursor, range.end, bytes_max) {
+            (self.places, self.cursor) = (rest, None);
+        } else {
+            self.cursor = Some(cursor);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A disk that cannot sync stops its node, cleanly: what it was told is there may be gone, and only a new start finds out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::harness::{Cluster, Node, eventually};
 use super::shim::Shim;
+use crate::host::Stopwatch;
 
 /// Error lines a human has to read: what is wrong and what to do, and that the node stops.
 const ERRORS_MAX: usize = 3;
@@ -31,10 +32,10 @@ fn a_sync_that_fails_stops_the_node_which_says_why_once_and_comes_back_with_ever
     asked.iter_mut().for_each(|asked| keys.iter().for_each(|key| drop(asked.send(&["SET", key, key]))));
     let said = || cluster.nodes[0].log().contains("this node cannot go on");
     eventually(Duration::from_secs(10), || cluster.nodes[0].log(), said);
-    let failing = Instant::now();
+    let failing = Stopwatch::start();
     let code = cluster.nodes[0].wait(Duration::from_secs(20));
     assert!(code.is_some_and(|code| code != 0), "it stopped by itself, and not for good: {code:?}");
-    assert!(failing.elapsed() < STOP_MAX, "it was of no use for {:?}", failing.elapsed());
+    assert!(!failing.is_over(STOP_MAX), "it was of no use for {:?}", failing.elapsed());
     let log = cluster.nodes[0].log();
     let lines: Vec<&str> = log.lines().skip(lines_before).collect();
     let errors = lines.iter().filter(|line| line.contains("ERROR")).count();

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::host::Host;
+use crate::host::Stopwatch;
 
 /// Distance between a node's client port and its peer and HTTP ports.
 const PEER_OFFSET: u16 = 10_000;
@@ -308,14 +308,14 @@ impl Node {
 
     /// Waits for the process to end by itself; the exit code.
     pub fn wait(&mut self, limit: Duration) -> Option<i32> {
-        let deadline = Instant::now() + limit;
+        let waited = Stopwatch::start();
         let child = self.child.as_mut().expect("the node runs");
         loop {
             if let Some(status) = child.try_wait().expect("a child") {
                 self.child = None;
                 return status.code();
             }
-            assert!(Instant::now() < deadline, "the node did not end:\n{}", self.log());
+            assert!(!waited.is_over(limit), "the node did not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -459,10 +459,9 @@ impl Cluster {
 
 /// Waits for a condition with a deadline, to which what the host takes of the processor is added.
 pub fn eventually(limit: Duration, what: impl Fn() -> String, mut condition: impl FnMut() -> bool) {
-    let (started, host) = (Instant::now(), Host::look());
+    let waited = Stopwatch::start();
     while !condition() {
-        let elapsed = started.elapsed();
-        assert!(elapsed < limit || elapsed < Host::stretch(&host, limit), "within {limit:?}: {}", what());
+        assert!(!waited.is_over(limit), "within {limit:?}: {}", what());
         std::thread::sleep(Duration::from_millis(10));
     }
 }

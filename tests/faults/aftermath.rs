@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::moves::status;
 use super::nodes::{BULK_PREFIX, Nodes};
 use crate::cluster::harness::{Node, Reply};
+use crate::host::Stopwatch;
 
 /// For moves to finish or to be undone, and for nodes to agree.
 const WAIT: Duration = Duration::from_secs(60);
@@ -36,14 +37,14 @@ pub fn unfinished_move(nodes: &Nodes) -> Option<String> {
 }
 
 fn wait(check: Check<'_>) -> Option<String> {
-    let deadline = Instant::now() + WAIT;
+    let waited = Stopwatch::start();
     loop {
         match check() {
             Ok(told) => {
                 println!("{told}");
                 return None;
             }
-            Err(trouble) if Instant::now() > deadline => return Some(trouble),
+            Err(trouble) if waited.is_over(WAIT) => return Some(trouble),
             Err(_) => std::thread::sleep(LOOK_PAUSE),
         }
     }

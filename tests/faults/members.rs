@@ -1,11 +1,12 @@
 //! A fourth node that comes and goes while faults go on: it joins empty, shares what the others share, is told to leave, and has left when its process ends.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::moves::status;
 use super::nodes::Nodes;
 use super::run::from_environment;
 use crate::cluster::harness::{Node, Reply};
+use crate::host::Stopwatch;
 
 /// Faults before it comes, and before it is told to go.
 const ROUNDS: usize = 4;
@@ -21,7 +22,7 @@ enum State {
     },
     /// From here until it is told to leave it is one of those that faults strike.
     Joining {
-        since: Instant,
+        since: Stopwatch,
     },
     Member {
         rounds: usize,
@@ -29,7 +30,7 @@ enum State {
     /// It ends at an instant of its own.
     Leaving {
         node: Node,
-        since: Instant,
+        since: Stopwatch,
     },
 }
 
@@ -63,7 +64,7 @@ impl Members {
                 State::Member { rounds: 0 }
             }
             State::Joining { since } => {
-                check_time(since, "has no share yet", nodes)?;
+                check_time(&since, "has no share yet", nodes)?;
                 State::Joining { since }
             }
             State::Member { rounds } if rounds < ROUNDS => State::Member { rounds: rounds + 1 },
@@ -77,7 +78,7 @@ impl Members {
                     nodes.spare = Some(node);
                     State::Away { rounds: 0 }
                 } else {
-                    check_time(since, "has not left yet", nodes)?;
+                    check_time(&since, "has not left yet", nodes)?;
                     State::Leaving { node, since }
                 }
             }
@@ -98,9 +99,9 @@ impl Members {
     }
 }
 
-fn check_time(since: Instant, what: &str, nodes: &Nodes) -> Result<(), String> {
+fn check_time(since: &Stopwatch, what: &str, nodes: &Nodes) -> Result<(), String> {
     let status = || nodes.nodes[0].ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
-    if since.elapsed() < CHANGE_WAIT { Ok(()) } else { Err(format!("the fourth node {what}\n{}", status())) }
+    if since.is_over(CHANGE_WAIT) { Err(format!("the fourth node {what}\n{}", status())) } else { Ok(()) }
 }
 
 /// As a new node: what a former member had is of no use.
@@ -114,7 +115,7 @@ fn invite(nodes: &mut Nodes) -> State {
     println!("          a fourth node joins");
     node.start();
     nodes.nodes.push(node);
-    State::Joining { since: Instant::now() }
+    State::Joining { since: Stopwatch::start() }
 }
 
 /// Asks founders until one says that it is decided.
@@ -122,9 +123,9 @@ fn dismiss(nodes: &mut Nodes) -> State {
     let node = nodes.nodes.pop().expect("it came last");
     let mut founders = nodes.nodes.iter().cycle();
     let mut said = String::new();
-    let until = Instant::now() + ASK_WAIT;
+    let asked = Stopwatch::start();
     while said != "OK" {
-        assert!(Instant::now() < until, "the fourth node is not told to leave: {said}");
+        assert!(!asked.is_over(ASK_WAIT), "the fourth node is not told to leave: {said}");
         std::thread::sleep(LOOK_PAUSE);
         if let Reply::Bulk(id) = node.ask(&["CLUSTER", "MYID"]) {
             let id = String::from_utf8(id).expect("hex digits");
@@ -132,7 +133,7 @@ fn dismiss(nodes: &mut Nodes) -> State {
         }
     }
     println!("          the fourth node is told to leave");
-    State::Leaving { node, since: Instant::now() }
+    State::Leaving { node, since: Stopwatch::start() }
 }
 
 /// It has taken its share: a voter of some group, and nothing is on its way to it.

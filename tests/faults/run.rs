@@ -17,7 +17,7 @@ use super::nodes::{FOUNDERS, Nodes};
 use super::random::Random;
 use super::report::Report;
 use super::schedule::{Fault, SNAPSHOT_INSTALLED, Schedule};
-use crate::host::Host;
+use crate::host::{Host, Stopwatch};
 
 const DEFAULT_SECONDS: u64 = 27;
 /// A Redis Cluster has lost a write long before.
@@ -145,9 +145,9 @@ impl Run {
     }
 
     fn wait_served(&mut self, fault: Fault, since: Duration) {
-        let deadline = Instant::now() + HEAL_WAIT;
+        let waited = Stopwatch::start();
         while !self.clients.unserved_since(since).is_empty() {
-            if Instant::now() > deadline {
+            if waited.is_over(HEAL_WAIT) {
                 let unserved = self.clients.unserved_since(since);
                 self.report
                     .troubles
@@ -191,8 +191,8 @@ impl Run {
     /// So that each key's life has a move, too. On a busy machine that may take long, and long histories cannot be judged.
     fn move_every_slot(&mut self) {
         let Some(mover) = &self.mover else { return };
-        let deadline = Instant::now() + MOVE_PATIENCE;
-        while mover.unmoved() > 0 && Instant::now() < deadline {
+        let waited = Stopwatch::start();
+        while mover.unmoved() > 0 && !waited.is_over(MOVE_PATIENCE) {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.report.slots_unmoved += mover.unmoved();

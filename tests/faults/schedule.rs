@@ -9,6 +9,7 @@ use super::nodes::Nodes;
 use super::random::Random;
 use super::run::from_environment;
 use crate::cluster::harness::eventually;
+use crate::host::Stopwatch;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -277,11 +278,11 @@ fn leave_behind(nodes: &mut Nodes, victim: usize) {
     let others: Vec<usize> = (0..nodes.nodes.len()).filter(|node| *node != victim).collect();
     let written = |nodes: &Nodes| others.iter().map(|node| said(nodes, *node, SNAPSHOT_WRITTEN)).sum::<usize>();
     let installed = said(nodes, victim, SNAPSHOT_INSTALLED);
-    let until = Instant::now() + SNAPSHOT_WAIT;
+    let waited = Stopwatch::start();
     let mut wanted = 0;
     while said(nodes, victim, SNAPSHOT_INSTALLED) == installed {
         wanted += 1;
-        assert!(Instant::now() < until, "no snapshot is installed\n{}", nodes.nodes[victim].log());
+        assert!(!waited.is_over(SNAPSHOT_WAIT), "no snapshot is installed\n{}", nodes.nodes[victim].log());
         nodes.nodes[victim].kill();
         let before = written(nodes);
         eventually(
