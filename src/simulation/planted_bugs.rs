@@ -8,7 +8,7 @@ use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::{
     DEAF_TRANSFERS, EVERY_SECOND, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, QUICK_RESTARTS, SOLE_VOTERS, WIPE,
 };
-use crate::simulation::seeds::{alone, is_fixed, print_report, report_of, seed_asked_for};
+use crate::simulation::seeds::{alone, is_fixed, print_report, report_of, seed_asked_for, text_of};
 use crate::simulation::total::{add, print};
 use crate::simulation::world::{Report, run};
 
@@ -121,10 +121,9 @@ fn outcome(row: &Row, seed: u64, planted: bool) -> Result<Report, String> {
     let mut alone = alone("planted_bugs::every_planted_bug_is_found", seed);
     alone.env("KVORUM_SIMULATION_BUG", format!("{:?}", row.bug)).env(PLANTED, u8::from(planted).to_string());
     let output = alone.output().expect("runs");
-    report_of(&output.stdout).ok_or_else(|| {
-        let text = String::from_utf8_lossy(&output.stdout);
-        let broken = text.lines().find_map(|line| line.strip_prefix(BROKEN));
-        broken.map_or_else(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)), str::to_owned)
+    report_of(&output).ok_or_else(|| {
+        let text = text_of(&output);
+        text.lines().find_map(|line| line.strip_prefix(BROKEN)).unwrap_or(&text).to_owned()
     })
 }
 

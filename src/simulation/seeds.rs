@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 #[cfg(tokio_unstable)]
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::admin;
@@ -33,10 +33,10 @@ fn run_seed(seed: u64) {
 /// is not known, and a failing one is to be looked at again.
 #[cfg(tokio_unstable)]
 fn run_seed(seed: u64) {
-    let [output, errors] = start(seed).wait_with_output().map(|it| [it.stdout, it.stderr]).expect("it ends");
+    let output = start(seed).wait_with_output().expect("it ends");
     match report_of(&output) {
         Some(report) => add(&report),
-        None => panic!("{}{}", String::from_utf8_lossy(&output), String::from_utf8_lossy(&errors)),
+        None => panic!("{}\nagain: tests/simulate --seed {seed}", text_of(&output)),
     }
 }
 
@@ -58,10 +58,15 @@ pub fn alone(test: &str, seed: u64) -> Command {
 
 /// What a process that ran one seed to its end has printed of it.
 #[cfg(tokio_unstable)]
-pub fn report_of(output: &[u8]) -> Option<Report> {
-    let text = String::from_utf8_lossy(output);
-    let report = text.lines().find_map(|line| line.strip_prefix(REPORT))?;
+pub fn report_of(output: &Output) -> Option<Report> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report = text.lines().find_map(|line| line.strip_prefix(REPORT)).filter(|_| output.status.success())?;
     Some(serde_json::from_str(report).expect("a report"))
+}
+
+#[cfg(tokio_unstable)]
+pub fn text_of(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }
 
 pub fn print_report(report: &Report) {
