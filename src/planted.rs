@@ -42,6 +42,10 @@ pub enum Bug {
     FreezeStopsNothing,
     /// A step of a move that ended here counts when it comes late.
     LateStepCounts,
+    /// A replica that is to go is deleted before its group has a membership without it.
+    DepartsWithVote,
+    /// A node that is to leave is forgotten with all that it has.
+    ForgottenWithReplicas,
 }
 
 /// Whether the guarantee is left out.

@@ -75,6 +75,12 @@ impl Balance {
         }
     }
 
+    /// By a new leader of the meta group: slots that the one before it was evening out are not left half way for as long as others would wait.
+    pub fn taken_over(topology: &Topology) -> Self {
+        let evening = topology.moves().any(|(_, moved)| moved.is_open() && !moved.by_hand);
+        Self { evening, placed_by_hand: Some(topology.placed_by_hand().clone()), ..Self::new() }
+    }
+
     /// Whether the members have been the same for a while. To be asked again and again.
     pub fn is_quiet(&mut self, topology: &Topology) -> bool {
         let nodes: BTreeSet<NodeId> = topology.staying().collect();
@@ -238,6 +244,21 @@ mod tests {
         assert!(!balance.is_due(&topology));
         tokio::time::advance(QUIET_AFTER).await;
         assert!(balance.is_due(&topology), "one has come to its end in between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_goes_on_with_what_the_scheduler_was_at_and_leaves_an_operator_alone() {
+        let slots: BTreeSet<Slot> = fixture_topology(3, 3, 3).slots_of(GroupId(1)).take(2).collect();
+        for (by_hand, goes_on) in [(Some(false), true), (Some(true), false), (None, false)] {
+            let mut topology = fixture_topology(3, 3, 3);
+            if let Some(by_hand) = by_hand {
+                let (first, slots) = (topology.next_move(), slots.clone());
+                let op = MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand };
+                topology.apply(&op).expect("applies");
+            }
+            let mut balance = Balance::taken_over(&topology);
+            assert!(balance.is_due(&topology) && balance.may_move(&topology) == goes_on, "{by_hand:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

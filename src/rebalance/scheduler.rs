@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::{GroupId, GroupInfo, MetaOp, NodeId, Topology};
+use crate::planted::{self, Bug};
 use crate::raft::{LedGroup, Replication};
 use crate::rebalance::absence::Watch;
 use crate::rebalance::balance::Balance;
@@ -38,7 +39,7 @@ pub async fn schedule(replication: Arc<Replication>, node_down_after: Duration) 
         }
         if leads && !led {
             // What an earlier leadership knew is old.
-            (balance, leaders) = (Balance::new(), Leaders::default());
+            (balance, leaders) = (Balance::taken_over(&topology), Leaders::default());
         }
         if leads
             && let Some(op) = leaders.look(&replication.newest_topology(), &replication.hints(), Instant::now())
@@ -142,7 +143,8 @@ pub fn situation<'a>(
 /// Replicas whose groups have committed a membership without them.
 fn departures(topology: &Topology, led: &BTreeMap<GroupId, LedGroup>) -> Vec<MetaOp> {
     let is_done = |led: &LedGroup, info: &GroupInfo| {
-        led.members.iter().eq(info.replicas.keys()) && led.departing.iter().eq(info.departing.keys())
+        let has_left = led.members.iter().eq(info.replicas.keys()) && led.departing.iter().eq(info.departing.keys());
+        has_left || planted::is(Bug::DepartsWithVote)
     };
     let done = topology.groups().iter().filter(|(group, info)| led.get(group).is_some_and(|led| is_done(led, info)));
     let replicas = done.flat_map(|(group, info)| info.departing.keys().map(|replica| (*group, *replica)));
@@ -157,7 +159,10 @@ fn removals(replication: &Replication, topology: &Topology) -> Vec<MetaOp> {
         meta.joint || replica.is_none_or(|replica| meta.voters.contains(&replica))
     };
     let leaves = |node: &NodeId| topology.draining(*node).is_some() && *node != replication.node();
-    let empty = |node: &NodeId| topology.replicas_on(*node).next().is_none() && !votes(node);
+    let empty = |node: &NodeId| {
+        let holds = topology.replicas_on(*node).next().is_some() && !planted::is(Bug::ForgottenWithReplicas);
+        !holds && !votes(node)
+    };
     let gone = topology.nodes().keys().copied().filter(|node| leaves(node) && empty(node));
     gone.map(|node| MetaOp::Forget { node }).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::planted::{Bug, plant};
+use crate::simulation::member_scripts::MEMBER_CRASHES;
 use crate::simulation::move_scripts::MOVE_CRASHES;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::{
@@ -41,6 +42,10 @@ const TWO_OWNERS: &str = " is served by group ";
 const NOT_OVER: &str = " that was disturbed at ";
 const NOT_FINISHED: &str = "moves are not over, ";
 const OTHER_OWNER: &str = "; the topology names group ";
+/// What every node says of a topology that names a replica on a node that is not there.
+const NO_HOME: &str = "ReplicaWithoutNode(";
+/// Of a member.
+const GIVEN_UP: &str = ", and the topology has given it up";
 
 struct Row {
     bug: Bug,
@@ -79,6 +84,8 @@ const BUGS: &[Row] = &[
     row(Bug::UnfreezeUnasked, MOVE_CRASHES, 1, &[TWO_OWNERS, NOT_OVER, LOST]),
     row(Bug::FreezeStopsNothing, DRAWN, 1, &[TWO_OWNERS]),
     row(Bug::LateStepCounts, DRAWN, 1, &[NOT_FINISHED, OTHER_OWNER]),
+    row(Bug::DepartsWithVote, MEMBER_CRASHES, 1, &[GIVEN_UP]),
+    row(Bug::ForgottenWithReplicas, MEMBER_CRASHES, 1, &[NO_HOME]),
 ];
 
 /// Before what a run broke, for the process that has started it.

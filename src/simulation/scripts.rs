@@ -3,12 +3,13 @@
 use crate::cluster::GroupId;
 use crate::raft::Fsync;
 use crate::simulation::growth::GROWTH;
+use crate::simulation::member_scripts::MEMBER_CRASHES;
 use crate::simulation::move_scripts::{META_OUTAGE, MOVE_CRASHES, MOVE_CUT};
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 16] = [
+pub const SCRIPTS: [Scenario; 17] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
@@ -22,6 +23,7 @@ pub const SCRIPTS: [Scenario; 16] = [
     EVERY_SECOND,
     FULL_DISKS,
     GROWTH,
+    MEMBER_CRASHES,
     MOVE_CRASHES,
     META_OUTAGE,
     MOVE_CUT,

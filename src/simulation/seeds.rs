@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use crate::admin;
 use crate::config::Config;
 use crate::simulation::growth::GROWTH;
+#[cfg(tokio_unstable)]
+use crate::simulation::member_scripts::MEMBER_CRASHES;
 use crate::simulation::scenario::{DRAWN, Scenario};
 use crate::simulation::scripts::SCRIPTS;
 #[cfg(tokio_unstable)]
@@ -120,8 +122,16 @@ fn no_fresh_seed_breaks_an_invariant() {
 #[test]
 #[cfg(tokio_unstable)]
 fn no_script_breaks_an_invariant() {
-    // Growth has a test of its own.
-    SCRIPTS.into_iter().filter(|script| script.name != GROWTH.name).for_each(|script| drop(check(1, script)));
+    // Two have tests of their own, beside this one.
+    let here = |script: &Scenario| ![GROWTH.name, MEMBER_CRASHES.name].contains(&script.name);
+    SCRIPTS.into_iter().filter(here).for_each(|script| drop(check(1, script)));
+    print();
+}
+
+#[test]
+#[cfg(tokio_unstable)]
+fn members_change_while_whoever_changes_them_is_lost() {
+    check(1, MEMBER_CRASHES);
     print();
 }
 

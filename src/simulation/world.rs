@@ -226,7 +226,8 @@ impl World {
         Ok(())
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    /// Nodes that run, as they are looked at.
+    pub fn seen(&self) -> Vec<Seen> {
         let see = |machine: &Machine| {
             let replication = machine.shared()?.replication.clone();
             let groups = replication.groups();
