@@ -1,11 +1,12 @@
 """What clients notice while a cluster grows, shrinks and has a node replaced: 3 nodes to 5, to 4, to 3, and one for another, under full load.
 
-The load is bench/load's, as fast as it goes; beside it checking clients count up keys of their own, one request at a time, and compare every value in the end. For
-each step: how long it took until groups, replicas and slots were where they should be, within a fifth, and the slots of a group against its share; throughput in
+The load is bench/load's, as fast as it goes; beside it checking clients count up keys of their own, one request at a time, and compare every value in the end.
+Keys that nobody touches in between are compared as well, and each is to be answered by one node. For each step: how long it took until groups, replicas and slots were where they should be, within a fifth, and the slots of a group against its share; throughput in
 windows of two seconds against before, longest wait of a checking client. In the end the cluster is asked what is still to be moved: a group's share is of slots,
-bytes and requests, and what is off by more than a tenth is evened out after a minute.
+bytes and requests, and what is off by more than a tenth is evened out after a minute. The slots of each group then, against its share, are the last line's.
 """
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ REST_S = 5
 EVEN_S_MAX = 400
 CHECKERS = 4
 CHECKER_KEYS = 500
+KEPT_KEYS = 200_000
+KEPT_PIPELINE = 1000
 SLOTS = 1024
 
 
@@ -117,6 +120,39 @@ class Checker(threading.Thread):
         return [key for key, value in self.values.items() if self.request(b"GET", key) != value]
 
 
+def kept(number):
+    key = b"kept:%d" % number
+    return key, hashlib.sha256(key).hexdigest().encode()
+
+
+def ask_each_node(ports, requests):
+    """For each request the replies of the nodes that did not answer MOVED: of its key's owner alone."""
+    answers = [[] for _ in requests]
+    for port in ports:
+        with socket.create_connection(("127.0.0.1", port), 60) as connection, connection.makefile("rb") as replies:
+            for first in range(0, len(requests), KEPT_PIPELINE):
+                part = requests[first:first + KEPT_PIPELINE]
+                connection.sendall(b"".join(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words) for words in part))
+                for number in range(first, first + len(part)):
+                    line = replies.readline().strip()
+                    if line.startswith(b"$") and line != b"$-1":
+                        line = replies.read(int(line[1:]) + 2)[:-2]
+                    if not line.startswith(b"-MOVED"):
+                        answers[number].append(line)
+    return answers
+
+
+def write_kept(ports):
+    answers = ask_each_node(ports, [(b"SET", *kept(number)) for number in range(KEPT_KEYS)])
+    if any(answer != [b"+OK"] for answer in answers):
+        raise RuntimeError("not every key was taken by one node")
+
+
+def count_wrong_kept(ports):
+    answers = ask_each_node(ports, [(b"GET", kept(number)[0]) for number in range(KEPT_KEYS)])
+    return sum(answer != [kept(number)[1]] for number, answer in enumerate(answers))
+
+
 class Load(threading.Thread):
     """One window after the other, each noted under the step in which it began."""
 
@@ -166,6 +202,7 @@ def run(options, directory):
     checkers = [Checker(number, cluster.system.port) for number in range(CHECKERS)]
     try:
         fill(cluster.system, options.keys, key_bytes=16, value_bytes=64)
+        write_kept([options.port + number for number in (0, 1, 2)])
         for thread in [load, *checkers]:
             thread.start()
         time.sleep(4 * WINDOW_S)
@@ -178,7 +215,9 @@ def run(options, directory):
         steps = [run_step(cluster, load, checkers, *change) for change in changes]
         began = time.monotonic()
         wait_for(lambda: "Nothing is to be moved" in cluster.operate("rebalance", "--dry-run"), "evening out", EVEN_S_MAX)
-        evened = f"rebalance --dry-run: nothing is to be moved {time.monotonic() - began:.0f} s after the last step"
+        cluster.is_even(3)
+        evened = (f"rebalance --dry-run: nothing is to be moved {time.monotonic() - began:.0f} s after the last step; "
+                  f"slots of share {' '.join(f'{share:.2f}' for share in cluster.shares)}")
         stop([load, *checkers])
         tell(load, steps)
         print(evened)
@@ -187,12 +226,14 @@ def run(options, directory):
         errors = [error for checker in checkers for error in checker.errors]
         wrong = [key for checker in checkers for key in checker.wrong()]
         written = sum(len(checker.values) for checker in checkers)
-        keys = sum(int(cli(options.port + number, "dbsize")) for number in (1, 3, 5))
+        left = [options.port + number for number in (1, 3, 5)]
+        wrong_kept = count_wrong_kept(left)
+        keys, expected = sum(int(cli(port, "dbsize")) for port in left), options.keys + KEPT_KEYS + written
         print(f"load: {failed} errors, {missing} keys not found; checking clients: {len(errors)} errors {errors[:3]}, {len(wrong)} of {written} values wrong; "
-              f"keys after: {keys} of {options.keys + written}")
+              f"untouched keys: {wrong_kept} of {KEPT_KEYS} wrong, missing or with two owners; keys after: {keys} of {expected}")
         print(cluster.operate("status"))
         print(cluster.operate("events"))
-        return not (failed or missing or errors or wrong) and keys == options.keys + written
+        return not (failed or missing or errors or wrong or wrong_kept) and keys == expected
     finally:
         stop([load, *checkers])
         cluster.system.stop()

@@ -14,6 +14,7 @@ mod growth;
 mod history;
 mod invariants;
 mod late;
+mod load_scripts;
 mod member_scripts;
 mod move_scripts;
 mod network;

@@ -3,13 +3,14 @@
 use crate::cluster::GroupId;
 use crate::raft::Fsync;
 use crate::simulation::growth::GROWTH;
+use crate::simulation::load_scripts::HOT_SLOTS;
 use crate::simulation::member_scripts::MEMBER_CRASHES;
 use crate::simulation::move_scripts::{META_OUTAGE, MOVE_CRASHES, MOVE_CUT};
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 17] = [
+pub const SCRIPTS: [Scenario; 18] = [
     WIPE,
     LOST_LEASE,
     DEAF_TRANSFERS,
@@ -27,6 +28,7 @@ pub const SCRIPTS: [Scenario; 17] = [
     MOVE_CRASHES,
     META_OUTAGE,
     MOVE_CUT,
+    HOT_SLOTS,
 ];
 
 pub const FIRST: GroupId = GroupId(1);

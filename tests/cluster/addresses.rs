@@ -18,13 +18,18 @@ fn id_of(node: &Node) -> String {
 
 /// Each node says of each that it is connected, at the port where it is.
 fn wait_found(cluster: &Cluster, ids: &[String]) {
+    let places: Vec<String> = cluster.nodes.iter().map(|node| node.address().to_string()).collect();
+    wait_found_at(cluster, ids, &places);
+}
+
+fn wait_found_at(cluster: &Cluster, ids: &[String], places: &[String]) {
     let found_by = |asked: &Node| {
         let table = asked.ask(&["CLUSTER", "NODES"]).text();
-        let is_listed = |(node, id): (&Node, &String)| {
-            let place = format!("{id} 127.0.0.1:{}@", node.port);
+        let is_listed = |(place, id): (&String, &String)| {
+            let place = format!("{id} {place}@");
             table.lines().any(|line| line.starts_with(&place) && line.contains(" connected") && !line.contains("fail"))
         };
-        cluster.nodes.iter().zip(ids).all(is_listed)
+        places.iter().zip(ids).all(is_listed)
     };
     let missing = || {
         let told = cluster.nodes.iter().map(|node| node.ask(&["CLUSTER", "NODES"]).text() + &node.log());
@@ -54,6 +59,43 @@ fn a_node_restarted_at_another_port_is_found_again_whatever_its_id() {
     }
     check_key(&cluster);
     a_stranger_joins_at_the_address_of_a_node_that_is_away(&mut cluster);
+}
+
+/// As a pod that comes back elsewhere, and one that is announced by its name.
+#[test]
+fn a_node_restarted_at_another_ip_or_under_a_name_is_found_again_and_clients_are_sent_there() {
+    let mut cluster = Cluster::start(3, &[]);
+    let ids: Vec<String> = cluster.nodes.iter().map(id_of).collect();
+    cluster.client().call(&["SET", "k", "v"]).expect("answers");
+    let mut places: Vec<String> = cluster.nodes.iter().map(|node| node.address().to_string()).collect();
+    for (index, ip, name) in [(0, [127, 0, 0, 9], None), (1, [127, 0, 0, 1], Some("localhost"))] {
+        let node = &mut cluster.nodes[index];
+        node.kill();
+        node.host = ip.into();
+        // It names the node's old place, and counts for more than what a socket is bound to.
+        node.remove_flag("--initial-cluster");
+        node.flags.extend(["--bind".to_owned(), node.host.to_string()]);
+        node.flags.extend(name.into_iter().flat_map(|name| ["--announce-host".to_owned(), name.to_owned()]));
+        places[index] = format!("{}:{}", name.map_or(node.host.to_string(), str::to_owned), node.port);
+        node.start();
+        wait_found_at(&cluster, &ids, &places);
+    }
+    for index in 0..3 {
+        // The address is written down: a restart needs no flag for it, and the others find the node without being told.
+        let node = &mut cluster.nodes[index];
+        assert_eq!(node.stop(), Some(0), "{}", node.log());
+        node.start();
+        wait_found_at(&cluster, &ids, &places);
+    }
+    let leader = cluster.leader_of("k");
+    assert_eq!(cluster.nodes[leader].ask(&["GET", "k"]).text(), "v");
+    let moved = format!("MOVED 7629 {}", places[leader]);
+    let others = cluster.nodes.iter().enumerate().filter(|(index, _)| *index != leader);
+    eventually(
+        FOUND_WAIT,
+        || format!("the others say {moved}"),
+        || others.clone().all(|(_, node)| node.ask(&["GET", "k"]).text() == moved),
+    );
 }
 
 /// That one keeps its place until it is given up.
