@@ -141,13 +141,7 @@ impl NodeLog {
     ) -> Result<(Self, Recovered, Writer), LogError> {
         let failed = |error| LogError::io("look for the mark of a failed sync in", directory, error);
         let sync_failed = failed_sync::is_marked(&*disk, directory).map_err(failed)?;
-        let replayed = replay(&*disk, directory, options.memory_bytes).inspect_err(|error| {
-            // § What was found may have been in the kernel's memory only, and is not there the next time.
-            if options.fsync != Fsync::Always && matches!(error, LogError::Unsynced { .. }) {
-                failed_sync::mark(&*disk, directory);
-            }
-        });
-        let Replayed { mut tails, end, dropped, start, clean } = replayed?;
+        let Replayed { mut tails, end, dropped, start, clean } = replay(&*disk, directory, options.memory_bytes)?;
         let cut_short = start.is_some_and(|last| {
             let same_boot = last.boot_id == boot_id && !boot_id.is_empty();
             last.loss_suspected || !(last.synced || clean || same_boot)

@@ -14,6 +14,7 @@ use openraft::EntryPayload;
 
 use crate::raft::log::disk::Disk;
 use crate::raft::log::error::LogError;
+use crate::raft::log::failed_sync;
 use crate::raft::log::format::{
     BATCH_HEADER_BYTES, LogKey, Record, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, StartMark, batch_offsets, payload,
     read_segment_header, take_record, unseal,
@@ -318,10 +319,19 @@ impl Replay {
             disk.remove(path).map_err(failed)?;
             return disk.sync_directory(directory).map_err(failed);
         }
-        disk.open(path).and_then(|file| file.cut(offset)).map_err(failed)?;
+        let cut = disk.open(path).and_then(|file| file.cut(offset));
+        cut.inspect_err(|_| self.doubt(disk, directory)).map_err(failed)?;
         self.replayed.clean = false;
         self.keep(path, sound);
         Ok(())
+    }
+
+    /// § After a sync that failed: what was found may have been in the kernel's memory only, and is not there the next time. Whether it may have been
+    /// acknowledged is for the run to say that wrote it, whatever this one's mode is.
+    fn doubt(&self, disk: &dyn Disk, directory: &Path) {
+        if self.replayed.start.as_ref().is_some_and(|last| !last.synced) {
+            failed_sync::mark(disk, directory);
+        }
     }
 
     /// § Syncs what was read: after a crash of the process alone it may be in the kernel's memory only, and the next segment will say that
@@ -333,6 +343,7 @@ impl Replay {
         }
         for segment in &self.replayed.end.segments {
             let synced = disk.open(&segment.path).and_then(|file| file.cut(segment.bytes));
+            let synced = synced.inspect_err(|_| self.doubt(disk, directory));
             synced.map_err(|error| match LogError::io("sync", &segment.path, error) {
                 LogError::Io { path, source, .. } => LogError::Unsynced { path, source },
                 error => error,
