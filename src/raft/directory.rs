@@ -1,7 +1,7 @@
-//! Directories that are there after a power loss.
+//! Directories and small files that are there after a power loss.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Creates the directory and those above it that are missing; returns when all that were created are durable.
@@ -23,6 +23,26 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
 /// Makes creations, renames and removals in the directory durable.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Returns once the file is durable under its name; after a crash before that it is the old one or this one, whole. An error names the path.
+pub fn replace_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = path.with_added_extension("new");
+    write_synced(&temporary, parts).map_err(|error| named(&temporary, &error))?;
+    let renamed = fs::rename(&temporary, path);
+    let durable = renamed.and_then(|()| sync_directory(path.parent().expect("a file has a directory")));
+    durable.map_err(|error| named(path, &error))
+}
+
+fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    file.sync_all()
+}
+
+/// The operator has to know which path is meant.
+pub fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

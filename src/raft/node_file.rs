@@ -5,14 +5,14 @@
 //! "KVNODE01" | crc32 of the rest u32 | postcard of NodeRecord
 //! ```
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FoundingPlan, NodeId, NodeInfo, Topology};
-use crate::raft::directory::{create_directory, sync_directory};
+use crate::raft::directory::{create_directory, named, replace_file, sync_directory};
 
 const MAGIC: &[u8; 8] = b"KVNODE01";
 pub(super) const FILE_NAME: &str = "node.kvn";
@@ -126,8 +126,9 @@ impl NodeFile {
 
     /// The node is what `write_next` was given from now on.
     pub(super) fn take_next(directory: &Path) -> io::Result<()> {
-        fs::rename(directory.join(NEXT_FILE_NAME), directory.join(FILE_NAME))?;
-        sync_directory(directory)
+        let next = directory.join(NEXT_FILE_NAME);
+        let renamed = fs::rename(&next, Self::path(directory)).and_then(|()| sync_directory(directory));
+        renamed.map_err(|error| named(&next, &error))
     }
 
     /// Returns once the change is durable.
@@ -139,11 +140,6 @@ impl NodeFile {
     }
 }
 
-/// The operator has to know which path is meant.
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
 fn decode(bytes: &[u8]) -> Option<NodeRecord> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (crc, body) = rest.split_first_chunk::<4>()?;
@@ -153,14 +149,7 @@ fn decode(bytes: &[u8]) -> Option<NodeRecord> {
 
 fn write(directory: &Path, name: &str, record: &NodeRecord) -> io::Result<()> {
     let body = postcard::to_stdvec(record).map_err(io::Error::other)?;
-    let temporary = directory.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(MAGIC)?;
-    file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
-    file.write_all(&body)?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(name))?;
-    sync_directory(directory)
+    replace_file(&directory.join(name), &[MAGIC, &crc32fast::hash(&body).to_le_bytes(), &body])
 }
 
 #[cfg(test)]

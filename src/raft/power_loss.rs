@@ -14,8 +14,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Address, GroupId, MetaOp, NodeId, Probe, Topology, WantedSettings};
-use crate::raft::directory::sync_directory;
+use crate::raft::directory::{named, replace_file, sync_directory};
 use crate::raft::formation::{
     Answers, FormationConfig, FormationError, JoinFailure, Newcomer, Reporter, answer_probes, join,
 };
@@ -71,7 +71,7 @@ pub async fn resolve(
         tracing::warn!("{report}");
         return Ok(Resolution::Keep);
     }
-    write_durably(directory, REPORT_FILE, report.as_bytes())?;
+    replace_file(&directory.join(REPORT_FILE), &[report.as_bytes()])?;
     tracing::warn!("{report}");
     let mut answering = JoinSet::new();
     let probe = Arc::new(Mutex::new(Probe::Member { cluster: topology.cluster_id() }));
@@ -154,29 +154,30 @@ pub fn report(directory: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(directory.join(REPORT_FILE)) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(named(&directory.join(REPORT_FILE), &error)),
     }
 }
 
 /// The operator's word that the node in this directory is to go on with what it has.
 pub fn accept(directory: &Path) -> io::Result<()> {
-    write_durably(directory, MARKER_FILE, b"")
+    replace_file(&directory.join(MARKER_FILE), &[])
 }
 
 /// Before what a node had is set aside for another reason: a crash in between must not look like a log that was lost.
 pub fn announce_new_member(directory: &Path) -> io::Result<()> {
-    write_durably(directory, REPORT_FILE, b"This node has joined another cluster; what it had is in set-aside.")
+    let text = b"This node has joined another cluster; what it had is in set-aside.";
+    replace_file(&directory.join(REPORT_FILE), &[text])
 }
 
 /// Forgets what was waited for, once a log that is not under suspicion any more is begun.
 pub fn settled(directory: &Path) -> io::Result<()> {
     for name in [REPORT_FILE, MARKER_FILE] {
         match fs::remove_file(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&directory.join(name), &error)),
             Ok(()) | Err(_) => (),
         }
     }
-    sync_directory(directory)
+    sync_directory(directory).map_err(|error| named(directory, &error))
 }
 
 /// Moves what the node had out of the way and makes it the new member that `record` says. The log is closed. What was set aside at an
@@ -187,8 +188,8 @@ pub fn settled(directory: &Path) -> io::Result<()> {
 pub fn set_aside(directory: &Path, record: &NodeRecord) -> io::Result<PathBuf> {
     let aside = directory.join(SET_ASIDE);
     match fs::remove_dir_all(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => fs::create_dir(&aside)?,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&aside, &error)),
+        Ok(()) | Err(_) => fs::create_dir(&aside).map_err(|error| named(&aside, &error))?,
     }
     NodeFile::write_next(directory, record)?;
     finish_set_aside(directory)?;
@@ -204,20 +205,14 @@ pub fn finish_set_aside(directory: &Path) -> io::Result<()> {
     for name in MOVED {
         match fs::rename(directory.join(name), aside.join(name)) {
             // It is there already, or never was here.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&directory.join(name), &error)),
             Ok(()) | Err(_) => (),
         }
     }
-    sync_directory(&aside)?;
-    sync_directory(directory)?;
+    for changed in [&aside, directory] {
+        sync_directory(changed).map_err(|error| named(changed, &error))?;
+    }
     NodeFile::take_next(directory)
-}
-
-fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(directory.join(name))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    sync_directory(directory)
 }
 
 #[cfg(test)]

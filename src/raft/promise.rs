@@ -4,12 +4,12 @@
 //! vote by that before the old one is over. So the timeout is in a file, the longer one before anything is answered under it, the shorter one only
 //! when the longer one is over.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::raft::directory::sync_directory;
+use crate::raft::directory::{named, replace_file};
 use crate::raft::space::is_full;
 
 const FILE_NAME: &str = "election-timeout-ms";
@@ -36,18 +36,7 @@ pub fn wait_after_restart(promised: Duration) -> Duration {
 
 /// From now on no more than this is promised.
 pub fn keep(directory: &Path, timeout: Duration) -> io::Result<()> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.join(FILE_NAME).display()));
-    write(directory, timeout).map_err(named)
-}
-
-fn write(directory: &Path, timeout: Duration) -> io::Result<()> {
-    let temporary = directory.join(format!("{FILE_NAME}.new"));
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{}", timeout.as_millis())?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(FILE_NAME))?;
-    sync_directory(directory)
+    replace_file(&directory.join(FILE_NAME), &[format!("{}\n", timeout.as_millis()).as_bytes()])
 }
 
 fn read(directory: &Path) -> io::Result<Option<Duration>> {
@@ -55,7 +44,7 @@ fn read(directory: &Path) -> io::Result<Option<Duration>> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+        Err(error) => return Err(named(&path, &error)),
     };
     let damaged = |_| {
         let text = format!(

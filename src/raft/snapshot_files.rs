@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::raft::SnapshotFile;
 use crate::raft::blocking;
+use crate::raft::directory::named;
 use crate::raft::log::{Disk, is_crowded};
 use crate::raft::space::is_full;
 use crate::raft::types::{SnapshotMeta, TypeConfig};
@@ -40,12 +41,13 @@ pub enum PublishError {
 impl SnapshotFiles {
     /// Creates the directory and removes what a crash left half-made.
     pub fn open(disk: Arc<dyn Disk>, directory: PathBuf) -> io::Result<Self> {
-        disk.create_directory(&directory)?;
-        for path in disk.list(&directory)? {
-            if path.extension().is_some_and(|extension| extension == "tmp") {
-                disk.remove(&path)?;
-            }
-        }
+        let prepare = || {
+            disk.create_directory(&directory)?;
+            let left = disk.list(&directory)?.into_iter();
+            left.filter(|path| path.extension().is_some_and(|extension| extension == "tmp"))
+                .try_for_each(|path| disk.remove(&path))
+        };
+        prepare().map_err(|error| named(&directory, &error))?;
         Ok(Self { disk, directory, current: Arc::default(), temporaries: Arc::default() })
     }
 
@@ -65,7 +67,8 @@ impl SnapshotFiles {
 
     /// Makes a published file found at start the current one.
     pub fn adopt(&mut self, meta: SnapshotMeta, path: PathBuf) -> io::Result<()> {
-        let len = self.disk.open(&path)?.length()?;
+        let opened = self.disk.open(&path).and_then(|file| file.length());
+        let len = opened.map_err(|error| named(&path, &error))?;
         *self.current.lock() = Some((meta, SnapshotFile { path, len }));
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod addresses;
 mod commands;
 pub mod disks;
+mod failing_start;
 mod failing_sync;
 mod failures;
 mod formation;

@@ -1,9 +1,10 @@
-/* Loaded into a node before the C library: fails its syncs and shifts its wall clock, as a file says that is shared with the test, and
- * notes what a power loss would take (see shim.rs). */
+/* Loaded into a node before the C library: fails its syncs, lets one operation on its files fail or be its last, and shifts its wall clock, as a file
+ * says that is shared with the test; and notes what a power loss would take (see shim.rs). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,25 +18,39 @@
 struct control {
     volatile int64_t syncs_fail;
     volatile int64_t wall_ahead_seconds;
+    /* Counts down with each write, cut, sync and rename; the one that makes it 0 meets the fault. At 0 and below it stands still. */
+    volatile int64_t operations_left;
+    /* Or the operation fails. */
+    volatile int64_t kills;
 };
 
-static const struct control *control(void) {
-    static const struct control nothing;
-    static const struct control *mapped;
-    const struct control *known = __atomic_load_n(&mapped, __ATOMIC_ACQUIRE);
+static struct control *control(void) {
+    static struct control nothing;
+    static struct control *mapped;
+    struct control *known = __atomic_load_n(&mapped, __ATOMIC_ACQUIRE);
     if (known)
         return known;
     known = &nothing;
     const char *path = getenv("KVORUM_TEST_SHIM");
-    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (file >= 0) {
-        void *memory = mmap(NULL, sizeof *known, PROT_READ, MAP_SHARED, file, 0);
+        void *memory = mmap(NULL, sizeof *known, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
         if (memory != MAP_FAILED)
             known = memory;
         close(file);
     }
     __atomic_store_n(&mapped, known, __ATOMIC_RELEASE);
     return known;
+}
+
+/* Whether this operation is the one that fails. */
+static int fails(void) {
+    if (control()->operations_left <= 0 || __atomic_sub_fetch(&control()->operations_left, 1, __ATOMIC_ACQ_REL))
+        return 0;
+    if (control()->kills)
+        kill(getpid(), SIGKILL);
+    errno = EIO;
+    return 1;
 }
 
 /* In $KVORUM_TEST_UNDO/<inode>: what a file held before each write since its last sync, `length` old bytes behind each of these. An offset
@@ -76,6 +91,8 @@ static void note_old(int file, int64_t offset, int64_t count) {
 }
 
 ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t offset) {
+    if (fails())
+        return -1;
     pthread_mutex_lock(&notes_lock);
     note_old(file, offset, count);
     ssize_t result = syscall(SYS_pwrite64, file, bytes, count, offset);
@@ -83,8 +100,28 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t offset) {
     return result;
 }
 
+/* Of what is not a file: what the node says, and its wake-ups. */
+ssize_t write(int file, const void *bytes, size_t count) {
+    struct stat about;
+    if (file <= STDERR_FILENO || fstat(file, &about) || !S_ISREG(about.st_mode))
+        return syscall(SYS_write, file, bytes, count);
+    if (fails())
+        return -1;
+    pthread_mutex_lock(&notes_lock);
+    note_old(file, syscall(SYS_lseek, file, 0L, SEEK_CUR), count);
+    ssize_t result = syscall(SYS_write, file, bytes, count);
+    pthread_mutex_unlock(&notes_lock);
+    return result;
+}
+
+int rename(const char *from, const char *to) {
+    return fails() ? -1 : syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to);
+}
+
 int ftruncate64(int file, off64_t length) {
     struct stat about;
+    if (fails())
+        return -1;
     pthread_mutex_lock(&notes_lock);
     /* A file without a name is lost as a whole. */
     if (!fstat(file, &about) && about.st_nlink > 0)
@@ -122,7 +159,7 @@ static int sync_and_forget(long call, int file) {
     struct note synced = {-1, end, 0};
     if (result == 0 && lseek(notes, 0, SEEK_END) == end)
         result = syscall(SYS_ftruncate, notes, 0L);
-    else if (result == 0 && write(notes, &synced, sizeof synced) < 0)
+    else if (result == 0 && syscall(SYS_write, notes, &synced, sizeof synced) < 0)
         abort();
     pthread_mutex_unlock(&notes_lock);
     close(notes);
@@ -134,6 +171,8 @@ static int sync_file(long call, int file) {
         errno = EIO;
         return -1;
     }
+    if (fails())
+        return -1;
     return sync_and_forget(call, file);
 }
 

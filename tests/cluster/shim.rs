@@ -1,5 +1,6 @@
 //! A library that is loaded into a node before the C library, to make it meet what a test machine does not have: a disk that cannot
-//! sync, a wall clock that jumps, a power loss that takes what was not synced (of files; names stay). Needs `cc`.
+//! sync, one operation on a file that fails or is the node's last, a wall clock that jumps, a power loss that takes what was not synced (of files; names
+//! stay). Needs `cc`.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -37,6 +38,7 @@ impl Shim {
         let shim = Self { control: control.expect("a file"), path, undo, library };
         shim.fail_syncs(false);
         shim.shift_wall_clock(0);
+        shim.spare_operations();
         Some(shim)
     }
 
@@ -73,6 +75,23 @@ impl Shim {
     /// To so much ahead of the machine's.
     pub fn shift_wall_clock(&self, ahead_seconds: i64) {
         self.set(8, ahead_seconds);
+    }
+
+    /// Of all that the node writes, cuts, syncs and renames, this operation, counted from one, fails: or the process is killed at it.
+    pub fn fault_at(&self, operation: i64, kills: bool) {
+        self.set(24, i64::from(kills));
+        self.set(16, operation);
+    }
+
+    /// Whether `fault_at` has come true.
+    pub fn is_fault_over(&self) -> bool {
+        let mut left = [0; 8];
+        self.control.read_exact_at(&mut left, 16).expect("reads");
+        i64::from_ne_bytes(left) <= 0
+    }
+
+    pub fn spare_operations(&self) {
+        self.fault_at(0, false);
     }
 
     fn set(&self, offset: u64, value: i64) {
