@@ -2,13 +2,15 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import threading
 import time
 
-# A busy machine and a debug build, of the clients too, take several times what it is otherwise.
-STOP_MS_MAX = 2000
-KILL_MS_MAX = 4000
+# What is promised, beside what the clients wait for without any fault; and what no single node's end may cost on a busy machine and with a debug
+# build, of the clients too.
+STOP_MS_PROMISED, STOP_MS_MAX = 100, 2000
+KILL_MS_PROMISED, KILL_MS_MAX = 1000, 4000
 # Of the processor time that was wanted: a host that takes more makes nodes stand still, elect others and keep nobody's time.
 STOLEN_PERCENT_MAX = 25
 # For clients to work between two faults.
@@ -132,9 +134,10 @@ def restart_checks(check, name, cluster, command, faults):
             longest = [phase["longest_ms"] for phase in phases]
             errors = [error for phase in phases for error in phase["errors"]]
             keeps_time = host.keeps_time()
-            most_ms = KILL_MS_MAX if how == "SIGKILL" else STOP_MS_MAX
+            promised_ms, most_ms = (KILL_MS_PROMISED, KILL_MS_MAX) if how == "SIGKILL" else (STOP_MS_PROMISED, STOP_MS_MAX)
+            in_time = statistics.median(longest) < promised_ms + calm["longest_ms"] and max(longest) < most_ms
             check(f"{name}, {how} of {len(ports)} of 3 nodes, one after the other: {requests} requests, {len(errors)} errors, "
-                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and (max(longest) < most_ms or not keeps_time), "\n".join(errors[:5]))
+                  f"longest {longest} ms; before {calm['longest_ms']} ms", not errors and (in_time or not keeps_time), "\n".join(errors[:5]))
     finally:
         load.close()
 
