@@ -4,6 +4,7 @@
 //! connection goes on reading, since a client may well send its whole pipeline before it reads the first reply. Beyond
 //! the limits the connection stops reading until the client does.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +21,8 @@ const NODE_BYTES_MAX: usize = 1 << 30;
 const SMALL_BYTES: usize = 1 << 20;
 /// Of the replies of one stretch, what is made before some of it is sent.
 const PART_BYTES: usize = 256 << 10;
+/// Parts that wait are at least that large.
+const SMALL_PART_BYTES: usize = 16 << 10;
 /// A reply buffer larger than this is given back after use.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 const HANG_UP_LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,9 +32,10 @@ pub struct Output<'a> {
     stream: WriteHalf<'a>,
     /// Replies of the turn under way.
     pub reply: Reply,
-    /// Replies of earlier turns that the socket has not taken yet.
-    waiting: BytesMut,
-    /// `waiting`'s share of the node's total.
+    /// Replies of earlier turns that the socket has not taken yet, in parts: one buffer would be copied each time that it grows.
+    waiting: VecDeque<BytesMut>,
+    waiting_bytes: usize,
+    /// `waiting_bytes`' share of the node's total.
     counted: usize,
     node_bytes: &'a AtomicUsize,
     /// What others see of `waiting`.
@@ -42,7 +46,16 @@ pub struct Output<'a> {
 impl<'a> Output<'a> {
     pub fn new(stream: WriteHalf<'a>, node_bytes: &'a AtomicUsize, client_bytes: &'a AtomicUsize) -> Self {
         let reply = Reply::new(Protocol::Resp2);
-        Self { stream, reply, waiting: BytesMut::new(), counted: 0, node_bytes, client_bytes, written_bytes: 0 }
+        Self {
+            stream,
+            reply,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            counted: 0,
+            node_bytes,
+            client_bytes,
+            written_bytes: 0,
+        }
     }
 
     /// For a command that writes its reply while something else watches the socket.
@@ -65,26 +78,48 @@ impl<'a> Output<'a> {
                 }
                 return Ok(());
             }
-            self.waiting = self.reply.take();
-            self.waiting.advance(sent);
+            let mut part = self.reply.take();
+            part.advance(sent);
+            self.keep(part);
         } else {
             if !self.reply.is_empty() {
-                self.waiting.extend_from_slice(self.reply.buffer());
-                self.reply.truncate(0);
+                let part = self.reply.take();
+                self.keep(part);
             }
-            let sent = try_write(&self.stream, &self.waiting)?;
-            self.written_bytes += sent as u64;
-            self.waiting.advance(sent);
-        }
-        if self.waiting.is_empty() {
-            self.waiting = BytesMut::new();
+            while let Some(part) = self.waiting.front_mut() {
+                let sent = try_write(&self.stream, part)?;
+                self.written_bytes += sent as u64;
+                self.waiting_bytes -= sent;
+                if sent < part.len() {
+                    part.advance(sent);
+                    break;
+                }
+                self.waiting.pop_front();
+            }
+            if self.waiting.is_empty() {
+                self.waiting = VecDeque::new();
+            }
         }
         self.recount();
         Ok(())
     }
 
+    fn keep(&mut self, part: BytesMut) {
+        self.waiting_bytes += part.len();
+        match self.waiting.back_mut() {
+            Some(last) if last.capacity() - last.len() >= part.len() => last.extend_from_slice(&part),
+            // With room for what comes next, or a pipeline's small replies would each have their own.
+            _ if part.len() < SMALL_PART_BYTES => {
+                let mut roomy = BytesMut::with_capacity(SMALL_PART_BYTES);
+                roomy.extend_from_slice(&part);
+                self.waiting.push_back(roomy);
+            }
+            _ => self.waiting.push_back(part),
+        }
+    }
+
     fn recount(&mut self) {
-        let bytes = self.waiting.len();
+        let bytes = self.waiting_bytes;
         if bytes > self.counted {
             self.node_bytes.fetch_add(bytes - self.counted, Ordering::Relaxed);
         } else {
@@ -96,8 +131,8 @@ impl<'a> Output<'a> {
 
     /// True if more replies may be made before the client has read some.
     pub fn has_room(&self, bytes_max: usize) -> bool {
-        let small = self.waiting.len() < SMALL_BYTES;
-        small || (self.waiting.len() < bytes_max && self.node_bytes.load(Ordering::Relaxed) < NODE_BYTES_MAX)
+        let small = self.waiting_bytes < SMALL_BYTES;
+        small || (self.waiting_bytes < bytes_max && self.node_bytes.load(Ordering::Relaxed) < NODE_BYTES_MAX)
     }
 
     /// Ends when the socket takes bytes again; never if nothing waits. Cancel-safe.
@@ -132,8 +167,14 @@ impl<'a> Output<'a> {
     }
 
     /// Sends until there is room again. Cancel-safe.
+    ///
+    /// § What a client does not read may come to as much as the limit, and making a gigabyte takes seconds: others get their turn after each part, the
+    /// groups' heartbeats and the peers among them.
     pub async fn make_room(&mut self, bytes_max: usize) -> io::Result<()> {
         self.send()?;
+        if !self.waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
         while !self.has_room(bytes_max) {
             self.stream.writable().await?;
             self.send()?;

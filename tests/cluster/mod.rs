@@ -18,3 +18,4 @@ mod redisraft;
 pub mod shim;
 mod tools;
 mod transcripts;
+mod unread;
