@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long a transfer waits for the target to catch up, with the intake paused.
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_millis(500);
 const CLOCK_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a leadership waits for the wall clocks of all voters' nodes once those of a quorum are known.
+const WALLS_WAIT_MAX: Duration = Duration::from_secs(1);
 const CATCH_UP_POLL: Duration = Duration::from_millis(1);
 
 /// The leadership that this replica has won since its process started. `found_term`: of the vote that the log had then, 0 if none.
@@ -100,6 +102,8 @@ pub struct LeadershipTask {
     pub current: Option<Arc<Leadership>>,
     pub last_sighting: Option<LeaderSighting>,
     pub clock_warned: Option<Instant>,
+    /// The leadership that waits for wall clocks, and since when.
+    pub waits_for_walls: Option<(LeaderId, Boottime)>,
 }
 
 impl LeadershipTask {
@@ -163,16 +167,27 @@ impl LeadershipTask {
         succession::turns(self.state.id, &heirs, &self.leaderships.load())
     }
 
-    /// § Without a stamp that was seen in time, this node's clock alone must not decide: those of a quorum are heard first. The nodes that have voted are
-    /// connected, and tell it with their hints.
-    fn knows_the_time(&self, own: LeaderId, membership: &StoredMembership) -> bool {
+    /// § Without a stamp that was seen in time, one clock must not decide, be it this node's, or, of two, the earlier: what is written by one that is behind
+    /// expires early once it is put right. A leadership waits for all, so that the middle one of three is right; not for ever, for a node may be down, but
+    /// then for those of a quorum. The nodes that have voted are connected, and tell it with their hints.
+    fn knows_the_time(&mut self, own: LeaderId, membership: &StoredMembership) -> bool {
         let is_open = self.current.as_ref().is_some_and(|current| current.leader == own);
         if is_open || self.state.last_stamp().seen.is_some() || self.state.clock.has_led() {
             return true;
         }
         let others = membership.voter_ids().filter(|voter| *voter != self.state.replica.0).count();
-        let nodes = membership.nodes().filter(|(replica, _)| membership.voter_ids().any(|voter| voter == **replica));
-        self.walls.are_known(nodes.map(|(_, member)| member.node), others.div_ceil(2))
+        let are_known = |count| {
+            let nodes =
+                membership.nodes().filter(|(replica, _)| membership.voter_ids().any(|voter| voter == **replica));
+            self.walls.are_known(nodes.map(|(_, member)| member.node), count)
+        };
+        let now = Boottime::now();
+        let since = match self.waits_for_walls {
+            Some((leader, since)) if leader == own => since,
+            Some(_) | None => now,
+        };
+        self.waits_for_walls = Some((own, since));
+        are_known(others) || (now.saturating_since(since) >= WALLS_WAIT_MAX && are_known(others.div_ceil(2)))
     }
 
     fn open(&mut self, own: LeaderId) {

@@ -223,6 +223,7 @@ impl Replica {
             current: None,
             last_sighting: None,
             clock_warned: None,
+            waits_for_walls: None,
         };
         tasks.spawn_on(leadership.run(), runtime);
         let upkeep = Upkeep {

@@ -1,6 +1,7 @@
 //! Clusters of real nodes: formation, commands over real sockets, failures.
 
 mod addresses;
+mod clocks;
 mod commands;
 pub mod disks;
 mod failing_start;
