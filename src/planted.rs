@@ -13,6 +13,8 @@ pub enum Bug {
     LeaseWithoutMargin,
     /// Reads do not look at the lease's end.
     LeaseWithoutEnd,
+    /// A read without a lease asks no quorum.
+    ReadIndexWithoutQuorum,
     /// The old leader's lease is not revoked.
     LeaseKeptAcrossTransfer,
     RestartForgetsVote,

@@ -41,9 +41,7 @@ fn begin(world: &mut World) {
         kind @ 5..10 => disturb_network(world, node, other, kind - 5),
         10 | 11 => restart_beside_cut(world, node, other),
         12 | 13 => {
-            if let Some(process) = &mut world.machines[node].process {
-                process.paused = true;
-            }
+            world.pause(node);
             world.later(100, 6000, Later::Resume(node));
             "pause"
         }
@@ -56,8 +54,8 @@ fn begin(world: &mut World) {
             "full disk"
         }
         _ => {
-            // § One clock at a time is wrong, and ahead: of two the earlier is believed, and what is written by one that is behind expires early once it
-            // is put right.
+            // § One clock at a time is wrong, and ahead: where the third node is cut off, the earlier of two is believed, and what is written by one that is
+            // behind expires early once it is put right. (With all three connected the middle one counts: `tests/cluster/clocks.rs`.)
             let offset_ms = world.chance.below(7_200_000) as i64 - 3_600_000;
             let offset_ms = if world.scenario.late_clocks { offset_ms } else { offset_ms.abs() };
             world.machines.iter_mut().for_each(|machine| machine.wall_offset_ms = 0);

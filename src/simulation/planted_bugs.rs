@@ -7,7 +7,7 @@ use crate::simulation::member_scripts::MEMBER_CRASHES;
 use crate::simulation::move_scripts::MOVE_CRASHES;
 use crate::simulation::scenario::Scenario;
 use crate::simulation::scripts::{
-    DEAF_TRANSFERS, EVERY_SECOND, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, QUICK_RESTARTS, SOLE_VOTERS, WIPE,
+    DEAF_TRANSFERS, EVERY_SECOND, FIGURE_EIGHT, LOSS_OF_ALL, LOST_LEASE, QUICK_RESTARTS, READ_INDEX, SOLE_VOTERS, WIPE,
 };
 use crate::simulation::seeds::{alone, is_fixed, print_report, report_of, seed_asked_for, text_of};
 use crate::simulation::total::{add, print};
@@ -28,6 +28,7 @@ const NOT_THERE_LATER: &str = ": a read saw what was not there later: ";
 const HAPPENED: &str = ": was told that it did not happen, but it did: ";
 const TWICE: &str = " was applied twice";
 const OVERTOOK: &str = ": a read overtook its connection's write: ";
+const STALE: &str = ": stale: ";
 /// Of replicas.
 const OTHER_ENTRY: &str = " where (LogId";
 const OTHER_STATE: &str = " holds (";
@@ -67,6 +68,7 @@ const BUGS: &[Row] = &[
     row(Bug::EverySecondIsForgotten, EVERY_SECOND, 7, &[" is gone, acknowledged at "]),
     row(Bug::LeaseWithoutMargin, DRAWN, 5, &[TWO_LEASES]),
     row(Bug::LeaseWithoutEnd, DRAWN, 5, &[TWO_LEASES]),
+    row(Bug::ReadIndexWithoutQuorum, READ_INDEX, 1, &[STALE]),
     row(Bug::LeaseKeptAcrossTransfer, DEAF_TRANSFERS, 1, &[TWO_LEASES]),
     row(Bug::RestartForgetsVote, DRAWN, 15, &[LOST, OTHER_ENTRY, AMONG_ANOTHERS, VOTE_BEHIND_LOG]),
     row(Bug::NoWaitAfterRestart, LOST_LEASE, 1, &[TWO_LEASES]),

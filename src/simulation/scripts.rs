@@ -1,6 +1,7 @@
 //! Faults in a row, each at its moment, that chance would hardly ever bring: where one is wanted of the cluster as it is, it is waited for.
 
 use crate::cluster::GroupId;
+use crate::config::ReadMode;
 use crate::raft::Fsync;
 use crate::simulation::growth::GROWTH;
 use crate::simulation::load_scripts::HOT_SLOTS;
@@ -8,11 +9,13 @@ use crate::simulation::member_scripts::MEMBER_CRASHES;
 use crate::simulation::move_scripts::{META_OUTAGE, MOVE_CRASHES, MOVE_CUT};
 use crate::simulation::scenario::Scenario;
 use crate::simulation::world::{Later, World};
+use crate::slot::KeySlot;
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 18] = [
+pub const SCRIPTS: [Scenario; 19] = [
     WIPE,
     LOST_LEASE,
+    READ_INDEX,
     DEAF_TRANSFERS,
     FIGURE_EIGHT,
     QUICK_RESTARTS,
@@ -51,6 +54,9 @@ pub const WIPE: Scenario = Scenario { name: "wipe", disturb: wipe, ..Scenario::d
 /// what connecting takes leave the third time to be elected within that lease.
 pub const LOST_LEASE: Scenario =
     Scenario { name: "lost-lease", disturb: lost_lease, election_ms_max: 2000, ..Scenario::drawn() };
+/// Reads ask a quorum each time, and a leader stands still while answers wait in its sockets and another one is elected.
+pub const READ_INDEX: Scenario =
+    Scenario { name: "read-index", disturb: read_index, read_mode: ReadMode::ReadIndex, ..Scenario::drawn() };
 /// A leader hands over and hears nothing of its successor.
 pub const DEAF_TRANSFERS: Scenario = Scenario { name: "deaf-transfers", disturb: deaf_transfers, ..Scenario::drawn() };
 /// Raft's figure 8: a truncated entry survives elsewhere, and comes back.
@@ -124,6 +130,42 @@ fn lost_lease(world: &mut World) -> Result<(), String> {
         }
         world.network.mend();
         world.idle(5000)?;
+    }
+    Ok(())
+}
+
+fn read_index(world: &mut World) -> Result<(), String> {
+    let is_of_first = |world: &World, key: &String| world.owner(KeySlot::of_key(key.as_bytes()).slot()) == Some(FIRST);
+    for round in 0..10_u64 {
+        world.pass(1000)?;
+        let old = await_leader(world)?;
+        let key =
+            (0..).map(|number| format!("mark-{number}")).find(|key| is_of_first(world, key)).expect("one of many");
+        world.ask(&[b"SET", key.as_bytes(), b"before"])?;
+        let ms = world.chance.below(60);
+        world.pass(ms)?;
+        world.pause(old);
+        // What is on the way arrives.
+        world.pass(20)?;
+        world.isolate(old);
+        world.count("pause with answers in its sockets");
+        let (term, rest) = (world.term(old, FIRST), others(world, &[old]));
+        let has_heir = |world: &World| rest.iter().any(|node| world.elected(*node, FIRST) > term);
+        if !world.pass_until(LEADER_WAIT_MS_MAX, has_heir)? {
+            return Err("a majority elects no leader".into());
+        }
+        world.ask(&[b"SET", key.as_bytes(), b"after"])?;
+        let answer = world.send(old, &[b"GET", key.as_bytes()]);
+        world.resume(old);
+        world.pass(PARK_MS_MAX)?;
+        let replies = answer.lock().take().flatten();
+        if replies.as_ref().is_some_and(|replies| replies.ends_with(b"before\r\n")) {
+            return Err(format!(
+                "{key}: stale: node {old} was cut off in round {round}, and read what was overwritten"
+            ));
+        }
+        world.network.mend();
+        world.pass(2000)?;
     }
     Ok(())
 }

@@ -292,11 +292,7 @@ impl Later {
         match self {
             Self::Kill(node) => world.kill(node),
             Self::Start(node) => world.start(node),
-            Self::Resume(node) => {
-                if let Some(process) = &mut world.machines[node].process {
-                    process.paused = false;
-                }
-            }
+            Self::Resume(node) => world.resume(node),
             Self::EmptyDisk(node) => world.machines[node].empty_disk(),
             Self::Cut(node, other) => world.cut_both_ways(node, other),
             Self::Mend => world.network.mend(),

@@ -64,6 +64,19 @@ impl World {
         self.clients.disconnect(node, self.now_ms);
     }
 
+    /// Its clock goes on.
+    pub fn pause(&mut self, node: usize) {
+        if let Some(process) = &mut self.machines[node].process {
+            process.paused = true;
+        }
+    }
+
+    pub fn resume(&mut self, node: usize) {
+        if let Some(process) = &mut self.machines[node].process {
+            process.paused = false;
+        }
+    }
+
     pub fn lose_power(&mut self, node: usize) {
         self.machines[node].lose_power(&mut self.chance);
         self.clients.disconnect(node, self.now_ms);
