@@ -12,8 +12,9 @@ use crate::simulation::world::{Later, World};
 use crate::slot::KeySlot;
 
 /// All of them; without a planted bug none finds anything.
-pub const SCRIPTS: [Scenario; 19] = [
+pub const SCRIPTS: [Scenario; 20] = [
     WIPE,
+    LONE_LEADER,
     LOST_LEASE,
     READ_INDEX,
     DEAF_TRANSFERS,
@@ -54,6 +55,8 @@ pub const WIPE: Scenario = Scenario { name: "wipe", disturb: wipe, ..Scenario::d
 /// what connecting takes leave the third time to be elected within that lease.
 pub const LOST_LEASE: Scenario =
     Scenario { name: "lost-lease", disturb: lost_lease, election_ms_max: 2000, ..Scenario::drawn() };
+/// A leader is cut off from all others, and clients go on writing to it.
+pub const LONE_LEADER: Scenario = Scenario { name: "lone-leader", disturb: lone_leader, ..Scenario::drawn() };
 /// Reads ask a quorum each time, and a leader stands still while answers wait in its sockets and another one is elected.
 pub const READ_INDEX: Scenario =
     Scenario { name: "read-index", disturb: read_index, read_mode: ReadMode::ReadIndex, ..Scenario::drawn() };
@@ -108,6 +111,30 @@ fn await_leader(world: &mut World) -> Result<usize, String> {
     }
 }
 
+/// Somebody else is elected while `old` is away.
+fn await_heir(world: &mut World, old: usize) -> Result<(), String> {
+    let (term, rest) = (world.term(old, FIRST), others(world, &[old]));
+    let has_heir = |world: &World| rest.iter().any(|node| world.elected(*node, FIRST) > term);
+    match world.pass_until(LEADER_WAIT_MS_MAX, has_heir)? {
+        true => Ok(()),
+        false => Err("a majority elects no leader".into()),
+    }
+}
+
+fn lone_leader(world: &mut World) -> Result<(), String> {
+    for _ in 0..6 {
+        world.pass(1000)?;
+        let leader = await_leader(world)?;
+        world.isolate(leader);
+        world.count("lone leader");
+        await_heir(world, leader)?;
+        world.pass(500)?;
+        world.network.mend();
+        world.pass(2000)?;
+    }
+    Ok(())
+}
+
 fn lost_lease(world: &mut World) -> Result<(), String> {
     for _ in 0..3 {
         world.pass(1000)?;
@@ -149,11 +176,7 @@ fn read_index(world: &mut World) -> Result<(), String> {
         world.pass(20)?;
         world.isolate(old);
         world.count("pause with answers in its sockets");
-        let (term, rest) = (world.term(old, FIRST), others(world, &[old]));
-        let has_heir = |world: &World| rest.iter().any(|node| world.elected(*node, FIRST) > term);
-        if !world.pass_until(LEADER_WAIT_MS_MAX, has_heir)? {
-            return Err("a majority elects no leader".into());
-        }
+        await_heir(world, old)?;
         world.ask(&[b"SET", key.as_bytes(), b"after"])?;
         let answer = world.send(old, &[b"GET", key.as_bytes()]);
         world.resume(old);
