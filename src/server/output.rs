@@ -259,6 +259,10 @@ mod tests {
             output.drain().await
         };
         let read = async {
+            // A client that reads from the start may leave nothing to wait.
+            while node_bytes.load(Ordering::Relaxed) <= SMALL_BYTES {
+                tokio::task::yield_now().await;
+            }
             let (mut left, mut most, mut bytes) = (READS * reply_bytes, 0, vec![0; 1 << 20]);
             while left > 0 {
                 most = most.max(node_bytes.load(Ordering::Relaxed));
@@ -268,7 +272,7 @@ mod tests {
         };
         let (sent, most) = tokio::join!(send, read);
         sent.unwrap();
-        assert!(most > SMALL_BYTES && most <= SMALL_BYTES + 2 * PART_BYTES, "{most} bytes waited");
+        assert!(most <= SMALL_BYTES + 2 * PART_BYTES, "{most} bytes waited");
         assert_eq!((client_bytes.load(Ordering::Relaxed), node_bytes.load(Ordering::Relaxed)), (0, 0));
     }
 

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use kvorum::slot::KeySlot;
+
 use super::history::{Answer, Call, Op, Outcome};
 use super::random::Random;
-use super::report::has_changed_leader;
 use crate::cluster::harness::{Connection, Reply};
 
 pub const CLIENTS: usize = 20;
@@ -22,6 +23,7 @@ const PAUSE_MS: (usize, usize) = (4, 12);
 const TIMEOUTS: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(7_000)];
 /// One call in this many asks any node, as a client with an old map of the slots does: that is who finds stale leaders.
 const STRAY: usize = 12;
+const MSET_ONE_IN: usize = 20;
 /// A thousand million per client, ten thousand per SET: no two sums are the same.
 const NUMBER_PER_CLIENT: u64 = 1_000_000_000;
 const NUMBER_PER_SET: u64 = 10_000;
@@ -37,6 +39,11 @@ impl HotKeys {
     pub fn all(&self) -> impl Iterator<Item = &Arc<str>> {
         self.texts.iter().chain(&self.counters)
     }
+}
+
+/// Of all slots, the one that moves with the key.
+pub fn slot_of(key: &str) -> u16 {
+    KeySlot::of_key(key.as_bytes()).slot().get()
 }
 
 struct Shared {
@@ -98,13 +105,6 @@ impl Clients {
         out
     }
 
-    /// Of the keys in use.
-    pub fn all_have_changed_leader(&self) -> bool {
-        let keys: Vec<Arc<str>> = self.shared.keys.lock().expect("no panic under the lock").1.all().cloned().collect();
-        let calls = self.shared.calls.lock().expect("no panic under the lock");
-        keys.iter().all(|key| has_changed_leader(&calls, key))
-    }
-
     /// Clients without a success since then.
     pub fn unserved_since(&self, time: Duration) -> Vec<usize> {
         let last_ok = |client: &usize| self.shared.last_ok_us[*client].load(Ordering::Relaxed);
@@ -155,12 +155,19 @@ impl Client {
             }
             let place = self.random.below(keys.texts.len() + keys.counters.len());
             let key = keys.all().nth(place).expect("below the count").clone();
-            let op = self.choose(place >= keys.texts.len());
-            let call = self.call(&key, op);
+            let is_counter = place >= keys.texts.len();
+            let calls = if !is_counter && self.random.below(MSET_ONE_IN) == 0 {
+                self.set_all(keys.texts.iter().filter(|other| slot_of(other) == slot_of(&key)).cloned().collect())
+            } else {
+                let op = self.choose(is_counter);
+                let call = self.call(&key, op);
+                vec![(key, call)]
+            };
+            let (_, call) = &calls[0];
             if matches!(call.outcome, Outcome::Ok(_)) {
                 self.shared.last_ok_us[self.number].store(call.end.as_micros() as u64, Ordering::Relaxed);
             }
-            self.shared.calls.lock().expect("no panic under the lock").push((key, call));
+            self.shared.calls.lock().expect("no panic under the lock").extend(calls);
             let pause = PAUSE_MS.0 + self.random.below(PAUSE_MS.1 - PAUSE_MS.0);
             std::thread::sleep(Duration::from_millis(pause as u64));
         }
@@ -168,27 +175,49 @@ impl Client {
 
     /// No two writes of a run write the same, so that a read tells which it saw.
     fn choose(&mut self, is_counter: bool) -> Op {
-        self.values += 1;
-        let text = format!("{}.{};", self.number, self.values);
-        let value: Arc<[u8]> = if is_counter { self.number().to_string() } else { text.clone() }.into_bytes().into();
-        match self.random.below(10) {
-            0..4 => Op::Get,
-            4 | 5 => Op::Set(value),
-            6 => Op::SetNx(value),
-            7 => Op::Del,
+        let text = self.text();
+        let value = if is_counter { self.number().to_string().into_bytes().into() } else { text.clone() };
+        match self.random.below(20) {
+            0..7 => Op::Get,
+            7..10 => Op::Set(value),
+            10 | 11 => Op::SetNx(value),
+            12 => Op::Del,
+            13 => Op::GetDel,
+            14 => Op::GetSet(value),
+            15 => Op::Expire,
+            16 if is_counter => Op::IncrByFloat,
+            16 => Op::SetRange(text),
             _ if is_counter => Op::Incr,
-            _ => Op::Append(text.into_bytes().into()),
+            _ => Op::Append(text),
         }
+    }
+
+    /// All at once; for each key a SET of its own.
+    fn set_all(&mut self, keys: Vec<Arc<str>>) -> Vec<(Arc<str>, Call)> {
+        let values: Vec<Arc<[u8]>> = keys.iter().map(|_| self.text()).collect();
+        let pairs = keys.iter().zip(&values).flat_map(|(key, value)| [key.as_bytes().to_vec(), value.to_vec()]);
+        let words: Vec<Vec<u8>> = std::iter::once(b"MSET".to_vec()).chain(pairs).collect();
+        let call = self.call_with(&keys[0], Op::Set(values[0].clone()), &words);
+        keys.into_iter().zip(values).map(|(key, value)| (key, Call { op: Op::Set(value), ..call.clone() })).collect()
+    }
+
+    fn text(&mut self) -> Arc<[u8]> {
+        self.values += 1;
+        format!("{}.{};", self.number, self.values).into_bytes().into()
     }
 
     fn number(&self) -> u64 {
         (self.number as u64 + 1) * NUMBER_PER_CLIENT + self.values * NUMBER_PER_SET
     }
 
-    /// Follows redirects, and tries other nodes while nothing was sent.
     fn call(&mut self, key: &Arc<str>, op: Op) -> Call {
-        let asked = self.shared.started.elapsed();
         let words = op.words(key);
+        self.call_with(key, op, &words)
+    }
+
+    /// Follows redirects, and tries other nodes while nothing was sent.
+    fn call_with(&mut self, key: &Arc<str>, op: Op, words: &[Vec<u8>]) -> Call {
+        let asked = self.shared.started.elapsed();
         let any = self.random.below(self.shared.nodes.len());
         let is_stray = self.random.below(STRAY) == 0;
         let mut node = self.leaders.get(key).copied().filter(|_| !is_stray).unwrap_or(any);
@@ -196,7 +225,7 @@ impl Client {
         loop {
             attempt += 1;
             let start = self.shared.started.elapsed();
-            let outcome = match self.ask(node, &words) {
+            let outcome = match self.ask(node, words) {
                 Ok(Reply::Error(text)) => Outcome::NotDone(text),
                 Ok(reply) => Outcome::Ok(answer(&op, reply)),
                 Err((WasSent::No, error)) => Outcome::NotDone(error.to_string()),
@@ -262,11 +291,15 @@ enum WasSent {
 
 fn answer(op: &Op, reply: Reply) -> Answer {
     match (op, reply) {
-        (Op::Get, Reply::Bulk(value)) => Answer::Value(Some(value.into())),
-        (Op::Get, Reply::Null) => Answer::Value(None),
+        (Op::Get | Op::GetSet(_) | Op::GetDel | Op::IncrByFloat, Reply::Bulk(value)) => {
+            Answer::Value(Some(value.into()))
+        }
+        (Op::Get | Op::GetSet(_) | Op::GetDel, Reply::Null) => Answer::Value(None),
         (Op::Set(_) | Op::SetNx(_), Reply::Simple(text)) if text == "OK" => Answer::Done,
         (Op::SetNx(_), Reply::Null) => Answer::Refused,
-        (Op::Del | Op::Incr | Op::Append(_), Reply::Integer(number)) => Answer::Number(number),
+        (Op::Del | Op::Incr | Op::Append(_) | Op::SetRange(_) | Op::Expire, Reply::Integer(number)) => {
+            Answer::Number(number)
+        }
         (op, reply) => panic!("{op:?} was answered {reply:?}"),
     }
 }

@@ -15,8 +15,17 @@ pub enum Op {
     SetNx(Arc<[u8]>),
     Del,
     Incr,
+    IncrByFloat,
     Append(Arc<[u8]>),
+    /// Over the beginning.
+    SetRange(Arc<[u8]>),
+    GetSet(Arc<[u8]>),
+    GetDel,
+    /// After every run, but before a clock that is two hours ahead.
+    Expire,
 }
+
+const EXPIRY_SECONDS: &[u8] = b"5000";
 
 impl Op {
     pub fn words(&self, key: &str) -> Vec<Vec<u8>> {
@@ -26,9 +35,19 @@ impl Op {
             Self::SetNx(value) => vec![b"SET", key.as_bytes(), value, b"NX"],
             Self::Del => vec![b"DEL", key.as_bytes()],
             Self::Incr => vec![b"INCR", key.as_bytes()],
+            Self::IncrByFloat => vec![b"INCRBYFLOAT", key.as_bytes(), b"1"],
             Self::Append(token) => vec![b"APPEND", key.as_bytes(), token],
+            Self::SetRange(token) => vec![b"SETRANGE", key.as_bytes(), b"0", token],
+            Self::GetSet(value) => vec![b"GETSET", key.as_bytes(), value],
+            Self::GetDel => vec![b"GETDEL", key.as_bytes()],
+            Self::Expire => vec![b"EXPIRE", key.as_bytes(), EXPIRY_SECONDS],
         };
         words.into_iter().map(<[u8]>::to_vec).collect()
+    }
+
+    /// It leaves the value as it was, whatever that is.
+    pub fn changes_nothing(&self) -> bool {
+        matches!(self, Self::Get | Self::Expire)
     }
 
     /// What a single register would answer and hold afterwards; `None` if it would answer an error and change nothing.
@@ -40,16 +59,32 @@ impl Op {
             Self::SetNx(_) => (Answer::Refused, value.clone()),
             Self::Del => (Answer::Number(i64::from(value.is_some())), None),
             Self::Incr => {
-                let text = value.as_deref().unwrap_or(b"0");
-                let number = std::str::from_utf8(text).ok()?.parse::<i64>().ok()?.checked_add(1)?;
+                let number = next_number(value)?;
                 (Answer::Number(number), Some(number.to_string().into_bytes().into()))
+            }
+            Self::IncrByFloat => {
+                let next: Value = Some(next_number(value)?.to_string().into_bytes().into());
+                (Answer::Value(next.clone()), next)
             }
             Self::Append(token) => {
                 let joined = [value.as_deref().unwrap_or_default(), token].concat();
                 (Answer::Number(joined.len() as i64), Some(joined.into()))
             }
+            Self::SetRange(token) => {
+                let rest = value.as_deref().unwrap_or_default().get(token.len()..).unwrap_or_default();
+                let joined = [token, rest].concat();
+                (Answer::Number(joined.len() as i64), Some(joined.into()))
+            }
+            Self::GetSet(new) => (Answer::Value(value.clone()), Some(new.clone())),
+            Self::GetDel => (Answer::Value(value.clone()), None),
+            Self::Expire => (Answer::Number(i64::from(value.is_some())), value.clone()),
         })
     }
+}
+
+fn next_number(value: &Value) -> Option<i64> {
+    let text = value.as_deref().unwrap_or(b"0");
+    std::str::from_utf8(text).ok()?.parse::<i64>().ok()?.checked_add(1)
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +130,12 @@ impl fmt::Display for Call {
             Op::SetNx(value) => write!(out, "SET {} NX", shown(value))?,
             Op::Del => write!(out, "DEL")?,
             Op::Incr => write!(out, "INCR")?,
+            Op::IncrByFloat => write!(out, "INCRBYFLOAT 1")?,
             Op::Append(token) => write!(out, "APPEND {}", shown(token))?,
+            Op::SetRange(token) => write!(out, "SETRANGE 0 {}", shown(token))?,
+            Op::GetSet(value) => write!(out, "GETSET {}", shown(value))?,
+            Op::GetDel => write!(out, "GETDEL")?,
+            Op::Expire => write!(out, "EXPIRE")?,
         }
         match &self.outcome {
             Outcome::Ok(Answer::Done) => write!(out, " -> OK"),

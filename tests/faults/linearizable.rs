@@ -104,7 +104,8 @@ fn edges(calls: &[Call]) -> Vec<(Edge, &Call)> {
     for call in calls {
         assert!(call.client < CLIENTS_MAX, "a client has a bit");
         // A read that nobody heard is none.
-        if matches!(call.outcome, Outcome::Ok(_)) || matches!(call.outcome, Outcome::Unknown(_)) && call.op != Op::Get {
+        let may_change = matches!(call.outcome, Outcome::Unknown(_)) && !call.op.changes_nothing();
+        if matches!(call.outcome, Outcome::Ok(_)) || may_change {
             edges.push((call.start, Edge::Start, call));
         }
         if matches!(call.outcome, Outcome::Ok(_)) {
@@ -127,7 +128,7 @@ struct Walk {
 impl Walk {
     fn follow(&mut self, calls: &[Call], edges: &[(Edge, &Call)], scope: Scope) -> Result<(), Failure> {
         for (index, op) in self.unknown.iter().enumerate().filter(|(_, op)| scope.covers(op, calls)) {
-            assert_ne!(*op, Op::Get, "reads are left out");
+            assert!(!op.changes_nothing(), "reads are left out");
             self.considered |= bit(index);
         }
         let mut open: Vec<&Call> = Vec::new();
@@ -205,8 +206,10 @@ impl Walk {
 impl Scope {
     fn covers(self, op: &Op, calls: &[Call]) -> bool {
         match op {
-            Op::Set(value) | Op::SetNx(value) | Op::Append(value) => self == Self::All || is_shown(value, calls),
-            Op::Get | Op::Del | Op::Incr => self != Self::Shown,
+            Op::Set(value) | Op::SetNx(value) | Op::Append(value) | Op::SetRange(value) | Op::GetSet(value) => {
+                self == Self::All || is_shown(value, calls)
+            }
+            Op::Get | Op::Del | Op::GetDel | Op::Incr | Op::IncrByFloat | Op::Expire => self != Self::Shown,
         }
     }
 }
@@ -257,8 +260,9 @@ impl Failure {
 /// Whatever the state. A SET that finds its own value already there is not meant: later it could overwrite another.
 fn has_no_effect(call: &Call) -> bool {
     match (&call.op, &call.outcome) {
-        (Op::Get, _) | (Op::SetNx(_), Outcome::Ok(Answer::Refused)) | (Op::Del, Outcome::Ok(Answer::Number(0))) => true,
-        (Op::Set(_) | Op::SetNx(_) | Op::Del | Op::Incr | Op::Append(_), _) => false,
+        (Op::SetNx(_), Outcome::Ok(Answer::Refused)) | (Op::Del, Outcome::Ok(Answer::Number(0))) => true,
+        (Op::GetDel, Outcome::Ok(Answer::Value(None))) => true,
+        (op, _) => op.changes_nothing(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The checker on histories known to be good and known to be bad, and beside a search of all orders.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::history::{Answer, Call, Op, Outcome, Value};
@@ -91,12 +92,27 @@ fn a_lost_write_is_found() {
     check(false, &[(0, 1, append("a"), number(1)), (2, 3, append("b"), number(1))]);
     check(false, &[(0, 1, set("a"), done()), (2, 3, Op::SetNx(b"b"[..].into()), done())]);
     check(false, &[(0, 1, set("a"), done()), (2, 3, Op::Del, number(0))]);
+    check(false, &[(0, 1, set("a"), done()), (2, 3, Op::GetDel, read_nothing())]);
+    check(false, &[(0, 1, set("a"), done()), (2, 3, Op::Expire, number(0))]);
+    check(
+        true,
+        &[(0, 1, set("abc"), done()), (2, 3, Op::SetRange(b"x"[..].into()), number(3)), (4, 5, Op::Get, read("xbc"))],
+    );
+    check(
+        false,
+        &[(0, 1, set("abc"), done()), (2, 3, Op::SetRange(b"x"[..].into()), number(3)), (4, 5, Op::Get, read("x"))],
+    );
 }
 
 #[test]
 fn a_lost_update_is_found() {
     check(true, &[(0, 5, Op::Incr, number(2)), (1, 6, Op::Incr, number(1)), (7, 8, Op::Get, read("2"))]);
     check(false, &[(0, 5, Op::Incr, number(1)), (1, 6, Op::Incr, number(1))]);
+    check(false, &[(0, 5, Op::IncrByFloat, read("1")), (1, 6, Op::Incr, number(1))]);
+    check(
+        false,
+        &[(0, 5, Op::GetSet(b"a"[..].into()), read_nothing()), (1, 6, Op::GetSet(b"b"[..].into()), read_nothing())],
+    );
     check(false, &[(0, 5, Op::Incr, number(1)), (1, 6, Op::Incr, number(2)), (7, 8, Op::Get, read("1"))]);
 }
 
@@ -175,7 +191,10 @@ fn random_calls(random: &mut Random) -> Vec<Call> {
     let count = 2 + random.below(5);
     let call = |client| {
         let letter = ["1", "2"][random.below(2)];
-        let ops = [Op::Get, Op::Get, set(letter), Op::SetNx(letter.as_bytes().into()), Op::Del, Op::Incr, append("3")];
+        let bytes: Arc<[u8]> = letter.as_bytes().into();
+        let usual = [Op::Get, Op::Get, set(letter), Op::SetNx(bytes.clone()), Op::Del, Op::Incr, append("3")];
+        let others = [Op::GetSet(bytes.clone()), Op::GetDel, Op::SetRange(bytes), Op::IncrByFloat, Op::Expire];
+        let ops = [&usual[..], &usual, &others].concat();
         let op = ops[random.below(ops.len())].clone();
         let (answer, after) = op.apply(&truth).expect("every value is a number");
         let outcome = match random.below(10) {

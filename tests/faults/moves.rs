@@ -8,9 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kvorum::cluster::{ClusterStatus, MoveProgress, NodeState};
-use kvorum::slot::KeySlot;
 
-use super::clients::HotKeys;
+use super::clients::{HotKeys, slot_of};
 use super::nodes::{FOUNDERS, Nodes};
 use super::random::Random;
 use crate::cluster::harness::{Connection, Reply, eventually};
@@ -37,11 +36,22 @@ impl Moves {
     }
 }
 
+/// One slot's, while its keys are hot.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Life {
+    /// That has the slot.
+    group: Option<u32>,
+    has_moved: bool,
+    /// An election was won in the group that had the slot, before it and after.
+    has_changed_leader: bool,
+}
+
 /// What was seen of the slots that matter.
 #[derive(Default)]
 struct Watched {
-    /// With the group that has each, and whether it has come there while it was watched.
-    slots: BTreeMap<u16, (Option<u32>, bool)>,
+    slots: BTreeMap<u16, Life>,
+    /// Of each group's last leader that was seen.
+    terms: BTreeMap<u32, u64>,
     /// Of the newest topology seen: a node that lags behind is not believed.
     epoch: u64,
     undone: BTreeSet<u64>,
@@ -80,7 +90,12 @@ impl Mover {
 
     /// Slots that have not come to another group since their keys are hot.
     pub fn unmoved(&self) -> usize {
-        self.shared.watch(|watched| watched.slots.values().filter(|(_, has_moved)| !has_moved).count())
+        self.shared.watch(|watched| watched.slots.values().filter(|life| !life.has_moved).count())
+    }
+
+    /// Slots whose group has had one leader only since their keys are hot.
+    pub fn unchanged(&self) -> BTreeSet<u16> {
+        self.shared.watch(|watched| watched.unchanged())
     }
 
     pub fn finish(self) {
@@ -126,9 +141,12 @@ impl Shared {
 
 impl Watched {
     fn turn_to(&mut self, keys: &HotKeys) -> Moves {
-        let slot = |key: &Arc<str>| KeySlot::of_key(key.as_bytes()).slot().get();
-        self.slots = keys.all().map(|key| (slot(key), (None, false))).collect();
+        self.slots = keys.all().map(|key| (slot_of(key), Life::default())).collect();
         std::mem::take(&mut self.moves)
+    }
+
+    fn unchanged(&self) -> BTreeSet<u16> {
+        self.slots.iter().filter(|(_, life)| !life.has_changed_leader).map(|(slot, _)| *slot).collect()
     }
 
     fn see(&mut self, status: &ClusterStatus) {
@@ -136,13 +154,20 @@ impl Watched {
             return;
         }
         self.epoch = status.epoch;
-        for (slot, (group, has_moved)) in &mut self.slots {
+        let mut elected = BTreeSet::new();
+        for group in status.groups.iter().filter(|group| group.leader.is_some()) {
+            let before = self.terms.insert(group.id, group.term.max(self.terms.get(&group.id).copied().unwrap_or(0)));
+            elected.extend(before.filter(|before| group.term > *before).map(|_| group.id));
+        }
+        for (slot, life) in &mut self.slots {
             let owner = owner_of(*slot, status);
-            if group.is_some() && owner != *group {
-                *has_moved = true;
+            if life.group.is_some() && owner != life.group {
+                life.has_moved = true;
                 self.moves.done += 1;
+            } else {
+                life.has_changed_leader |= life.group.is_some_and(|group| elected.contains(&group));
             }
-            *group = owner;
+            life.group = owner;
         }
         let is_given_up = |state| matches!(state, MoveProgress::Repeating | MoveProgress::Cancelled);
         for moved in status.moves.iter().filter(|moved| is_given_up(moved.state)) {
@@ -210,34 +235,58 @@ fn roles_in(nodes: &Nodes, status: &ClusterStatus) -> Option<Roles> {
     under_way.filter_map(|moved| roles(moved.from, moved.to)).max_by_key(|roles| roles.nodes().len())
 }
 
-#[test]
-fn a_slot_has_moved_when_another_group_has_it_and_a_try_is_undone_once() {
-    let status = |epoch: u64, owner: u32, state: &str| {
-        let group = |id: u32| {
-            let ranges = if id == owner { "[[0,1023]]" } else { "[]" };
-            format!(
-                r#"{{"id":{id},"leader":null,"term":1,"replicas":[],"slot_count":0,"slot_ranges":{ranges},"keys":null}}"#
-            )
-        };
-        let groups = [0, 1, 2].map(group).join(",");
-        let moves = format!(r#"{{"id":7,"slot":3,"from":1,"to":2,"state":"{state}"}}"#);
-        let text = format!(
-            r#"{{"cluster_id":"","epoch":{epoch},"asked":"","nodes":[],"groups":[{groups}],"moves":[{moves}]}}"#
-        );
-        serde_json::from_str::<ClusterStatus>(&text).expect("a status")
+fn seen(epoch: u64, owner: u32, state: &str, leader: &str, term: u64) -> ClusterStatus {
+    let group = |id: u32| {
+        let ranges = if id == owner { "[[0,1023]]" } else { "[]" };
+        format!(
+            r#"{{"id":{id},"leader":{leader},"term":{term},"replicas":[],"slot_count":0,"slot_ranges":{ranges},"keys":null}}"#
+        )
     };
+    let groups = [0, 1, 2].map(group).join(",");
+    let moves = format!(r#"{{"id":7,"slot":3,"from":1,"to":2,"state":"{state}"}}"#);
+    let text =
+        format!(r#"{{"cluster_id":"","epoch":{epoch},"asked":"","nodes":[],"groups":[{groups}],"moves":[{moves}]}}"#);
+    serde_json::from_str(&text).expect("a status")
+}
+
+fn watch_one_key() -> (Watched, HotKeys) {
     let keys = HotKeys { texts: vec!["key".into()], counters: Vec::new() };
     let mut watched = Watched::default();
     watched.turn_to(&keys);
-    let has_moved = |watched: &Watched| watched.slots.values().all(|(_, has_moved)| *has_moved);
+    (watched, keys)
+}
+
+#[test]
+fn a_slot_has_moved_when_another_group_has_it_and_a_try_is_undone_once() {
+    let (mut watched, keys) = watch_one_key();
+    let has_moved = |watched: &Watched| watched.slots.values().all(|life| life.has_moved);
     for (epoch, owner, state, moved) in
         [(5, 1, "waiting", false), (6, 1, "repeating", false), (7, 1, "repeating", false), (4, 2, "done", false)]
     {
-        watched.see(&status(epoch, owner, state));
+        watched.see(&seen(epoch, owner, state, "null", 1));
         assert_eq!(has_moved(&watched), moved, "{epoch}");
     }
-    watched.see(&status(8, 2, "done"));
+    watched.see(&seen(8, 2, "done", "null", 1));
     assert!(has_moved(&watched));
     assert_eq!(watched.turn_to(&keys), Moves { done: 1, undone: 1 });
     assert!(!has_moved(&watched));
+}
+
+#[test]
+fn an_election_counts_for_a_slot_that_its_group_had_before_and_after() {
+    let (mut watched, _) = watch_one_key();
+    for (epoch, owner, leader, term, is_unchanged) in [
+        (5, 1, "\"a\"", 3, true),
+        // Nobody has won it.
+        (5, 1, "null", 4, true),
+        // Of a node that lags behind.
+        (5, 1, "\"a\"", 2, true),
+        (5, 1, "\"a\"", 3, true),
+        // It moved.
+        (6, 2, "\"b\"", 5, true),
+        (6, 2, "\"a\"", 6, false),
+    ] {
+        watched.see(&seen(epoch, owner, "done", leader, term));
+        assert_eq!(!watched.unchanged().is_empty(), is_unchanged, "{epoch}, {term}");
+    }
 }

@@ -106,6 +106,20 @@ impl Net {
         }
     }
 
+    /// What its bad link has done so far, at both ends: packets dropped, and times that one had to wait.
+    pub fn spoilt(&self, node: usize) -> (u64, u64) {
+        let counts = self.ends(node).map(|(namespace, device)| {
+            let output = Command::new("tc").args(["-n", &namespace, "-s", "qdisc", "show", "dev", &device]).output();
+            let text = String::from_utf8_lossy(&output.expect("tc starts, as before").stdout).into_owned();
+            let behind = |word: &str| {
+                let rest = text.split_once(word).unwrap_or_else(|| panic!("tc tells {word}: {text}")).1;
+                rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().expect("a count")
+            };
+            (behind("dropped "), behind("overlimits "))
+        });
+        (counts[0].0 + counts[1].0, counts[0].1 + counts[1].1)
+    }
+
     fn ends(&self, node: usize) -> [(String, String); 2] {
         let [_, _, third, last] = self.node(node).octets();
         [

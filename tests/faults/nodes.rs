@@ -50,7 +50,9 @@ impl Nodes {
             let (host, port) = (address.ip().to_string(), address.port().to_string());
             let flags = ["--bind", &host, "--port", &port, "--protected-mode", "no", "--initial-cluster", list];
             let small = ["--log-bytes-max", "1mb", "--log-segment-bytes", "1mb", "--disk-free-min", "16mb"];
-            [&flags[..], &small].concat().into_iter().map(str::to_owned).collect()
+            let wanted = std::env::var("KVORUM_FAULT_FLAGS").unwrap_or_default();
+            let wanted: Vec<&str> = wanted.split_whitespace().collect();
+            [&flags[..], &small, &wanted].concat().into_iter().map(str::to_owned).collect()
         };
         let mut nodes = Self::place(places, "--data-dir", flags);
         for (index, node) in nodes.nodes.iter_mut().enumerate() {

@@ -1,21 +1,21 @@
 //! The runs: Kvorum, which must pass, and a Redis Cluster, which must not.
 //!
 //! `KVORUM_FAULT_SECONDS` is how long faults go on (27), `KVORUM_FAULT_SEED` repeats a schedule, `KVORUM_FAULT_KINDS` names the kinds
-//! to choose from, `KVORUM_FAULT_CONTROL=1` runs the control. A seed fixes faults and commands, not what the scheduler makes of them.
+//! to choose from, `KVORUM_FAULT_FLAGS` adds flags to every node's, `KVORUM_FAULT_CONTROL=1` runs the control. A seed fixes faults and commands, not what the scheduler makes of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::aftermath;
-use super::clients::{CLIENTS, Clients, HotKeys};
+use super::clients::{CLIENTS, Clients, HotKeys, slot_of};
 use super::history::{Call, Outcome};
 use super::linearizable::Checker;
 use super::members::{self, Members};
 use super::moves::{Mover, Moves};
 use super::nodes::{FOUNDERS, Nodes};
 use super::random::Random;
-use super::report::Report;
+use super::report::{Report, has_two_leaders};
 use super::schedule::{Fault, SNAPSHOT_INSTALLED, Schedule};
 use crate::host::{Host, Stopwatch};
 
@@ -167,7 +167,7 @@ impl Run {
     fn change_every_leader(&mut self) {
         for _ in 0..LEADER_CHANGES_MAX {
             self.hand_leaderships_on();
-            if self.clients.all_have_changed_leader() {
+            if self.mover.as_ref().is_none_or(|mover| mover.unchanged().is_empty()) {
                 break;
             }
         }
@@ -202,10 +202,15 @@ impl Run {
     pub fn judge(&mut self, fault: Fault) {
         self.rounds += 1;
         let keys = hot_keys(self.rounds);
+        let unchanged = self.mover.as_ref().map(Mover::unchanged);
         let moves = self.mover.as_ref().map_or(Moves::default(), |mover| mover.turn_to(&keys));
         let calls = self.clients.rotate(keys);
+        let has_changed_leader = |key: &str| match &unchanged {
+            Some(unchanged) => !unchanged.contains(&slot_of(key)),
+            None => has_two_leaders(&calls, key),
+        };
         let before = std::mem::replace(&mut self.host, Host::look());
-        self.report.add(fault, &calls, moves, self.host.stolen_percent(&before));
+        self.report.add(fault, &calls, has_changed_leader, moves, self.host.stolen_percent(&before));
         for text in self.nodes.broken() {
             self.report.troubles.push(format!("{fault:?}: {text}"));
         }

@@ -394,5 +394,8 @@ fn spoil(nodes: &Nodes, victim: usize, link: BadLink, hold: Duration) {
     let net = nodes.net.as_ref().expect("only where it is possible");
     assert!(net.spoil(victim, link), "as before");
     std::thread::sleep(hold);
+    let (dropped, delayed) = net.spoilt(victim);
+    println!("          {link:?} link: {dropped} packets dropped, {delayed} times one waited");
     net.repair(victim);
+    assert!(delayed > 0 && (dropped > 0 || matches!(link, BadLink::Slow)), "the link of node {victim} was not bad");
 }
