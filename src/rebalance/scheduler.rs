@@ -16,7 +16,7 @@ use crate::rebalance::absence::Watch;
 use crate::rebalance::balance::Balance;
 use crate::rebalance::leaders::Leaders;
 use crate::rebalance::placement::{Situation, next_placement};
-use crate::rebalance::slots::{SlotWeights, next_slots};
+use crate::rebalance::slots::{SlotWeights, next_slots, waits_for_moves};
 
 const INTERVAL: Duration = Duration::from_millis(500);
 /// While a step is under way.
@@ -86,7 +86,7 @@ async fn step(replication: &Replication, balance: &mut Balance) -> bool {
 /// Begins moves of slots if it is time for it.
 async fn place_slots(replication: &Replication, balance: &mut Balance, silent: &BTreeSet<GroupId>) {
     let topology = replication.newest_topology();
-    if topology.moves().next().is_some() || !balance.is_due(&topology) {
+    if waits_for_moves(&topology) || !balance.is_due(&topology) {
         return;
     }
     let weights = match balance.look(replication).await {

@@ -48,22 +48,28 @@ impl SlotWeights {
     }
 }
 
+/// Moves are under way that come first: any, but a node that leaves does not wait for an operator who never stops.
+pub fn waits_for_moves(topology: &Topology) -> bool {
+    let is_emptied = !topology.leaving_groups().is_empty();
+    topology.moves().any(|(_, moved)| !(is_emptied && moved.by_hand))
+}
+
 /// What is to happen to slots next: `None` if all is as it should be, or moves are under way. `silent`: groups of which no leader is known; a slot on its way
 /// from one or to one would hold up all others.
 pub fn next_slots(topology: &Topology, weights: &SlotWeights, silent: &BTreeSet<GroupId>) -> Option<MetaOp> {
-    if topology.moves().next().is_some() {
+    if waits_for_moves(topology) {
         return None;
     }
     let leaving = topology.leaving_groups();
     let mut plan = Plan::new(topology, weights, &leaving);
     plan.loads.retain(|group, _| !silent.contains(group));
-    let has_slots = |group: &&GroupId| plan.slots.get(*group).is_some_and(|slots| !slots.is_empty());
+    let has_slots = |group: &&GroupId| plan.still_slots(**group).next().is_some();
     let emptied = leaving.iter().find(|group| has_slots(group) && !silent.contains(*group));
     let (why, to, slots) = if let Some(group) = emptied {
         let why = format!("there are fewer nodes than groups, and group {group} is to be dissolved");
         let (to, slots) = plan.empty(*group)?;
         (why, to, slots)
-    } else if silent.is_empty() {
+    } else if silent.is_empty() && topology.moves().next().is_none() {
         plan.even_out()?
     } else {
         return None;
@@ -103,16 +109,23 @@ impl<'a> Plan<'a> {
         self.loads.iter().min_by(|one, other| one.1.total_cmp(other.1)).map(|(group, _)| *group)
     }
 
+    /// Those that do not move.
+    fn still_slots(&self, group: GroupId) -> impl DoubleEndedIterator<Item = Slot> + '_ {
+        let slots = self.slots.get(&group).into_iter().flatten().copied();
+        slots.filter(|slot| !self.topology.moves().any(|(_, moved)| moved.slot == *slot))
+    }
+
     /// What the lightest group takes of one that is to have nothing: as much as makes it as heavy as its share, one slot at least.
     fn empty(&mut self, leaving: GroupId) -> Option<(GroupId, BTreeSet<Slot>)> {
         let to = self.lightest()?;
         let mut taken = BTreeSet::new();
-        for slot in self.slots[&leaving].iter().rev().take(BATCH) {
-            if !taken.is_empty() && self.loads[&to] + self.weights.of(*slot) > self.share {
+        let still: Vec<Slot> = self.still_slots(leaving).rev().take(BATCH).collect();
+        for slot in still {
+            if !taken.is_empty() && self.loads[&to] + self.weights.of(slot) > self.share {
                 break;
             }
-            *self.loads.get_mut(&to)? += self.weights.of(*slot);
-            taken.insert(*slot);
+            *self.loads.get_mut(&to)? += self.weights.of(slot);
+            taken.insert(slot);
         }
         Some((to, taken))
     }

@@ -198,3 +198,32 @@ fn no_slot_moves_from_or_to_a_group_of_which_no_leader_is_known() {
     assert!(next_slots(&uneven, &equal, &silent(&[])).is_some());
     assert_eq!(next_slots(&uneven, &equal, &silent(&[2])), None, "its share cannot be told");
 }
+
+#[test]
+fn a_group_that_goes_does_not_wait_for_an_operators_moves_and_leaves_them_alone() {
+    let mut topology = fixture_topology(4, 0, 3);
+    let [own, other] = [4, 1].map(|group| topology.slots_of(GroupId(group)).next().expect("it has some"));
+    let first = topology.next_move();
+    let slots = [own, other].into();
+    apply(&mut topology, &MetaOp::StartMoves { first, to: GroupId(2), slots, why: String::new(), by_hand: true });
+    let next = |topology: &Topology| next_slots(topology, &SlotWeights::equal(), &BTreeSet::new());
+    assert_eq!(next(&topology), None);
+    apply(&mut topology, &MetaOp::Drain { node: node(4), successor: None, gone: false });
+    assert_eq!(topology.leaving_groups(), [GroupId(4)].into());
+    for _ in 0..500 {
+        let Some(op) = next(&topology) else { break };
+        apply(&mut topology, &op);
+        assert_eq!(next(&topology), None, "the scheduler's own are waited for");
+        let own: Vec<_> = topology.moves().filter(|(_, moved)| !moved.by_hand).map(|(id, _)| id).collect();
+        for id in own {
+            apply(&mut topology, &MetaOp::CommitMove { id });
+            for end in [MoveEnd::Source, MoveEnd::Target] {
+                apply(&mut topology, &MetaOp::FinishMove { id, end });
+            }
+        }
+    }
+    assert!(topology.slots_of(GroupId(4)).eq([own]), "the operator moves that one");
+    assert_eq!(topology.moves().count(), 2);
+    finish_moves(&mut topology);
+    assert_eq!(topology.slots_of(GroupId(4)).count(), 0);
+}

@@ -91,7 +91,7 @@ impl Net {
     pub fn spoil(&self, node: usize, link: BadLink) -> bool {
         let (rate, queue) = match link {
             BadLink::Slow => ("1mbit", "100kb"),
-            BadLink::Lossy => ("4mbit", "6kb"),
+            BadLink::Lossy => ("700kbit", "3kb"),
         };
         let bucket = ["root", "tbf", "rate", rate, "burst", "6kb", "limit", queue];
         let ends = self.ends(node).map(|(namespace, device)| {
