@@ -407,6 +407,12 @@ impl Group {
         tokio::time::timeout(self.read_index_wait, read).await.unwrap_or(Err(NoLeader))
     }
 
+    /// True if this replica led at some time during the call, by its lease or, where it has none, by a ReadIndex: one that is cut off does not know.
+    pub async fn confirms_leadership(&self) -> bool {
+        let is_leased = self.lease().is_some_and(|lease| lease.confirm());
+        is_leased || self.read_index().await.is_ok()
+    }
+
     /// Sets the gauges of this replica. `is_led`: the group has a leader that hears from its quorum.
     pub fn sample_metrics(&self, term: u64, is_led: bool) {
         let (metrics, counters) = (&self.state.metrics, self.state.keyspace.counters());

@@ -106,7 +106,7 @@ async fn answer(replication: &Arc<Replication>, kind: u8, body: &Bytes) -> Vec<u
         ASK_PROPOSE => encode(&propose_for(replication, body).await),
         ASK_COMMIT => encode(&commit_for(replication, body).await),
         ASK_JOIN => encode(&join_for(replication, body).await),
-        ASK_LED_GROUPS => replication.encoded_led_groups(),
+        ASK_LED_GROUPS => replication.encoded_led_groups().await,
         ASK_MOVE => replication.answer_move(body).await,
         ASK_MOVE_PART => encode(&replication.take_part(body)),
         ASK_SLOT_LOADS => replication.encoded_slot_loads().await,

@@ -1,6 +1,7 @@
 //! What `kvorum cluster status` and the status page show: the topology and the hints, and what each group's leader alone knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,6 +18,9 @@ use crate::raft::replication::Replication;
 
 /// A leader that does not answer by then is shown without its figures.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// One group whose leader is cut off must not keep those from being shown that the node leads beside it.
+const CONFIRMATION_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What a leader knows of its group. Small, since those of a thousand groups travel in one frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +93,7 @@ impl Replication {
     /// What the leaders say of their groups; those that do not answer in time are missing.
     pub async fn led_everywhere(&self) -> BTreeMap<GroupId, LedGroup> {
         let (topology, hints) = (self.topology(), self.hints());
-        let mut led = self.led_here();
+        let mut led = self.led_here().await;
         let all = std::iter::once(GroupId::META).chain(topology.groups().keys().copied());
         let elsewhere = all.filter(|group| !led.contains_key(group)).filter_map(|group| hints.leader(group));
         let leaders: BTreeSet<NodeId> =
@@ -101,16 +105,19 @@ impl Replication {
     }
 
     /// The answer to a peer that makes a status.
-    pub(super) fn encoded_led_groups(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.led_here()).expect("numbers encode")
+    pub(super) async fn encoded_led_groups(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.led_here().await).expect("numbers encode")
     }
 
-    fn led_here(&self) -> BTreeMap<GroupId, LedGroup> {
+    async fn led_here(&self) -> BTreeMap<GroupId, LedGroup> {
         // § One that is cut off leads on as it knows; what another has made of the group meanwhile must not be mistaken for what it says.
-        let led = self.led_groups().into_iter().filter(|group| group.lease().is_some_and(|lease| lease.confirm()));
-        let groups = led.map(|group| (group.id(), LedGroup::of_group(self, &group)));
+        let confirmed = async |group: Arc<Group>| {
+            let leads = tokio::time::timeout(CONFIRMATION_WAIT_MAX, group.confirms_leadership()).await;
+            leads.unwrap_or(false).then(|| (group.id(), LedGroup::of_group(self, &group)))
+        };
+        let groups = join_all(self.led_groups().into_iter().map(confirmed)).await;
         let meta = self.leads_meta().then(|| (GroupId::META, LedGroup::of_meta(self)));
-        groups.chain(meta).collect()
+        groups.into_iter().flatten().chain(meta).collect()
     }
 
     async fn ask_led_groups(&self, node: NodeId) -> BTreeMap<GroupId, LedGroup> {

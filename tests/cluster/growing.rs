@@ -281,6 +281,24 @@ fn a_node_that_is_alone_and_empty_is_taken_in_and_one_that_holds_a_key_is_not() 
     );
 }
 
+/// Whoever decides about members asks the leaders, which prove without a lease that they lead.
+#[test]
+fn without_leases_a_node_joins_gets_its_share_and_leaves_too() {
+    let flags = [&["--read-mode", "read-index", "--replicas", "2"], &AT_EASE[..]].concat();
+    let mut cluster = Cluster::start(2, &flags);
+    let join = address(&cluster.nodes[1]);
+    let index = cluster.add(&[&["--join", &join], &flags[..]].concat());
+    cluster.nodes[index].start();
+    let all: Vec<&Node> = cluster.nodes.iter().collect();
+    wait_spread(all[0], &all, &[2, 2, 2]);
+    wait_even(all[0], 3);
+    let status = operate(all[0], &["status"]).expect("answers");
+    assert!(!status.contains('?'), "a leader is not heard: {status}");
+    let leaving = address(all[index]);
+    assert_eq!(all[0].ask(&["CLUSTER", "KVORUM", "REMOVE", &leaving]).text(), "OK");
+    assert_eq!(cluster.nodes[index].wait(LIMIT), Some(0));
+}
+
 /// Addresses of the nodes with a replica of the first group, voters or not as asked.
 fn homes(member: &Node, voters: bool) -> Vec<String> {
     let text = member.ask(&["CLUSTER", "KVORUM", "STATUS"]).text();
