@@ -264,7 +264,9 @@ impl Client {
             return None;
         }
         std::thread::sleep(Duration::from_millis(20));
-        Some(self.random.below(self.shared.nodes.len()))
+        // As every library does; drawn from all, now and then one that is not there is asked ten times.
+        let nodes = self.shared.nodes.len();
+        Some((node + 1 + self.random.below(nodes - 1)) % nodes)
     }
 
     fn ask(&mut self, node: usize, words: &[Vec<u8>]) -> Result<Reply, (WasSent, std::io::Error)> {
