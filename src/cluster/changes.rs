@@ -125,10 +125,25 @@ impl Topology {
             return Ok(MetaOutcome::Unchanged);
         }
         match wanted {
-            Some(absence) => drop(self.absent.insert(node, absence)),
+            Some(absence) => {
+                self.absent.insert(node, absence);
+                self.initialize_without(node);
+            }
             None => drop(self.absent.remove(&node)),
         }
         Ok(MetaOutcome::Changed)
+    }
+
+    /// § A founding node may be lost for good before it has created its groups, and nobody may take its place while they commit nothing: others
+    /// create them then. Where it had done so they have its entry by it, or write the same one.
+    fn initialize_without(&mut self, node: NodeId) {
+        let absent = &self.absent;
+        for info in self.groups.values_mut().filter(|info| info.founding.get(&info.initializer) == Some(&node)) {
+            let is_there =
+                |replica: &ReplicaId, home: &NodeId| info.replicas.contains_key(replica) && !absent.contains_key(home);
+            let other = info.founding.iter().find(|(replica, home)| is_there(replica, home));
+            info.initializer = other.map_or(info.initializer, |(replica, _)| *replica);
+        }
     }
 
     /// `gone`: the operator says that the node will not come back, so nobody waits for it.

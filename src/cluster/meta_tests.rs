@@ -95,6 +95,26 @@ fn a_group_is_created_by_a_surviving_founding_replica_and_never_again_if_none_su
 }
 
 #[test]
+fn a_group_is_created_by_another_founding_replica_while_its_initializer_is_away() {
+    let mut topology = topology(3, 3, 3);
+    let initializer = |topology: &Topology| {
+        let info = topology.group(GroupId(1)).unwrap();
+        info.founding[&info.initializer]
+    };
+    let away = |number, counted_ms| MetaOp::Absent { node: node(number), counted_ms, given_up: false };
+    let first = initializer(&topology);
+    let others: Vec<u8> = (1..=3).filter(|number| node(*number) != first).collect();
+    let number = (1..=3).find(|number| node(*number) == first).unwrap();
+    topology.apply(&away(number, 3_000)).unwrap();
+    assert_eq!(initializer(&topology), node(others[0]));
+    topology.apply(&away(others[0], 3_000)).unwrap();
+    assert_eq!(initializer(&topology), node(others[1]));
+    topology.apply(&away(others[1], 3_000)).unwrap();
+    assert_eq!(initializer(&topology), node(others[1]), "nobody else is there");
+    topology.validate().unwrap();
+}
+
+#[test]
 fn addresses_change_for_members_only_and_whoever_was_there_has_none_until_it_tells() {
     let mut topology = topology(3, 3, 3);
     let update = |number, at| MetaOp::UpdateAddress { node: node(number), info: info(at) };

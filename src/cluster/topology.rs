@@ -41,7 +41,7 @@ pub struct NodeInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupInfo {
     /// The replica that creates the group, with `founding` as its members. Moves to another founding replica if its node is
-    /// replaced, which is safe at any time: initializing with the same members twice is the same as once.
+    /// away or replaced, which is safe at any time: initializing with the same members twice is the same as once.
     pub initializer: ReplicaId,
     /// The group's first members. Never changes.
     pub founding: BTreeMap<ReplicaId, NodeId>,

@@ -263,7 +263,8 @@ fn term_of(log: &GroupLog) -> u64 {
     log.vote().map_or(0, |vote| vote.leader_id.term)
 }
 
-/// § Exactly one replica, named by the meta group, ever initializes a group. A wiped node has other replica ids, so it never does.
+/// § Only the replica that the meta group names initializes a group, and always with its first members: another is named when its node is away, and writes the
+/// same entry. A wiped node has other replica ids, so it never does.
 pub async fn initialize<SM: openraft::storage::RaftStateMachine<crate::raft::TypeConfig>>(
     raft: &openraft::Raft<crate::raft::TypeConfig, SM>,
     replica: ReplicaId,

@@ -436,7 +436,9 @@ impl Cluster {
 
     pub fn wait_ready(&self) {
         for node in &self.nodes {
-            eventually(READY_WAIT, || format!("node {} is ready\n{}", node.port, node.log()), || node.is_ready());
+            // What it waits for is with the others.
+            let logs = || self.nodes.iter().map(Node::log).collect::<Vec<_>>().join("\n----\n");
+            eventually(READY_WAIT, || format!("node {} is ready\n{}", node.port, logs()), || node.is_ready());
         }
     }
 
